@@ -1,0 +1,53 @@
+# The same commands as the tasks in pixi.toml, in an environment of their own in .venv.
+# Another Python than python3:  make setup PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.installed
+
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.PHONY: setup tune test test-all lint bench doctor generate-check clean
+
+setup: $(STAMP)
+
+tune: $(STAMP)
+	moetune tune granite-3.0-1b-a400m --tokens 1,16,128 --time 8m
+
+test: $(STAMP)
+	python -m pytest -q
+
+test-all: $(STAMP)
+	python -m pytest -q -m ''
+
+lint: $(STAMP)
+	ruff check . && ruff format --check . && mypy
+
+bench: $(STAMP)
+	python benchmarks/cpu_layer.py
+
+doctor: $(STAMP)
+	moetune doctor
+
+generate-check: $(STAMP)
+	moetune generate --check
+
+# Removes what these commands made; tuned results and the compile cache are the user's.
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml | $(VENV)/bin/python
+	if command -v uv >/dev/null; \
+	then uv pip install --quiet --python $(VENV)/bin/python --editable '.[test]'; \
+	else $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'; \
+	fi
+	touch $@
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
+	{ echo "$(PYTHON): Python 3.11, 3.12 or 3.13 is needed; make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	if command -v uv >/dev/null; \
+	then uv venv --quiet --seed --python $(PYTHON) $(VENV); \
+	else $(PYTHON) -m venv $(VENV); \
+	fi

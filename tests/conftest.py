@@ -1,0 +1,43 @@
+"""No test reads or writes the user's database and cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tuner.process import find_linker, find_mojo
+
+
+@pytest.fixture(autouse=True, scope="session")
+def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One compile cache for all tests: what one has compiled, the others find."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOETUNE_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """MOETUNE_DB names a file that is not there yet."""
+    path = tmp_path / "tuning.sqlite3"
+    monkeypatch.setenv("MOETUNE_DB", str(path))
+    return path
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty compile cache of the test's own."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("MOETUNE_CACHE", str(folder))
+    return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if find_mojo() and find_linker():
+        return
+    for item in items:
+        if item.get_closest_marker("compiler"):
+            item.add_marker(pytest.mark.skip(reason="needs mojo and a C linker"))

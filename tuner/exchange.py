@@ -1,0 +1,263 @@
+"""Winners as text: one JSON object a line, sorted, so that git can keep and people can review it.
+
+A line holds what rebuilds its rows: the keys of problem and target, the winner, and for it and for
+the default it was paired with the variant, the trial and the measurement without raw samples.
+The row numbers of one database are not in it. Importing a file into an empty database and
+exporting again gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from tuner.errors import DatabaseError, MoetuneError
+from tuner.problem import Problem
+from tuner.records import MeasurementRow, TrialRow, WinnerRow
+from tuner.target import Target
+
+if TYPE_CHECKING:
+    from tuner.database import Database
+
+Fields = Mapping[str, tuple[type, ...]]
+
+_TEXT = (str,)
+_WHOLE = (int,)
+_NUMBER = (int, float)
+_MAYBE = (int, float, type(None))
+_OBJECT = (dict,)
+_OPTIONAL = (dict, type(None))
+
+# What each object of a line holds: its fields and their types in JSON.
+_LINE: Fields = {
+    "problem": _OBJECT,
+    "target": _OBJECT,
+    "tokens": _WHOLE,
+    "load": _TEXT,
+    "winner": _OBJECT,
+    "tried": _OBJECT,
+    "default": _OPTIONAL,
+}
+_KEY: Fields = {"key": _OBJECT, "name": _TEXT}
+_TRIED: Fields = {"variant": _OBJECT, "trial": _OBJECT, "measurement": _OPTIONAL}
+_VARIANT: Fields = {
+    "id": _TEXT,
+    "template": _TEXT,
+    "name": _TEXT,
+    "config": _OBJECT,
+    "pack": _TEXT,
+}
+_TRIAL: Fields = {
+    "status": _TEXT,
+    "message": _TEXT,
+    "source_digest": _TEXT,
+    "binary_key": _TEXT,
+    "render_ms": _MAYBE,
+    "compile_ms": _MAYBE,
+    "verify_ms": _MAYBE,
+    "benchmark_ms": _MAYBE,
+    "environment": _OBJECT,
+    "session": _TEXT,
+    "created": _TEXT,
+}
+_MEASUREMENT: Fields = {
+    "kind": _TEXT,
+    "temperature": _TEXT,
+    "sample_count": _WHOLE,
+    "median_ns": _NUMBER,
+    "low_ns": _NUMBER,
+    "high_ns": _NUMBER,
+    "p95_ns": _MAYBE,
+    "p99_ns": _MAYBE,
+    "gflop_s": _MAYBE,
+    "gb_s": _MAYBE,
+    "ceiling": _TEXT,
+    "ceiling_fraction": _MAYBE,
+}
+_WINNER: Fields = {
+    "ratio": _NUMBER,
+    "ratio_low": _NUMBER,
+    "ratio_high": _NUMBER,
+    "is_default": (bool,),
+    "median_ns": _NUMBER,
+    "gflop_s": _MAYBE,
+    "gb_s": _MAYBE,
+    "ceiling_fraction": _MAYBE,
+    "created": _TEXT,
+}
+_OF_TYPE = {"str": _TEXT, "int": _WHOLE, "tuple[str, ...]": (list,)}
+_TARGET: Fields = {f.name: _OF_TYPE[str(f.type)] for f in dataclasses.fields(Target) if f.compare}
+
+
+def export_best(db: Database, path: Path) -> int:
+    """Write every winner of ``db`` to ``path``, whole or not at all; return how many.
+
+    Raises:
+        DatabaseError: the file cannot be written.
+    """
+    lines = [_line(db, row) for row in db.best()]
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        partial.write_text("".join(lines), encoding="utf-8", newline="\n")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        message = f"{path}: cannot be written ({error.strerror}); name a file in a folder of yours"
+        raise DatabaseError(message) from error
+    return len(lines)
+
+
+def import_best(db: Database, path: Path) -> int:
+    """Read winners from ``path``: all of it or, where a line is bad, nothing.
+
+    A line takes the place of a winner for the same target, problem, tokens and load, unless that
+    one was created later. Returns how many lines were taken.
+
+    Raises:
+        DatabaseError: the file cannot be read, or a line is bad; names the line's number.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        message = f"{path}: cannot be read ({error.strerror}); name a file that export wrote"
+        raise DatabaseError(message) from error
+    with db.transaction():
+        return _import_lines(db, path, lines)
+
+
+def _import_lines(db: Database, path: Path, lines: list[bytes]) -> int:
+    taken = 0
+    seen: dict[object, int] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            winner, tried, default = _rebuild(db, line)
+            _check_new(seen, winner, number)
+            taken += _take(db, winner, tried, default)
+        except (MoetuneError, ValueError, OverflowError, RecursionError) as error:
+            message = f"{path}: line {number}: {error}; nothing was imported, mend or drop the line"
+            raise DatabaseError(message) from error
+    return taken
+
+
+def _line(db: Database, row: Mapping[str, Any]) -> str:
+    """The text of one winner, from its row of the view ``best``."""
+    default = row["default_trial_id"]
+    paired = None if default in (None, row["trial_id"]) else db.trial(default)
+    line = {
+        "problem": {"key": row["problem"], "name": row["problem_name"]},
+        "target": {"key": row["target"], "name": row["target_name"]},
+        "tokens": row["tokens"],
+        "load": row["load"],
+        "winner": {name: row[name] for name in _WINNER},
+        "tried": _tried(db.trial(row["trial_id"])),
+        "default": _tried(paired) if paired else None,
+    }
+    return json.dumps(line, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _tried(trial: TrialRow) -> dict[str, Any]:
+    variant = {
+        "id": trial.variant_id,
+        "template": trial.template,
+        "name": trial.variant,
+        "config": trial.config,
+        "pack": trial.pack,
+    }
+    final = trial.final
+    return {
+        "variant": variant,
+        "trial": {name: getattr(trial, name) for name in _TRIAL},
+        "measurement": {name: getattr(final, name) for name in _MEASUREMENT} if final else None,
+    }
+
+
+Tried = tuple[TrialRow, MeasurementRow | None]
+
+
+def _rebuild(db: Database, text: bytes) -> tuple[dict[str, Any], Tried, Tried | None]:
+    """Check one line and store what its rows refer to.
+
+    Returns the fields of the winner, its trial, and the default's where that is another one.
+    """
+    line = _checked(json.loads(text, parse_constant=_refuse), _LINE, "line")
+    problem = _checked(line["problem"], _KEY, "problem")
+    target = _checked(line["target"], _KEY, "target")
+    _checked(target["key"], _TARGET, "target.key")
+    workload = {
+        "problem_id": db.add_problem(Problem.from_key(problem["key"], name=problem["name"])),
+        "target_id": db.add_target(Target.from_key(target["key"] | {"name": target["name"]})),
+        "tokens": line["tokens"],
+        "load": line["load"],
+    }
+    winner = workload | _checked(line["winner"], _WINNER, "winner")
+    default = line["default"]
+    return (
+        winner,
+        _read_tried(db, line["tried"], workload, "tried"),
+        None if default is None else _read_tried(db, default, workload, "default"),
+    )
+
+
+def _read_tried(db: Database, data: Any, workload: Mapping[str, Any], where: str) -> Tried:
+    parts = _checked(data, _TRIED, where)
+    variant = _checked(parts["variant"], _VARIANT, f"{where}.variant")
+    trial = _checked(parts["trial"], _TRIAL, f"{where}.trial")
+    row = TrialRow(variant_id=db.add_variant(**variant), **workload, **trial)
+    if parts["measurement"] is None:
+        return row, None
+    measured = _checked(parts["measurement"], _MEASUREMENT, f"{where}.measurement")
+    return row, MeasurementRow(**measured)
+
+
+def _take(db: Database, winner: dict[str, Any], tried: Tried, default: Tried | None) -> bool:
+    """Store the rows of a line; False where the database has a later winner."""
+    there = db.best(winner["problem_id"], winner["target_id"], winner["tokens"], winner["load"])
+    if there and there[0]["created"] > winner["created"]:
+        return False
+    trial_id = _stored(db, tried)
+    default_id = trial_id if winner["is_default"] else None
+    if default is not None:
+        default_id = _stored(db, default)
+    db.record_winner(WinnerRow(trial_id=trial_id, default_trial_id=default_id, **winner))
+    return True
+
+
+def _stored(db: Database, tried: Tried) -> int:
+    """The number of this trial in ``db``: of the same one if it is there, else of a new row."""
+    row, measurement = tried
+    for known in db.trials(row.problem_id, row.target_id, row.tokens, row.load):
+        same = (known.variant_id, known.session, known.created, known.status)
+        if known.id and same == (row.variant_id, row.session, row.created, row.status):
+            return known.id
+    return db.record_trial(row, measurement)
+
+
+def _check_new(seen: dict[object, int], winner: Mapping[str, Any], number: int) -> None:
+    key = tuple(winner[name] for name in ("problem_id", "target_id", "tokens", "load"))
+    if key in seen:
+        raise DatabaseError(f"has the problem, target, tokens and load of line {seen[key]}")
+    seen[key] = number
+
+
+def _checked(data: Any, fields: Fields, where: str) -> dict[str, Any]:
+    """Return ``data`` if it is an object with exactly these fields of these types."""
+    if not isinstance(data, dict):
+        raise DatabaseError(f"{where}: must be an object")
+    for name in sorted(data.keys() ^ fields.keys()):
+        raise DatabaseError(f"{where}: {'lacks' if name in fields else 'does not know'} {name}")
+    for name, types in fields.items():
+        # Not isinstance: true is no number.
+        if type(data[name]) not in types:
+            wanted = " or ".join(kind.__name__ for kind in types)
+            raise DatabaseError(f"{where}.{name}: is {data[name]!r}, must be {wanted}")
+    return data
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise DatabaseError(f"holds {constant}, which is no JSON number")

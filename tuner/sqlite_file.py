@@ -1,0 +1,81 @@
+"""Open an SQLite file, and say of its errors what is wrong with which file and what mends it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from tuner.errors import DatabaseError
+
+BUSY_TIMEOUT_S = 30.0
+ELSEWHERE = "or name another file with --db or MOETUNE_DB"
+
+# What SQLite's name of an error begins with -> what is wrong and what mends it.
+_MENDS = {
+    "SQLITE_NOTADB": f"is not a database; move it away and import best.jsonl, {ELSEWHERE}",
+    "SQLITE_CORRUPT": f"is damaged; move it away and import best.jsonl, {ELSEWHERE}",
+    "SQLITE_READONLY": f"is read-only; make the file and its folder writable, {ELSEWHERE}",
+    "SQLITE_CANTOPEN": f"cannot be opened; make the file and its folder accessible, {ELSEWHERE}",
+    "SQLITE_BUSY": f"is held by another process; end it or wait for it, {ELSEWHERE}",
+    "SQLITE_FULL": f"cannot grow, the disk is full; make room, {ELSEWHERE}",
+    "SQLITE_IOERR": f"cannot be read or written; look at the disk, {ELSEWHERE}",
+    "SQLITE_CONSTRAINT": "refuses this row; give what the schema asks for",
+}
+
+
+def connect(path: Path, read_only: bool) -> sqlite3.Connection:
+    """Open ``path``; for writing, make it and its folder where they are missing.
+
+    Raises:
+        DatabaseError: a folder, a folder that cannot be made, or (``read_only``) no such file.
+        sqlite3.Error: the rest; see ``explained``.
+    """
+    if os.path.isdir(path):  # unlike Path.is_dir, it does not raise where it may not look
+        raise DatabaseError(f"{path}: is a folder, not a file; name a file in it with --db")
+    if read_only:
+        return _connect_reading(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"{path.parent}: cannot be made ({error.strerror}); make it {ELSEWHERE}"
+        raise DatabaseError(message) from error
+    return _connect_uri(path, "mode=rwc")
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors about ``path`` into DatabaseError."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorname", None) or ""
+        mend = next((text for name, text in _MENDS.items() if code.startswith(name)), None)
+        told = f"{mend} (SQLite: {error})" if mend else f"{error}"
+        raise DatabaseError(f"{path}: {told}") from error
+
+
+def _connect_reading(path: Path) -> sqlite3.Connection:
+    if not os.path.exists(path):
+        raise DatabaseError(
+            f"{path}: is not there or out of reach; tune or import first, {ELSEWHERE}"
+        )
+    connection = _connect_uri(path, "mode=ro")
+    try:
+        connection.execute("PRAGMA user_version").fetchone()
+        return connection
+    except sqlite3.OperationalError:
+        # The index of the log cannot be made in a folder that is read-only. Where there is no
+        # log either, nobody is writing, and the file can be read as it lies.
+        connection.close()
+        if path.with_name(f"{path.name}-wal").exists() or not os.access(path, os.R_OK):
+            raise
+    return _connect_uri(path, "immutable=1")
+
+
+def _connect_uri(path: Path, options: str) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?{options}"
+    # Database has a lock of its own for use by several threads, so SQLite's check is off.
+    return sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
