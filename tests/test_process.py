@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -95,10 +94,9 @@ def test_no_mojo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_linker_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("CC", "my-cc")
     found = [find_linker()]
     for name in ("clang", "gcc", "cc", "my-cc"):
         executable(tmp_path / name)
-        os.environ["CC"] = "my-cc"
         found.append(find_linker())
     assert [path and path.name for path in found] == [None, "clang", "gcc", "cc", "my-cc"]

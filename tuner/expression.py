@@ -43,5 +43,7 @@ def evaluate(text: str, names: Mapping[str, int]) -> int:
     code, used = _compiled(text)
     unknown = sorted(used - set(names))
     if unknown:
-        raise SpaceError(f"{text!r}: {', '.join(unknown)} is not known; known: {', '.join(sorted(names))}")
+        raise SpaceError(
+            f"{text!r}: {', '.join(unknown)} is not known; known: {', '.join(sorted(names))}"
+        )
     return int(eval(code, {"__builtins__": _FUNCTIONS}, dict(names)))

@@ -60,7 +60,7 @@ class TrialRow:
 
     Attributes:
         message: first line of what went wrong; empty where nothing did.
-        environment: whatever decides speed or validity; ``mojo`` is the compiler's version.
+        environment: whatever decides speed; ``toolchain`` is the compiler's version, in full.
         session: one run of the tuner.
         created: UTC, ISO 8601; the time of recording unless given.
         measurements: in the order of recording.

@@ -81,12 +81,16 @@ class Space:
         """Raises SpaceError when a configuration lies outside the space, with the reason."""
         for name, value in config.items():
             if name not in self.values:
-                raise SpaceError(f"{name}: no parameter of {self.template}; it has {', '.join(self.values)}")
+                raise SpaceError(
+                    f"{name}: no parameter of {self.template}; it has {', '.join(self.values)}"
+                )
             if value not in self.values[name]:
                 raise SpaceError(f"{name}={value}: must be one of {list(self.values[name])}")
         missing = sorted(set(self.values) - set(config))
         if missing:
-            raise SpaceError(f"{', '.join(missing)}: missing in the configuration of {self.template}")
+            raise SpaceError(
+                f"{', '.join(missing)}: missing in the configuration of {self.template}"
+            )
         restriction = self.broken(config)
         if restriction:
             raise SpaceError(f"{restriction.rule}: does not hold: {restriction.why}")
@@ -108,7 +112,9 @@ class Space:
     def pin(self, config: Mapping[str, int]) -> Space:
         """The same space with some parameters held at one value."""
         values = {n: (config[n],) if n in config else v for n, v in self.values.items()}
-        return Space(self.template, values, {**self.default, **config}, self.restrictions, self.facts)
+        return Space(
+            self.template, values, {**self.default, **config}, self.restrictions, self.facts
+        )
 
 
 @functools.cache
@@ -129,7 +135,12 @@ def load(name: str, path: Path | None = None) -> SpaceFile:
 def _parse(name: str, data: Mapping[str, Any]) -> SpaceFile:
     parameters = tuple(
         Parameter(
-            key, row["short"], tuple(row["values"]), row["default"], row.get("when", ""), row["help"]
+            key,
+            row["short"],
+            tuple(row["values"]),
+            row["default"],
+            row.get("when", ""),
+            row["help"],
         )
         for key, row in data["parameters"].items()
     )
@@ -194,7 +205,9 @@ def resolve(file: SpaceFile, problem: Problem, target: Target, tokens: int) -> S
         number = _number(p.default, names)
         options = sorted({_number(v, names) for v in p.values})
         if number not in options:
-            raise SpaceError(f"{file.template}.toml: {p.name}: default {number} is not in {options}")
+            raise SpaceError(
+                f"{file.template}.toml: {p.name}: default {number} is not in {options}"
+            )
         matters = not p.when or evaluate(p.when, names)
         values[p.name] = tuple(options) if matters else (number,)
         default[p.name] = number

@@ -1,0 +1,107 @@
+"""pyproject.toml, pixi.toml and the Makefile say the same, each thing once."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCHEMA = ROOT.parent / "shared" / "pixi.schema.json"
+MADE = {"build", "dist", "__pycache__", "node_modules"}
+
+
+def toml(name: str) -> dict[str, Any]:
+    return tomllib.loads((ROOT / name).read_text())
+
+
+def makefile_commands() -> dict[str, str]:
+    """Target -> its recipe, for the targets that need the environment."""
+    text = (ROOT / "Makefile").read_text()
+    return dict(re.findall(r"^([\w-]+): \$\(STAMP\)\n\t(.+)$", text, re.MULTILINE))
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    """Every text file of the project, by its path in it."""
+    for folder, folders, files in os.walk(ROOT):
+        folders[:] = [f for f in folders if f not in MADE and (f == ".ci" or f[0] != ".")]
+        folders[:] = [f for f in folders if not f.endswith(".egg-info")]
+        for path in (Path(folder, name) for name in files):
+            data = path.read_bytes()
+            if b"\0" not in data[:1024]:
+                yield str(path.relative_to(ROOT)), data.decode()
+
+
+def test_the_commands_are_the_same() -> None:
+    assert makefile_commands() == toml("pixi.toml")["tasks"]
+
+
+def test_the_issue_of_commands() -> None:
+    assert {"tune", "test", "lint", "bench", "doctor", "generate-check"} <= set(makefile_commands())
+
+
+def test_continuous_integration_calls_the_same_targets() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    called = re.findall(r"^make ([\w-]+)", script.read_text(), re.MULTILINE)
+    assert called == ["test", "lint", "generate-check"]
+    assert set(called) <= set(makefile_commands())
+
+
+def test_pixi_adds_no_python_package() -> None:
+    """One list of Python dependencies: pixi and make both install the project itself."""
+    pixi = toml("pixi.toml")
+    assert set(pixi["dependencies"]) == {"python", "make", "c-compiler"}
+    (name, source), *others = pixi["pypi-dependencies"].items()
+    assert not others
+    assert name == toml("pyproject.toml")["project"]["name"]
+    extras = re.findall(r"--editable '\.\[([\w,]+)\]'", (ROOT / "Makefile").read_text())
+    assert extras == [",".join(source["extras"])] * 2
+    assert (source["path"], source["editable"]) == (".", True)
+    assert set(source["extras"]) <= set(toml("pyproject.toml")["project"]["optional-dependencies"])
+
+
+def test_the_python_range_is_the_same() -> None:
+    project = toml("pyproject.toml")["project"]
+    assert toml("pixi.toml")["dependencies"]["python"] == project["requires-python"]
+    low, high = re.findall(r"\((\d+), (\d+)\)", (ROOT / "Makefile").read_text())
+    assert project["requires-python"] == f">={'.'.join(low)},<{'.'.join(high)}"
+    listed = [c.rpartition(" ")[2] for c in project["classifiers"] if " :: Python :: 3." in c]
+    assert listed == [f"3.{minor}" for minor in range(int(low[1]), int(high[1]))]
+
+
+@pytest.mark.skipif(not SCHEMA.exists(), reason="the schema does not travel with the project")
+def test_pixi_fits_its_schema() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.validate(toml("pixi.toml"), json.loads(SCHEMA.read_text()))
+
+
+def test_the_compiler_is_pinned_in_one_file() -> None:
+    pin = re.compile(r"\b(?:max|mojo)\s*={2}\s*\d")
+    assert [name for name, text in texts() if pin.search(text)] == ["pyproject.toml"]
+
+
+def test_no_file_names_a_folder_of_one_machine() -> None:
+    place = re.compile(r"(?<![\w.$}/-])/(?:root|tmp|work|home/\w+|Users/\w+)(?=[/\s\"'`)]|$)", re.M)
+    found = {name: place.findall(text) for name, text in texts() if place.search(text)}
+    assert found == {}
+
+
+def test_every_stage_has_its_tests() -> None:
+    flow = "problem target render compile verify benchmark tune database select runtime"
+    for stage in flow.split():
+        if (ROOT / "tuner" / f"{stage}.py").exists():
+            assert (ROOT / "tests" / f"test_{stage}.py").exists(), stage
+
+
+def test_licence_and_changelog() -> None:
+    assert (
+        "Apache License\n                           Version 2.0" in (ROOT / "LICENSE").read_text()
+    )
+    assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text()

@@ -1,0 +1,153 @@
+"""What the measuring process holds: weights, packed weights, kernels, references, the probe.
+
+All of it is made from a Problem and a seed on first use, so a process that was started again after
+a crash goes on where the other stopped.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tuner import verify
+from tuner.benchmark import DECODE_TOKENS, Call, Effort, Race, race
+from tuner.ceilings import Ceilings, Probe
+from tuner.kernel import Kernel, Packed
+from tuner.memory import allocate
+from tuner.problem import Problem
+from tuner.target import Target
+from tuner.weights import Weights
+from tuner.workload import Workload, flops, pairs_per_expert, route_by_load, weight_bytes_read
+
+# Packed copies of the weights to hold at once: the default's and one other's.
+MOST_PACKED = 2
+INPUTS = 8
+INPUT_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A kernel in a race: its binary and the packed form that it reads."""
+
+    path: Path
+    pack: str
+
+
+@dataclass(frozen=True)
+class Timing:
+    """A race with the work of one call (means over its inputs)."""
+
+    race: Race
+    flops: float
+    read_bytes: float
+    temperature: str
+
+
+@dataclass
+class BenchState:
+    """Everything that belongs to one problem, target and seed."""
+
+    problem: Problem
+    target: Target
+    seed: int
+    _weights: Weights | None = None
+    _probe: Probe | None = None
+    _packed: OrderedDict[str, Packed] = field(default_factory=OrderedDict)
+    _kernels: dict[Path, Kernel] = field(default_factory=dict)
+    _expected: dict[verify.Case, verify.Expected] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> Weights:
+        if self._weights is None:
+            self._weights = Weights.random(self.problem, self.seed).check(self.problem)
+        return self._weights
+
+    @property
+    def probe(self) -> Probe:
+        if self._probe is None:
+            self._probe = Probe(self.target)
+        return self._probe
+
+    def kernel(self, path: Path) -> Kernel:
+        if path not in self._kernels:
+            self._kernels[path] = Kernel(path, self.problem)
+        return self._kernels[path]
+
+    def packed(self, kernel: Kernel, pack: str) -> Packed:
+        """The weights in a packed form; the form used longest ago gives way."""
+        if pack not in self._packed:
+            while len(self._packed) >= MOST_PACKED:
+                self._packed.popitem(last=False)
+            self._packed[pack] = kernel.pack(self.weights)
+        self._packed.move_to_end(pack)
+        return self._packed[pack]
+
+    def verify(self, entrant: Entrant, tokens: int, tile_rows: int) -> verify.Verdict:
+        """The verdict on a kernel; references are worked out once for all variants."""
+        kernel = self.kernel(entrant.path)
+        packed = self.packed(kernel, entrant.pack)
+        cases = verify.cases(self.problem, tokens, tile_rows, self.seed)
+        for case in cases:
+            if case not in self._expected:
+                self._expected[case] = verify.expect(self.problem, self.weights, case)
+        return verify.verify(kernel, packed, tuple(self._expected[c] for c in cases))
+
+    def ceilings(self) -> Ceilings:
+        return self.probe.ceilings()
+
+    def race(self, entrants: list[Entrant], workload: Workload, effort: Effort) -> Timing:
+        """Times kernels in turn on one workload; decode runs on cold weights."""
+        inputs = _Inputs(self.problem, workload, self.seed)
+        calls = [self._call(entrant, inputs) for entrant in entrants]
+        cold = workload.tokens <= DECODE_TOKENS
+        result = race(calls, effort, self.probe.read_gb_s if cold else None)
+        for call in calls:  # the routing of each input, for the work that it means
+            for number in range(len(inputs.xs)):
+                call(number)
+        work = [inputs.work(number) for number in range(len(inputs.xs))]
+        mean_flops, mean_bytes = np.mean(work, axis=0)
+        return Timing(result, float(mean_flops), float(mean_bytes), "cold" if cold else "warm")
+
+    def _call(self, entrant: Entrant, inputs: _Inputs) -> Call:
+        kernel = self.kernel(entrant.path)
+        packed = self.packed(kernel, entrant.pack)
+        size = kernel.scratch_bytes(inputs.workload.tokens) // 4 + 1
+        kept = allocate(size) if kernel.scratch_keep else None
+        routed = inputs.workload.load != "uniform"
+
+        def call(number: int) -> None:
+            scratch = allocate(size) if kept is None else kept
+            x, (indices, weights) = inputs.pick(number)
+            kernel.run(packed, x, inputs.y, indices, weights, scratch, routed)
+
+        return call
+
+
+class _Inputs:
+    """Tokens of some calls, their routing (given, or filled by the kernel) and one output."""
+
+    def __init__(self, problem: Problem, workload: Workload, seed: int) -> None:
+        self.problem, self.workload = problem, workload
+        rng = np.random.default_rng(seed + 1)
+        shape = (workload.tokens, problem.hidden)
+        count = max(1, min(INPUTS, INPUT_BYTES // (4 * shape[0] * shape[1])))
+        self.xs = [rng.standard_normal(shape, dtype=np.float32) for _ in range(count)]
+        self.y = allocate(shape[0] * shape[1]).reshape(shape)
+        self.routing = [route_by_load(problem, workload, seed + i) for i in range(count)]
+
+    def pick(self, number: int) -> tuple[Any, tuple[Any, Any]]:
+        """The tokens of a round and their routing."""
+        index = number % len(self.xs)
+        return self.xs[index], self.routing[index]
+
+    def work(self, number: int) -> tuple[int, int]:
+        """Operations and least bytes of one call."""
+        counts = pairs_per_expert(self.problem, self.routing[number][0])
+        return (
+            flops(self.problem, counts, self.workload.tokens),
+            weight_bytes_read(self.problem, counts),
+        )

@@ -1,0 +1,140 @@
+"""Benchmark: raw samples of kernels that run in turn, under the same conditions.
+
+A round calls every kernel once on the same tokens, starting with another one each time. For cold
+weights a probe reads a large buffer before each call: it empties the caches and tells the read
+bandwidth of that very moment. Rounds go on until the ratios to the first kernel are known well enough.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tuner.statistics import Median, median
+
+Call = Callable[[int], None]
+
+# Up to this many tokens a layer is decoding: its weights come from memory each time.
+DECODE_TOKENS = 16
+FOREIGN_LIMIT = 0.05
+
+
+@dataclass(frozen=True)
+class Effort:
+    """When to stop: after `budget_s`, or when every ratio is known to within `precision`, or is
+    surely above `hopeless` (a candidate that lost needs no exact time)."""
+
+    budget_s: float = 1.0
+    least_rounds: int = 7
+    most_rounds: int = 200
+    precision: float = 0.005
+    hopeless: float = 1.15
+
+
+@dataclass(frozen=True)
+class Race:
+    """Samples of several kernels: `times_ns[i]` are kernel i's, round by round.
+
+    `probe_gb_s` are the read probes between them (cold only); `foreign` is the share of the
+    machine's processor time that other processes took meanwhile.
+    """
+
+    times_ns: tuple[tuple[int, ...], ...]
+    probe_gb_s: tuple[float, ...] = ()
+    foreign: float = 0.0
+    redone: int = 0
+
+    def time(self, kernel: int) -> Median:
+        """Median time of a kernel, ns."""
+        return median(self.times_ns[kernel])
+
+    def ratio(self, kernel: int, base: int = 0) -> Median:
+        """Median of the paired ratios of two kernels' times; below 1 is faster than the base."""
+        pairs = zip(self.times_ns[kernel], self.times_ns[base], strict=True)
+        return median([a / b for a, b in pairs])
+
+    def percentile(self, kernel: int, percent: float) -> float:
+        """A percentile of a kernel's times, ns."""
+        return float(np.percentile(self.times_ns[kernel], percent))
+
+    @property
+    def read_gb_s(self) -> float:
+        """Median read bandwidth during the race; 0 when it wasn't probed."""
+        return float(np.median(self.probe_gb_s)) if self.probe_gb_s else 0.0
+
+
+@dataclass
+class _Rounds:
+    times: list[list[int]]
+    probes: list[float] = field(default_factory=list)
+
+
+def race(
+    calls: Sequence[Call],
+    effort: Effort,
+    probe: Callable[[], float] | None = None,
+    retries: int = 2,
+) -> Race:
+    """Runs the calls in turn; `calls[i](round)` is one call of kernel i on the round's tokens.
+
+    When other processes took more than FOREIGN_LIMIT of the machine, it is run again, at most
+    `retries` times; the last race is returned with what disturbed it.
+    """
+    for attempt in range(retries + 1):
+        before = _processor_seconds()
+        rounds = _rounds(calls, effort, probe)
+        foreign = _foreign_share(before, _processor_seconds())
+        if foreign <= FOREIGN_LIMIT:
+            break
+    times = tuple(tuple(row) for row in rounds.times)
+    return Race(times, tuple(rounds.probes), foreign, attempt)
+
+
+def _rounds(calls: Sequence[Call], effort: Effort, probe: Callable[[], float] | None) -> _Rounds:
+    for call in calls:  # first calls map pages and start threads
+        call(0)
+    state = _Rounds([[] for _ in calls])
+    end = time.perf_counter() + effort.budget_s
+    for number in range(effort.most_rounds):
+        for i in range(len(calls)):
+            kernel = (i + number) % len(calls)
+            if probe is not None:
+                state.probes.append(probe())
+            start = time.perf_counter_ns()
+            calls[kernel](number)
+            state.times[kernel].append(time.perf_counter_ns() - start)
+        if number + 1 >= effort.least_rounds and (time.perf_counter() > end or _known(state, effort)):
+            break
+    return state
+
+
+def _known(state: _Rounds, effort: Effort) -> bool:
+    """Whether more rounds would change nothing: every ratio is precise, or hopeless."""
+    if len(state.times) == 1:
+        return median(state.times[0]).spread < effort.precision
+    for row in state.times[1:]:
+        ratio = median([a / b for a, b in zip(row, state.times[0], strict=True)])
+        if ratio.spread >= effort.precision and ratio.low < effort.hopeless:
+            return False
+    return True
+
+
+def _processor_seconds() -> tuple[float, float, float]:
+    """Wall time, busy processor time of the whole machine, and of this process."""
+    with open("/proc/stat") as file:
+        fields = [float(v) for v in file.readline().split()[1:]]
+    idle = fields[3] + fields[4]
+    busy = (sum(fields[:8]) - idle) / os.sysconf("SC_CLK_TCK")
+    own = os.times()
+    return time.perf_counter(), busy, own.user + own.system
+
+
+def _foreign_share(before: tuple[float, ...], after: tuple[float, ...]) -> float:
+    """Share of the machine that others took; the kernel counts in hundredths of a second."""
+    wall, busy, own = (b - a for a, b in zip(before, after, strict=True))
+    available = wall * (os.cpu_count() or 1)
+    return max(0.0, busy - own - 0.04) / available if available > 0 else 0.0

@@ -1,0 +1,81 @@
+"""Ceilings: what this machine can do at most, measured with the same worker pool as the kernels."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from tuner import template
+from tuner.compile import compile_source
+from tuner.memory import allocate
+from tuner.pool import Pool, load_library, pool_signatures
+from tuner.target import Target, simd_bytes
+
+FMA, READ = 0, 1
+# Enough to evict any last cache we know of that a core can fill alone, and small enough to be quick.
+LEAST_READ_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """Rates that no kernel exceeds: `fma_gflop_s` of all cores in float32, `read_gb_s` from DRAM."""
+
+    fma_gflop_s: float
+    read_gb_s: float
+
+    def floor_ns(self, flops: int, read_bytes: int) -> tuple[float, str]:
+        """Roofline: the least time for this work, and which ceiling binds (`fma` or `read`).
+
+        Williams, Waterman and Patterson 2009, https://doi.org/10.1145/1498765.1498785.
+        """
+        compute, memory = flops / self.fma_gflop_s, read_bytes / self.read_gb_s
+        return (compute, "fma") if compute >= memory else (memory, "read")
+
+
+class Probe:
+    """The compiled probe: reads a buffer larger than the last cache, multiplies registers."""
+
+    def __init__(self, target: Target) -> None:
+        lanes = simd_bytes(target) // 4
+        values = {
+            "simd_width": lanes,
+            "workers": target.cores,
+            "accumulators": 24 if lanes == 16 else 12,
+        }
+        binary = compile_source(template.fill("probe_cpu", values), target)
+        library = load_library(binary.path, pool_signatures("probe"))
+        info = np.zeros(4, np.int64)
+        library.probe_info(ctypes.c_void_p(info.ctypes.data))
+        workers, control, self._unit_flops, self._unit_bytes = (int(v) for v in info)
+        self._pool = Pool(library, "probe", workers, control)
+        size = max(LEAST_READ_BYTES, 2 * target.l3_bytes)
+        self._buffer = allocate(size // 4)
+        self._buffer[:] = 1e-3
+        self._sink = allocate(workers * 16)
+
+    def _run(self, operation: int, units: int) -> float:
+        """Seconds of one operation."""
+        arguments = (operation, units, self._buffer.ctypes.data, self._sink.ctypes.data)
+        start = time.perf_counter()
+        self._pool.run(arguments)
+        return time.perf_counter() - start
+
+    def read_gb_s(self) -> float:
+        """Reads the whole buffer once, which leaves nothing else in the caches; GB/s."""
+        units = self._buffer.nbytes // self._unit_bytes
+        return units * self._unit_bytes / self._run(READ, units) / 1e9
+
+    def fma_gflop_s(self) -> float:
+        """All cores for some milliseconds; GFLOP/s."""
+        units = 256 * self._pool.workers
+        return units * self._unit_flops / self._run(FMA, units) / 1e9
+
+    def ceilings(self, repeats: int = 15) -> Ceilings:
+        """The median of several probes: what the machine sustains, not its luckiest moment."""
+        self.read_gb_s()
+        reads = [self.read_gb_s() for _ in range(repeats)]
+        multiplies = [self.fma_gflop_s() for _ in range(repeats)]
+        return Ceilings(float(np.median(multiplies)), float(np.median(reads)))

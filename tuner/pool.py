@@ -1,0 +1,110 @@
+"""The host side of a kernel's worker pool (templates/shared/pool.mojo.j2).
+
+Worker threads are Python threads that live inside the library's wait function, where they hold
+no lock of the interpreter. They spin for a fraction of a millisecond after a call and then sleep.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import threading
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tuner.errors import KernelError
+from tuner.memory import allocate
+
+ARGUMENT_WORDS = 16
+Signatures = dict[str, tuple[list[type], type | None]]
+
+# One parallel region at a time in a process: two at once would share the same cores.
+_region = threading.Lock()
+_open: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+def load_library(path: Path, signatures: Signatures) -> ctypes.CDLL:
+    """Loads a compiled library and types its functions. Raises KernelError when it can't."""
+    try:
+        library = ctypes.CDLL(str(path.resolve()))
+    except OSError as error:
+        raise KernelError(f"{path}: does not load: {error}; clear the cache folder") from error
+    for name, (arguments, result) in signatures.items():
+        try:
+            function = getattr(library, name)
+        except AttributeError as error:
+            raise KernelError(f"{path}: exports no {name}; it is not a moetune kernel") from error
+        function.argtypes = arguments
+        function.restype = result
+    return library
+
+
+def pool_signatures(stem: str) -> Signatures:
+    """The functions of a library whose pool exports start with `stem`."""
+    pointer = ctypes.c_void_p
+    return {
+        f"{stem}_info": ([pointer], None),
+        f"{stem}_call": ([pointer, pointer], None),
+        f"{stem}_worker": ([pointer, ctypes.c_int64], None),
+        f"{stem}_stop": ([pointer], None),
+    }
+
+
+class Pool:
+    """One library's control block and worker threads, shared by all that call the library."""
+
+    def __init__(self, library: ctypes.CDLL, stem: str, workers: int, control_bytes: int) -> None:
+        self._call = library[f"{stem}_call"]
+        self._worker = library[f"{stem}_worker"]
+        self._stop = library[f"{stem}_stop"]
+        for function, source in (
+            (self._call, "call"),
+            (self._worker, "worker"),
+            (self._stop, "stop"),
+        ):
+            function.argtypes = getattr(library, f"{stem}_{source}").argtypes
+            function.restype = None
+        self.workers = workers
+        self._control = allocate(control_bytes // 8, np.int64)
+        self._arguments = allocate(ARGUMENT_WORDS, np.int64)
+        self._addresses = (self._control.ctypes.data, self._arguments.ctypes.data)
+        self._threads: list[threading.Thread] = []
+        self._started = False
+        _open.add(self)
+
+    def run(self, arguments: Sequence[int]) -> None:
+        """One call: at most ARGUMENT_WORDS numbers and addresses. Safe from several threads."""
+        with _region:
+            if not self._started:
+                self._start()
+            self._arguments[: len(arguments)] = arguments
+            self._call(*self._addresses)
+
+    def _start(self) -> None:
+        self._started = True
+        for worker in range(1, self.workers):
+            thread = threading.Thread(
+                target=self._worker,
+                args=(self._addresses[0], worker),
+                name=f"moetune-{worker}",
+                daemon=True,
+            )
+            thread.start()
+            self._threads.append(thread)
+
+    def close(self) -> None:
+        """Sends the worker threads home; no call may follow."""
+        if self._threads:
+            self._stop(self._addresses[0])
+            for thread in self._threads:
+                thread.join(timeout=1.0)
+            self._threads.clear()
+
+
+@atexit.register
+def _close_all() -> None:
+    for pool in list(_open):
+        pool.close()
