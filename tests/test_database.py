@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -213,8 +214,9 @@ def read_in_another_process(code: str, path: Path) -> str:
 def test_writer_that_is_killed_loses_only_what_it_had_not_finished(path: Path) -> None:
     code = (
         "import os, signal, sys; sys.path.insert(0, 'tests'); from rows import *\n"
-        "db = Database(sys.argv[1]); add_trial(db, 1); db._connection.execute('BEGIN IMMEDIATE')\n"
-        "add_trial(db, 2); os.kill(os.getpid(), signal.SIGKILL)"
+        "db = Database(sys.argv[1]); add_trial(db, 1)\n"
+        "with db.transaction():\n"
+        "    add_trial(db, 2); os.kill(os.getpid(), signal.SIGKILL)"
     )
     command = [sys.executable, "-c", code, str(path)]
     assert subprocess.run(command, cwd=ROOT, timeout=60).returncode == -9
@@ -224,11 +226,17 @@ def test_writer_that_is_killed_loses_only_what_it_had_not_finished(path: Path) -
     assert found == [1, 0, 1]
 
 
-def test_several_processes_may_create_it_at_once(path: Path) -> None:
-    code = "import sys; from tuner.database import Database; Database(sys.argv[1]).close()"
-    command = [sys.executable, "-c", code, str(path)]
-    started = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) for _ in range(4)]
-    assert [process.communicate(timeout=60)[1] for process in started] == [b""] * 4
+def test_several_may_create_it_at_once(tmp_path: Path) -> None:
+    barrier = threading.Barrier(4)
+
+    def create(path: Path) -> None:
+        barrier.wait()
+        Database(path).close()
+
+    with ThreadPoolExecutor(4) as pool:
+        for n in range(20):
+            # Each has a connection of its own, as several processes would.
+            assert list(pool.map(create, [tmp_path / f"{n}.sqlite3"] * 4)) == [None] * 4
 
 
 def test_threads_share_one_database(db: Database) -> None:

@@ -30,6 +30,7 @@ from tuner.target import Target, compile_flags
 __all__ = [
     "Binary",
     "CompileTimeout",
+    "SourceRefused",
     "binary_key",
     "cache_dir",
     "compile_source",
@@ -47,6 +48,10 @@ _CRASHES = (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGILL)
 
 class CompileTimeout(CompileError):
     """The compiler did not finish within its time limit."""
+
+
+class SourceRefused(CompileError):
+    """The compiler refused a source, and would again."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +130,7 @@ def _look_up(folder: Path, *, cached: bool = True) -> Binary | None:
     try:
         facts = json.loads((folder / "build.json").read_text())
         if facts["status"] == "failed":
-            raise CompileError(facts["message"])
+            raise SourceRefused(facts["message"])
         library = folder / "kernel.so"
         if _sha256(library) != facts["sha256"]:
             return None

@@ -201,7 +201,7 @@ class Database:
         connection.execute("PRAGMA foreign_keys = ON")
         self._check_schema(newest)
         if not self.read_only:
-            self._use_log()
+            sqlite_file.use_log(connection)
             with self.transaction():
                 self._check_schema(newest)
                 migrations.migrate(connection)
@@ -221,11 +221,6 @@ class Database:
                 f"{self.path}: has the older schema {found}, this moetune reads {newest}; "
                 f"run `moetune import` or `moetune tune` with it once, {ELSEWHERE}"
             )
-
-    def _use_log(self) -> None:
-        """Switch to the write-ahead log, so that others read while this process writes."""
-        if self._connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-            self._connection.execute("PRAGMA journal_mode = WAL")
 
     def _add(self, table: str, row: dict[str, Any]) -> str:
         """Insert unless the id is there; of labels the last that is not empty stays."""

@@ -8,6 +8,7 @@ exporting again gives the same bytes.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -105,7 +106,8 @@ def export_best(db: Database, path: Path) -> int:
         partial.write_text("".join(lines), encoding="utf-8", newline="\n")
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         message = f"{path}: cannot be written ({error.strerror}); name a file in a folder of yours"
         raise DatabaseError(message) from error
     return len(lines)

@@ -55,7 +55,8 @@ _TABLES = (
         median_ns REAL NOT NULL CHECK (median_ns BETWEEN 0 AND 1e18),
         low_ns REAL NOT NULL CHECK (low_ns BETWEEN 0 AND 1e18),
         high_ns REAL NOT NULL CHECK (high_ns BETWEEN 0 AND 1e18),
-        p95_ns REAL, p99_ns REAL, gflop_s REAL, gb_s REAL,
+        p95_ns REAL, p99_ns REAL, ratio REAL, ratio_low REAL, ratio_high REAL,
+        gflop_s REAL, gb_s REAL,
         ceiling TEXT NOT NULL, ceiling_fraction REAL)""",
     "CREATE INDEX measurements_trial ON measurements (trial_id)",
     """CREATE TABLE ceilings (
@@ -126,8 +127,9 @@ def version(connection: sqlite3.Connection) -> int:
 
 def is_foreign(connection: sqlite3.Connection) -> bool:
     """Whether the file holds tables of another program."""
-    marked = connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
-    return not marked and connection.execute("SELECT 1 FROM sqlite_master").fetchone() is not None
+    # In this order: another process that creates the file brings tables and mark at one moment.
+    tables = connection.execute("SELECT 1 FROM sqlite_master").fetchone() is not None
+    return tables and connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID
 
 
 def migrate(connection: sqlite3.Connection, steps: Sequence[Migration] = MIGRATIONS) -> None:

@@ -21,8 +21,9 @@ from tuner.memory import allocate
 ARGUMENT_WORDS = 16
 Signatures = dict[str, tuple[list[type], type | None]]
 
-# One parallel region at a time in a process: two at once would share the same cores.
-_region = threading.Lock()
+# One parallel region at a time in a process: two at once would share the same cores. Whoever holds
+# it may use the scratch memory of the process.
+REGION = threading.RLock()
 _open: weakref.WeakSet[Pool] = weakref.WeakSet()
 
 
@@ -77,7 +78,7 @@ class Pool:
 
     def run(self, arguments: Sequence[int]) -> None:
         """One call: at most ARGUMENT_WORDS numbers and addresses. Safe from several threads."""
-        with _region:
+        with REGION:
             if not self._started:
                 self._start()
             self._arguments[: len(arguments)] = arguments

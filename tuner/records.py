@@ -29,6 +29,7 @@ class MeasurementRow:
         samples: ns, in the order taken; empty in a row that was imported.
         sample_count: how many samples there were; follows ``samples`` unless given.
         low_ns, high_ns: interval of the median.
+        ratio: time over the time of the default in the same race, with its interval.
         ceiling: name of the limit that ``ceiling_fraction`` is a fraction of.
     """
 
@@ -41,6 +42,9 @@ class MeasurementRow:
     sample_count: int = 0
     p95_ns: float | None = None
     p99_ns: float | None = None
+    ratio: float | None = None
+    ratio_low: float | None = None
+    ratio_high: float | None = None
     gflop_s: float | None = None
     gb_s: float | None = None
     ceiling: str = ""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from tuner.errors import DatabaseError
 
 BUSY_TIMEOUT_S = 30.0
+_RETRY_S = 0.01
 ELSEWHERE = "or name another file with --db or MOETUNE_DB"
 
 # What SQLite's name of an error begins with -> what is wrong and what mends it.
@@ -43,6 +45,22 @@ def connect(path: Path, read_only: bool) -> sqlite3.Connection:
         message = f"{path.parent}: cannot be made ({error.strerror}); make it {ELSEWHERE}"
         raise DatabaseError(message) from error
     return _connect_uri(path, "mode=rwc")
+
+
+def use_log(connection: sqlite3.Connection) -> None:
+    """Switch to the write-ahead log, so that others read while one process writes.
+
+    SQLite does not wait here when another process is doing the same, so this function does.
+    """
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorname.startswith("SQLITE_BUSY")
+            if not busy or time.monotonic() > deadline:
+                raise
+            time.sleep(_RETRY_S)
 
 
 @contextlib.contextmanager

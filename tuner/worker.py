@@ -78,6 +78,7 @@ class Worker:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,  # a crash is told by its signal
                 start_new_session=True,
                 env=os.environ | {"OMP_NUM_THREADS": str(os.cpu_count() or 1)},
             )
@@ -124,7 +125,6 @@ def serve(connection: Connection) -> None:
 
 def main() -> None:
     """Entry of the child: its only argument is the socket's number."""
-    sys.stderr = open(os.devnull, "w")  # noqa: SIM115: a crash is told by its signal
     serve(Connection(int(sys.argv[1])))
 
 

@@ -1,0 +1,195 @@
+"""Trial: one variant through the stages, and what became of it as a row.
+
+Render, compile, verify, race against the default. Stages raise; here, and nowhere else, what they
+raise becomes a status.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from tuner.bench_state import Entrant, Timing
+from tuner.benchmark import Effort
+from tuner.ceilings import Ceilings
+from tuner.compile import (
+    Binary,
+    CompileTimeout,
+    SourceRefused,
+    compile_source,
+    toolchain_version,
+)
+from tuner.errors import KernelError
+from tuner.problem import Problem
+from tuner.records import MeasurementRow, TrialRow
+from tuner.render import Source, render
+from tuner.target import Target
+from tuner.variant import Variant
+from tuner.verify import Verdict
+from tuner.version import __version__
+from tuner.worker import Worker, WorkerCrash, WorkerTimeout
+from tuner.workload import Workload
+
+COMPILE_S = 120.0
+VERIFY_S = 300.0
+RACE_S = 120.0
+
+
+@dataclass(frozen=True)
+class Build:
+    """A source and its binary, or why there is none."""
+
+    source: Source
+    binary: Binary | None
+    status: str
+    message: str
+    render_ms: float
+    compile_ms: float
+
+
+@dataclass
+class Outcome:
+    """What became of a variant on a workload; `ratio` is its time / the default's."""
+
+    status: str
+    message: str = ""
+    ratio: float | None = None
+    timing: Timing | None = None
+    verify_ms: float | None = None
+    benchmark_ms: float | None = None
+    environment: dict[str, Any] = field(default_factory=dict)
+
+
+def build(problem: Problem, target: Target, variant: Variant) -> Build:
+    """Renders and compiles; a refusal is a status. A missing toolchain still raises."""
+    start = time.perf_counter()
+    source = render(problem, variant)
+    render_ms = 1e3 * (time.perf_counter() - start)
+    try:
+        binary = compile_source(source.text, target, timeout_s=COMPILE_S)
+    except CompileTimeout as error:
+        return Build(source, None, "timeout", str(error), render_ms, 1e3 * COMPILE_S)
+    except SourceRefused as error:
+        return Build(source, None, "compile", str(error), render_ms, 0.0)
+    return Build(source, binary, "ok", "", render_ms, 1e3 * binary.seconds)
+
+
+def evaluate(
+    worker: Worker, built: Build, variant: Variant, base: Entrant | None, workload: Workload, effort: Effort
+) -> Outcome:
+    """Verifies and times a built variant, against `base` (the default) in the same race."""
+    if built.binary is None:
+        return Outcome(built.status, built.message)
+    entrant = Entrant(built.binary.path, variant.pack)
+    outcome = Outcome("ok")
+    try:
+        with _timed(outcome, "verify_ms"):
+            verdict: Verdict = worker.ask(
+                "verify", entrant, workload.tokens, variant.config["tile_rows"], timeout_s=VERIFY_S
+            )
+        if not verdict.ok:
+            return Outcome("wrong", verdict.message, verify_ms=outcome.verify_ms)
+        entrants = [base, entrant] if base else [entrant]
+        with _timed(outcome, "benchmark_ms"):
+            timing: Timing = worker.ask("race", entrants, workload, effort, timeout_s=RACE_S)
+    except WorkerTimeout as error:
+        return Outcome("timeout", str(error))
+    except (WorkerCrash, KernelError) as error:
+        return Outcome("crash", str(error))
+    ratio = timing.race.ratio(len(entrants) - 1)
+    outcome.timing, outcome.ratio = timing, ratio.value
+    if ratio.low > effort.hopeless:
+        outcome.status, outcome.message = "slow", f"{ratio.value:.2f} times the default's time"
+    return outcome
+
+
+@contextmanager
+def _timed(outcome: Outcome, name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    setattr(outcome, name, 1e3 * (time.perf_counter() - start))
+
+
+def measurement(
+    timing: Timing, kernel: int, ceilings: Ceilings, target: Target, problem: Problem, kind: str = "trial"
+) -> MeasurementRow:
+    """The row of one kernel of a race: median, percentiles, rates, fraction of the ceiling.
+
+    Weights count as read from memory when they were made cold, or are larger than the last cache.
+    """
+    race = timing.race
+    time_ns, ratio = race.time(kernel), race.ratio(kernel)
+    limits = Ceilings(ceilings.fma_gflop_s, race.read_gb_s or ceilings.read_gb_s)
+    weights = problem.num_experts * problem.expert_weight_bytes + problem.shared_weight_bytes
+    from_memory = timing.temperature == "cold" or weights > target.l3_bytes
+    floor_ns, ceiling = limits.floor_ns(
+        int(timing.flops), int(timing.read_bytes) if from_memory else 0
+    )
+    return MeasurementRow(
+        kind=kind,
+        temperature=timing.temperature,
+        samples=tuple(float(t) for t in race.times_ns[kernel]),
+        median_ns=time_ns.value,
+        low_ns=time_ns.low,
+        high_ns=time_ns.high,
+        p95_ns=race.percentile(kernel, 95),
+        p99_ns=race.percentile(kernel, 99),
+        ratio=ratio.value,
+        ratio_low=ratio.low,
+        ratio_high=ratio.high,
+        gflop_s=timing.flops / time_ns.value,
+        gb_s=timing.read_bytes / time_ns.value,
+        ceiling=ceiling,
+        ceiling_fraction=floor_ns / time_ns.value,
+    )
+
+
+def environment(target: Target, ceilings: Ceilings) -> dict[str, Any]:
+    """What a row should say about where it was measured, besides its Target."""
+    return {
+        "toolchain": toolchain_version(),
+        "moetune": __version__,
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+        "cpu": target.name,
+        "cores": target.cores,
+        "load_1m": round(os.getloadavg()[0], 2),
+        "fma_gflop_s": round(ceilings.fma_gflop_s, 1),
+        "read_gb_s": round(ceilings.read_gb_s, 1),
+    }
+
+
+def row(
+    variant: Variant,
+    built: Build,
+    outcome: Outcome,
+    keys: tuple[str, str],
+    workload: Workload,
+    session: str,
+    surroundings: dict[str, Any],
+) -> TrialRow:
+    """The trial's row; `keys` are the ids of problem and target."""
+    race = outcome.timing.race if outcome.timing else None
+    noise = {"foreign": round(race.foreign, 3), "probe_gb_s": round(race.read_gb_s, 1)} if race else {}
+    return TrialRow(
+        problem_id=keys[0],
+        target_id=keys[1],
+        variant_id=variant.id,
+        tokens=workload.tokens,
+        load=workload.load,
+        status=outcome.status,
+        message=outcome.message.splitlines()[0] if outcome.message else "",
+        source_digest=built.source.digest,
+        binary_key=built.binary.key if built.binary else "",
+        render_ms=built.render_ms,
+        compile_ms=built.compile_ms,
+        verify_ms=outcome.verify_ms,
+        benchmark_ms=outcome.benchmark_ms,
+        environment={**surroundings, **noise},
+        session=session,
+    )
