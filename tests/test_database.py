@@ -1,4 +1,4 @@
-"""The database: what goes in comes out, nothing invalid goes in, and every failure says its mend."""
+"""The database: what goes in comes out, and every failure names its mend."""
 
 from __future__ import annotations
 
@@ -72,7 +72,12 @@ def test_trial_comes_back_as_it_went_in(db: Database) -> None:
     trial = add_trial(db, compile_ms=1.5, message="", session="s1", binary_key="b")
     assert db.trials(PROBLEM.digest, TARGET.digest, 128, "uniform") == [trial]
     assert (trial.compile_ms, trial.session, trial.binary_key) == (1.5, "s1", "b")
-    assert (trial.template, trial.variant, trial.config, trial.pack) == ("k", "k_a8", {"a": 8}, "p1")
+    assert (trial.template, trial.variant, trial.config, trial.pack) == (
+        "k",
+        "k_a8",
+        {"a": 8},
+        "p1",
+    )
     assert trial.measurement is not None
     assert trial.measurement.samples == (1000.0, 1001.0)
     assert trial.measurement.sample_count == 2

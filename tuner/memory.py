@@ -7,6 +7,7 @@ live in anonymous maps that ask for transparent huge pages.
 from __future__ import annotations
 
 import mmap
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ import numpy.typing as npt
 HUGE_PAGE = 2 * 1024 * 1024
 
 
-def allocate(count: int, dtype: npt.DTypeLike = np.float32) -> npt.NDArray[np.float32]:
+def allocate(count: int, dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
     """Zeroed array [count] that starts on a huge page; freed with its last reference."""
     size = max(1, count) * np.dtype(dtype).itemsize
     whole = -(-size // HUGE_PAGE) * HUGE_PAGE + HUGE_PAGE

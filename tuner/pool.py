@@ -6,14 +6,14 @@ no lock of the interpreter. They spin for a fraction of a millisecond after a ca
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from tuner.errors import KernelError
 from tuner.memory import allocate
@@ -24,7 +24,6 @@ Signatures = dict[str, tuple[list[type], type | None]]
 # One parallel region at a time in a process: two at once would share the same cores. Whoever holds
 # it may use the scratch memory of the process.
 REGION = threading.RLock()
-_open: weakref.WeakSet[Pool] = weakref.WeakSet()
 
 
 def load_library(path: Path, signatures: Signatures) -> ctypes.CDLL:
@@ -58,23 +57,20 @@ class Pool:
     """One library's control block and worker threads, shared by all that call the library."""
 
     def __init__(self, library: ctypes.CDLL, stem: str, workers: int, control_bytes: int) -> None:
-        self._call = library[f"{stem}_call"]
-        self._worker = library[f"{stem}_worker"]
-        self._stop = library[f"{stem}_stop"]
-        for function, source in (
-            (self._call, "call"),
-            (self._worker, "worker"),
-            (self._stop, "stop"),
-        ):
-            function.argtypes = getattr(library, f"{stem}_{source}").argtypes
-            function.restype = None
+        self._call = getattr(library, f"{stem}_call")
+        self._worker = getattr(library, f"{stem}_worker")
+        self._stop = getattr(library, f"{stem}_stop")
         self.workers = workers
         self._control = allocate(control_bytes // 8, np.int64)
         self._arguments = allocate(ARGUMENT_WORDS, np.int64)
         self._addresses = (self._control.ctypes.data, self._arguments.ctypes.data)
         self._threads: list[threading.Thread] = []
         self._started = False
-        _open.add(self)
+        # Threads read the control block until they are sent home, so whoever drops the pool must
+        # wait for them before the block goes.
+        self._finalizer = weakref.finalize(
+            self, _send_home, self._stop, self._control, self._threads
+        )
 
     def run(self, arguments: Sequence[int]) -> None:
         """One call: at most ARGUMENT_WORDS numbers and addresses. Safe from several threads."""
@@ -98,14 +94,13 @@ class Pool:
 
     def close(self) -> None:
         """Sends the worker threads home; no call may follow."""
-        if self._threads:
-            self._stop(self._addresses[0])
-            for thread in self._threads:
-                thread.join(timeout=1.0)
-            self._threads.clear()
+        self._finalizer()
 
 
-@atexit.register
-def _close_all() -> None:
-    for pool in list(_open):
-        pool.close()
+def _send_home(
+    stop: Callable[[int], None], control: npt.NDArray[np.int64], threads: list[threading.Thread]
+) -> None:
+    if threads:
+        stop(control.ctypes.data)
+        for thread in threads:
+            thread.join()

@@ -37,13 +37,13 @@ def median(samples: Sequence[float]) -> Median:
 
 def _rank(count: int) -> int:
     """The largest r with P(Binomial(count, 1/2) <= r) within the lower tail; at least 0."""
-    tail = (1 - CONFIDENCE) / 2 * 2**count
+    share = round(2 / (1 - CONFIDENCE))  # the lower tail is 1 / share of all 2^count outcomes
     term, total = 1, 1  # binomial(count, r) and their sum, exactly
     rank = 0
     while rank + 1 < count:
         term = term * (count - rank) // (rank + 1)
         total += term
-        if total > tail:
+        if total * share > 2**count:
             break
         rank += 1
     return rank

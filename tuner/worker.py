@@ -7,6 +7,7 @@ pickled tuples on a socket: the name of a BenchState method and its arguments.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
 import socket
@@ -20,6 +21,8 @@ from tuner.errors import MoetuneError, WorkerError
 from tuner.problem import Problem
 from tuner.target import Target
 
+BENCH_STATE = "tuner.bench_state:BenchState"
+
 
 class WorkerCrash(WorkerError):
     """The measuring process ended while it worked on a request."""
@@ -32,8 +35,11 @@ class WorkerTimeout(WorkerError):
 class Worker:
     """Asks a child process, one request at a time; use it as a context manager."""
 
-    def __init__(self, problem: Problem, target: Target, seed: int) -> None:
-        self._state = (problem, target, seed)
+    def __init__(
+        self, problem: Problem, target: Target, seed: int, state: str = BENCH_STATE
+    ) -> None:
+        """`state` names the class of the child's state, as MODULE:CLASS."""
+        self._state = (state, problem, target, seed)
         self._child: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
 
@@ -108,9 +114,9 @@ class Worker:
 
 def serve(connection: Connection) -> None:
     """Answers requests until the other side goes away."""
-    from tuner.bench_state import BenchState
-
-    state = BenchState(*connection.recv())
+    name, *arguments = connection.recv()
+    module, _, cls = name.partition(":")
+    state = getattr(importlib.import_module(module), cls)(*arguments)
     while True:
         try:
             method, arguments = connection.recv()

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tuner.benchmark import FOREIGN_LIMIT, Effort, race
+
+
+def sleeper(seconds: float) -> tuple[list[int], object]:
+    seen: list[int] = []
+
+    def call(number: int) -> None:
+        seen.append(number)
+        time.sleep(seconds)
+
+    return seen, call
+
+
+def test_rounds_are_paired_and_the_ratio_is_theirs() -> None:
+    seen, slow = sleeper(0.004)
+    _, fast = sleeper(0.002)
+    result = race([slow, fast], Effort(budget_s=0.2, least_rounds=5, precision=1e-9), retries=0)
+    assert len(result.times_ns[0]) == len(result.times_ns[1]) >= 5
+    assert seen[1:] == list(range(len(result.times_ns[0])))
+    assert 0.4 < result.ratio(1).value < 0.7
+    assert 4e6 <= result.time(0).low <= result.time(0).value <= result.time(0).high
+
+
+def test_a_hopeless_candidate_stops_the_race_early() -> None:
+    _, fast = sleeper(0.001)
+    _, slow = sleeper(0.01)
+    effort = Effort(budget_s=20.0, least_rounds=6, precision=1e-9)
+    assert len(race([fast, slow], effort, retries=0).times_ns[0]) < 20
+
+
+def test_a_probe_runs_before_every_sample() -> None:
+    _, call = sleeper(0.001)
+    order: list[str] = []
+
+    def probe() -> float:
+        order.append("probe")
+        return 40.0
+
+    def sample(number: int) -> None:
+        order.append("call")
+        call(number)
+
+    result = race([sample], Effort(budget_s=0.0, least_rounds=3), probe, retries=0)
+    assert order == ["call", *["probe", "call"] * 3]
+    assert result.read_gb_s == 40.0
+
+
+def test_another_process_is_noticed_and_the_race_redone() -> None:
+    burner = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        _, call = sleeper(0.02)
+        effort = Effort(budget_s=0.5, least_rounds=3, precision=1e-9)
+        result = race([call], effort, retries=1)
+    finally:
+        burner.kill()
+        burner.wait()
+    assert result.foreign > FOREIGN_LIMIT
+    assert result.redone == 1
+
+
+def test_percentiles() -> None:
+    _, call = sleeper(0.001)
+    result = race([call], Effort(budget_s=0.05, least_rounds=9, precision=1e-9), retries=0)
+    assert result.time(0).value <= result.percentile(0, 95) <= result.percentile(0, 99)
+    assert result.percentile(0, 100) == pytest.approx(max(result.times_ns[0]))

@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import pytest
+
+from tuner.ceilings import Ceilings, Probe
+from tuner.target import detect
+
+
+def test_the_roofline_tells_which_ceiling_binds() -> None:
+    limits = Ceilings(fma_gflop_s=100.0, read_gb_s=10.0)
+    assert limits.floor_ns(2000, 100) == (20.0, "fma")
+    assert limits.floor_ns(1000, 200) == (20.0, "read")
+
+
+@pytest.mark.compiler
+def test_the_probe_measures_rates_that_a_processor_can_have() -> None:
+    target = detect()
+    found = Probe(target).ceilings(repeats=3)
+    # Between a tenth of a core at 1 GHz with 4 lanes and 32 lanes, 2 units at 6 GHz on each.
+    assert 0.8 < found.fma_gflop_s / target.cores < 800
+    assert 0.5 < found.read_gb_s < 2000

@@ -1,0 +1,80 @@
+"""Rendering needs no compiler. Golden sources: `MOETUNE_GOLDEN=1 pytest tests/test_render.py` renews."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.kernels import REDUCED
+from tests.test_space import ZEN
+from tuner.problem import Problem
+from tuner.render import render, write_if_changed
+from tuner.variant import default_variant, make
+
+GOLDEN = Path(__file__).parent / "golden"
+SHOWN = ("granite-3.0-1b-a400m", "gpt-oss-20b", "deepseek-v3", "classic-moe")
+
+
+def source(problem: Problem, **changes: int) -> str:
+    default = default_variant(problem, ZEN)
+    return render(problem, make(default.template, {**default.config, **changes})).text
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_golden(name: str) -> None:
+    path = GOLDEN / f"moe_cpu_{name}.mojo"
+    text = source(REDUCED[name])
+    if os.environ.get("MOETUNE_GOLDEN"):
+        write_if_changed(path, text)
+    assert text == path.read_text()
+
+
+def test_the_label_of_a_problem_changes_nothing() -> None:
+    problem = REDUCED["mixtral-8x7b"]
+    assert source(problem) == source(problem.replace(name="other"))
+
+
+def test_another_process_renders_the_same_bytes() -> None:
+    code = (
+        "import sys; from tests.test_render import source, REDUCED;"
+        "sys.stdout.write(source(REDUCED['olmoe-1b-7b']))"
+    )
+    root = Path(__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root,
+        env=os.environ | {"PYTHONHASHSEED": "7"},
+    )  # fmt: skip
+    assert done.stdout == source(REDUCED["olmoe-1b-7b"])
+
+
+def test_every_tunable_reaches_the_source() -> None:
+    problem = REDUCED["granite-3.0-1b-a400m"]
+    default = default_variant(problem, ZEN)
+    for name, value in default.config.items():
+        assert f"comptime {name.upper()} = {value}" in source(problem), name
+
+
+def test_structure_follows_the_problem() -> None:
+    assert "keep_groups" not in source(REDUCED["mixtral-8x7b"])
+    assert "keep_groups" in source(REDUCED["deepseek-v3"])
+    assert "ARG_ROUTER_BIAS)" in source(REDUCED["gpt-oss-20b"])
+    assert "comptime GATED = False" in source(REDUCED["classic-moe"])
+
+
+def test_no_jinja_is_left() -> None:
+    for problem in REDUCED.values():
+        assert "{%" not in source(problem)
+        assert "{{" not in source(problem)
+
+
+def test_a_file_is_written_only_when_it_changes(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b.mojo"
+    assert write_if_changed(path, "x")
+    before = path.stat().st_mtime_ns
+    assert not write_if_changed(path, "x")
+    assert path.stat().st_mtime_ns == before
+    assert write_if_changed(path, "y")

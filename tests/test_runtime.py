@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tuner
+from tests.kernels import REDUCED, TINY, kernel, tokens, variant
+from tuner import reference
+from tuner.compile import toolchain_version
+from tuner.database import Database
+from tuner.errors import UsageError
+from tuner.records import TrialRow, WinnerRow
+from tuner.target import detect
+from tuner.weights import Weights
+
+pytestmark = pytest.mark.compiler
+
+WEIGHTS = Weights.random(TINY, 2)
+
+
+@pytest.fixture(scope="module")
+def layer() -> tuner.Layer:
+    return tuner.load(TINY, WEIGHTS)
+
+
+def expected(x: np.ndarray) -> np.ndarray:
+    return reference.moe(TINY, WEIGHTS.check(TINY), x)
+
+
+@pytest.mark.parametrize("count", [1, 2, 13, 200])
+def test_a_layer_without_a_database_runs_the_default(layer: tuner.Layer, count: int) -> None:
+    x = tokens(TINY, count)
+    np.testing.assert_allclose(layer(x), expected(x), atol=1e-5)
+    assert layer.selection(count).match == "default"
+
+
+def test_no_tokens(layer: tuner.Layer) -> None:
+    y, indices, weights = layer(tokens(TINY, 0), return_routing=True)
+    assert (y.shape, indices.shape, weights.shape) == ((0, 48), (0, 2), (0, 2))
+
+
+def test_routing_is_the_references(layer: tuner.Layer) -> None:
+    x = tokens(TINY, 40)
+    y, indices, weights = layer(x, return_routing=True)
+    right = reference.route(TINY, WEIGHTS.check(TINY), x)
+    np.testing.assert_array_equal(indices, right[0])
+    np.testing.assert_allclose(weights, right[1], atol=1e-6)
+    np.testing.assert_array_equal(y, layer(x))
+
+
+def test_views_and_dlpack(layer: tuner.Layer) -> None:
+    class Exported:
+        def __init__(self, array: np.ndarray) -> None:
+            self.array = array
+
+        def __dlpack__(self, **options: object) -> object:
+            return self.array.__dlpack__(**options)
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return self.array.__dlpack_device__()
+
+    x = tokens(TINY, 12)
+    np.testing.assert_array_equal(layer(Exported(x)), layer(x))
+    np.testing.assert_array_equal(layer(x[::2]), layer(x[::2].copy()))
+
+
+def test_torch_in_torch_out(layer: tuner.Layer) -> None:
+    torch = pytest.importorskip("torch")
+    x = tokens(TINY, 5)
+    y = layer(torch.from_numpy(x))
+    assert isinstance(y, torch.Tensor)
+    np.testing.assert_array_equal(y.numpy(), layer(x))
+
+
+@pytest.mark.parametrize("x", [np.zeros((3, 47), np.float32), np.zeros((3, 48)), np.zeros(48, "f4")])
+def test_tokens_that_do_not_fit(layer: tuner.Layer, x: np.ndarray) -> None:
+    with pytest.raises(UsageError, match=r"x: has shape .* must be \[T, 48\] float32"):
+        layer(x)
+
+
+def test_two_threads_call_one_layer(layer: tuner.Layer) -> None:
+    xs = [tokens(TINY, 30 + i, seed=i) for i in range(3)]
+    right = [expected(x) for x in xs]
+    wrong = []
+
+    def work(i: int) -> None:
+        for _ in range(100):
+            if not np.allclose(layer(xs[i]), right[i], atol=1e-5):
+                wrong.append(i)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_the_kernel_changes_with_the_number_of_tokens(database: Path) -> None:
+    problem = TINY
+    with Database(database) as db:
+        for count, changes in ((1, {}), (64, {"tile_rows": 6})):
+            record(db, problem, count, changes)
+    layer = tuner.load(problem, WEIGHTS)
+    names = [layer.selection(count).variant for count in (1, 2, 64, 4096)]
+    assert names[0] == names[1] == variant(problem).name
+    assert names[2] == variant(problem, {"tile_rows": 6}).name
+    assert layer.selection(4096).match == "default"
+    for count in (1, 64):
+        x = tokens(problem, count)
+        np.testing.assert_allclose(layer(x), expected(x), atol=1e-5)
+
+
+def record(db: Database, problem: tuner.Problem, count: int, changes: dict[str, int]) -> None:
+    """A winner as the tuner would store it."""
+    chosen = variant(problem, changes)
+    db.add_problem(problem)
+    db.add_target(detect())
+    db.add_variant(chosen.id, chosen.template, chosen.name, chosen.config, chosen.pack)
+    workload = {
+        "problem_id": problem.digest,
+        "target_id": detect().digest,
+        "tokens": count,
+        "load": "uniform",
+    }
+    row = TrialRow(
+        variant_id=chosen.id, status="ok", environment={"toolchain": toolchain_version()}, **workload
+    )
+    db.record_winner(WinnerRow(trial_id=db.record_trial(row), median_ns=1000.0, **workload))
+
+
+def test_a_second_layer_compiles_nothing(layer: tuner.Layer) -> None:
+    start = time.perf_counter()
+    tuner.load(TINY, WEIGHTS)(tokens(TINY, 3))
+    assert time.perf_counter() - start < 1.0
+
+
+def test_a_call_costs_less_than_50_us_beyond_the_kernel(layer: tuner.Layer) -> None:
+    x = tokens(TINY, 1)
+    raw = kernel(TINY)
+    packed = raw.pack(WEIGHTS.check(TINY))
+    y, (indices, weights) = np.empty_like(x), (np.empty((1, 2), "i4"), np.empty((1, 2), "f4"))
+    scratch = np.zeros(raw.scratch_bytes(1) // 4 + 16, np.float32)
+
+    def median_us(call: object) -> float:
+        times = []
+        for _ in range(500):
+            start = time.perf_counter()
+            call()  # type: ignore[operator]
+            times.append(time.perf_counter() - start)
+        return 1e6 * statistics.median(times)
+
+    bare = median_us(lambda: raw.run(packed, x, y, indices, weights, scratch))
+    assert median_us(lambda: layer(x)) - bare < 50.0
+
+
+def test_deepseek_routing_through_a_layer() -> None:
+    problem = REDUCED["deepseek-v3"]
+    weights = Weights.random(problem, 6)
+    x = tokens(problem, 21)
+    y = tuner.load(problem, weights)(x)
+    np.testing.assert_allclose(y, reference.moe(problem, weights.check(problem), x), atol=1e-4)

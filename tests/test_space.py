@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from tuner import space, template
+from tuner.errors import SpaceError, TemplateError
+from tuner.problem import PRESETS, Problem
+from tuner.target import Target
+
+ZEN = Target("amd", "znver4", ("avx2", "avx512f", "fma"), 2, 32 << 10, 1 << 20, 32 << 20)
+HASWELL = dataclasses.replace(ZEN, arch="haswell", features=("avx2", "fma"))
+OLD = dataclasses.replace(ZEN, arch="x86-64-v2", features=("sse4.2",))
+GRANITE = PRESETS["granite-3.0-1b-a400m"]
+
+GOOD = """
+[supports]
+kind = ["cpu"]
+[pack]
+parameters = ["a"]
+[parameters.a]
+short = "a"
+values = [1, 2, "cores"]
+default = 2
+help = "one"
+[[restrictions]]
+rule = "a < 9"
+why = "because"
+"""
+
+
+def loaded(tmp_path: Path, text: str) -> space.SpaceFile:
+    path = tmp_path / "t.toml"
+    path.write_text(text)
+    return space.load("t", path)
+
+
+@pytest.mark.parametrize("target", [ZEN, HASWELL, OLD], ids=lambda t: t.arch)
+@pytest.mark.parametrize("tokens", [1, 16, 128, 1024])
+@pytest.mark.parametrize("problem", PRESETS.values(), ids=lambda p: p.name)
+def test_the_default_satisfies_every_restriction(
+    problem: Problem, tokens: int, target: Target
+) -> None:
+    for name in template.names():
+        resolved = space.resolve(space.load(name), problem, target, tokens)
+        resolved.check(resolved.default)
+
+
+def test_every_parameter_says_what_it_is_and_every_restriction_why() -> None:
+    for name in template.names():
+        file = space.load(name)
+        assert all(p.help for p in file.parameters)
+        assert all(r.why for r in file.restrictions)
+
+
+def test_expressions_become_ordered_numbers(tmp_path: Path) -> None:
+    file = loaded(tmp_path, GOOD)
+    resolved = space.resolve(file, GRANITE, dataclasses.replace(ZEN, cores=8), 1)
+    assert resolved.values == {"a": (1, 2, 8)}
+
+
+def test_points_are_those_that_no_restriction_breaks(tmp_path: Path) -> None:
+    file = loaded(tmp_path, GOOD.replace("a < 9", "a != 1"))
+    assert list(space.resolve(file, GRANITE, ZEN, 1).points()) == [{"a": 2}]
+
+
+def test_the_register_tile_must_fit_the_registers() -> None:
+    resolved = space.resolve(space.load("moe_cpu"), GRANITE, ZEN, 128)
+    restriction = resolved.broken({**resolved.default, "tile_rows": 14, "tile_vectors": 4})
+    assert restriction is not None
+    assert "registers" in restriction.rule
+
+
+def test_what_does_not_matter_for_a_workload_is_pinned() -> None:
+    file = space.load("moe_cpu")
+    assert space.resolve(file, GRANITE, ZEN, 1024).values["gemv_below"] == (2,)
+    assert len(space.resolve(file, GRANITE, ZEN, 1).values["gemv_below"]) > 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("values = [1, 2, \"cores\"]", "values = []", "parameters.a: values is empty"),
+        ('rule = "a < 9"', 'rule = "b < 9"', "reads b, which is not known"),
+        ("default = 2", "default = 3", "default 3 is not in"),
+        ('rule = "a < 9"', 'rule = "a < 2"', "the default breaks 'a < 2': because"),
+        ('parameters = ["a"]', 'parameters = ["z"]', "pack: z is no parameter"),
+        ("[supports]", "[supports", "t.toml"),
+        ('short = "a"', "", "'short'"),
+    ],
+)
+def test_a_bad_file_is_named_with_what_is_wrong(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    with pytest.raises(SpaceError) as error:
+        space.resolve(loaded(tmp_path, GOOD.replace(old, new)), GRANITE, ZEN, 1)
+    assert message in str(error.value)
+    assert "t.toml" in str(error.value)
+
+
+def test_a_data_type_that_the_template_lacks_names_those_it_has() -> None:
+    with pytest.raises(TemplateError, match="dtype=bfloat16: template moe_cpu makes float32"):
+        space.resolve(space.load("moe_cpu"), GRANITE.replace(dtype="bfloat16"), ZEN, 1)

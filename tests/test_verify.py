@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from tests.kernels import REDUCED, TINY, kernel, variant
+from tuner import verify
+from tuner.compile import compile_source
+from tuner.kernel import Kernel
+from tuner.problem import Problem
+from tuner.render import render
+from tuner.target import detect
+from tuner.weights import Weights
+
+# Every structure of the template at least once, beside the default.
+FORMS = {
+    "default": {},
+    "interleaved": {"act_block": 1, "gemv_below": 0, "tile_rows": 6, "tile_vectors": 4},
+    "blocked": {"depth_block": 256, "row_tiles": 4, "panel_vectors": 2, "prefetch": 8},
+    "narrow": {"simd_width": 8, "tile_rows": 4, "unroll": 1, "gemv_below": 9, "gemv_chains": 4},
+    "one": {"workers": 1, "tile_rows": 13, "act_block": 64, "unroll": 2, "prefetch_panel": 0},
+}
+
+
+def expectations(problem: Problem, seed: int, tokens: int = 70) -> tuple[verify.Expected, ...]:
+    weights = Weights.random(problem, seed).check(problem)
+    return tuple(
+        verify.expect(problem, weights, case) for case in verify.cases(problem, tokens, 12, seed)
+    )
+
+
+def verdict(problem: Problem, changes: dict[str, int], seed: int) -> verify.Verdict:
+    layer = kernel(problem, **changes)
+    packed = layer.pack(Weights.random(problem, seed).check(problem))
+    return verify.verify(layer, packed, expectations(problem, seed))
+
+
+def deep(problem: Problem, changes: dict[str, int]) -> Problem:
+    """A depth block must be smaller than the depth."""
+    return problem.replace(hidden=300, expert_dim=272) if changes.get("depth_block") else problem
+
+
+@pytest.fixture(scope="module")
+def built() -> None:
+    """Compiles everything this file needs, two at a time."""
+    wanted = [(p, FORMS["default"]) for p in REDUCED.values()]
+    wanted += [(deep(REDUCED["gpt-oss-20b"], c), c) for c in FORMS.values()]
+    with ThreadPoolExecutor(2) as pool:
+        sources = [render(p, variant(p, c)).text for p, c in wanted]
+        list(pool.map(lambda text: compile_source(text, detect()), sources))
+
+
+@pytest.mark.compiler
+@pytest.mark.parametrize("name", REDUCED)
+def test_all_seven_configurations_are_right(name: str, built: None) -> None:
+    for seed in (1, 2):
+        found = verdict(REDUCED[name], {}, seed)
+        assert found.message == ""
+        assert found.worst <= 1e-5
+
+
+@pytest.mark.compiler
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_the_template_is_right(form: str, built: None) -> None:
+    changes = FORMS[form]
+    assert verdict(deep(REDUCED["gpt-oss-20b"], changes), changes, 5).message == ""
+
+
+@pytest.mark.compiler
+@pytest.mark.parametrize("activation", ["geglu", "geglu_tanh"])
+def test_other_activations_are_right(activation: str) -> None:
+    assert verdict(TINY.replace(activation=activation), {}, 4).message == ""
+
+
+@pytest.mark.compiler
+def test_many_tokens_in_several_passes_are_right() -> None:
+    problem = TINY.replace(hidden=512, expert_dim=256)
+    layer = kernel(problem, scratch_mib=16)
+    packed = layer.pack(Weights.random(problem, 8).check(problem))
+    assert layer.scratch_bytes(5003) <= 16 << 20 < 2 * layer.scratch_bytes(5003)
+    assert verify.verify(layer, packed, expectations(problem, 8, tokens=5003)).message == ""
+
+
+def test_the_cases_hold_what_must_always_be_tried() -> None:
+    cases = verify.cases(TINY, 128, 12, seed=0)
+    assert {1, 13, 128} <= {case.tokens for case in cases}
+    onehot = next(case for case in cases if case.load == "onehot")
+    expected = verify.expect(TINY, Weights.random(TINY, 0).check(TINY), onehot)
+    assert (expected.indices == 0).any(axis=1).all()
+
+
+def test_an_expert_without_tokens_is_among_the_cases() -> None:
+    problem = REDUCED["qwen3-30b-a3b"]
+    weights = Weights.random(problem, 0).check(problem)
+    empty = [
+        problem.num_experts - len(np.unique(verify.expect(problem, weights, case).indices))
+        for case in verify.cases(problem, 16, 4, seed=0)
+    ]
+    assert max(empty) > 0
+
+
+class _Damaged:
+    """A kernel whose answers are spoiled in one way after it ran."""
+
+    def __init__(self, layer: Kernel, spoil: str) -> None:
+        self._layer, self._spoil = layer, spoil
+        self.problem, self.scratch_bytes = layer.problem, layer.scratch_bytes
+
+    def run(self, packed, x, y, indices, weights, scratch, routed=False):  # type: ignore[no-untyped-def]
+        self._layer.run(packed, x, y, indices, weights, scratch, routed)
+        match self._spoil:
+            case "zeros":
+                y[:] = 0
+            case "one element":
+                y[-1, -1] += 1e-3 * np.abs(y).max()
+            case "nan":
+                y[0, 3] = np.nan
+            case "routing":
+                indices[0, [0, 1]] = indices[0, [1, 0]]
+            case "weights":
+                weights[0, 0] *= 1.001
+            case "input":
+                x[0, 0] += 1
+            case "before":
+                np.lib.stride_tricks.as_strided(y.reshape(-1)[:1], (2,), (-4,))[1] = 1.0
+            case "after":
+                np.lib.stride_tricks.as_strided(scratch[-1:], (2,), (4,))[1] = 1.0
+
+
+@pytest.mark.compiler
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        ("zeros", "relative error 1.00e"),
+        ("one element", "relative error"),
+        ("nan", "not finite"),
+        ("routing", "routed to"),
+        ("weights", "routing weights are off"),
+        ("input", "x: was written to"),
+        ("before", "y: written outside"),
+        ("after", "scratch: written outside"),
+    ],
+)
+def test_a_wrong_kernel_is_found_out(spoil: str, message: str) -> None:
+    layer = kernel(TINY)
+    packed = layer.pack(Weights.random(TINY, 1).check(TINY))
+    damaged = _Damaged(layer, spoil)
+    found = verify.verify(damaged, packed, expectations(TINY, 1))  # type: ignore[arg-type]
+    assert not found.ok
+    assert message in found.message
+
+
+def test_a_tie_may_be_routed_either_way() -> None:
+    problem = TINY
+    weights = Weights.random(problem, 0).check(problem)
+    router = weights.router.copy()
+    router[1] = router[0]
+    tied = dataclasses.replace(weights, router=router)
+    case = verify.Case(40, "router", 3)
+    expected = verify.expect(problem, tied, case)
+    chosen = (np.isin(expected.indices, (0, 1))).sum(axis=1) == 1
+    assert expected.ties[chosen].all()

@@ -1,0 +1,56 @@
+"""The command line ``moetune``: its commands, and the one place that catches errors.
+
+Results go to stdout, progress and errors to stderr. Exit codes: 0, 1 (ran, said no), 2 (called
+wrongly), 130 (stopped by Ctrl-C).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from tuner.cli import bench, best, doctor, files, tune
+from tuner.errors import MoetuneError
+from tuner.version import __version__
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; ``argv`` is the process's unless given."""
+    try:
+        code = _moetune.main(args=argv, prog_name="moetune", standalone_mode=False)
+    except MoetuneError as error:
+        return _refuse(str(error), error.exit_code)
+    except click.ClickException as error:
+        return _refuse(_usage(error), error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        return _refuse("stopped", INTERRUPTED)
+    return code if isinstance(code, int) else 0
+
+
+def _refuse(message: str, code: int) -> int:
+    print(f"moetune: {' '.join(message.splitlines())}", file=sys.stderr)
+    return code
+
+
+def _usage(error: click.ClickException) -> str:
+    message = error.format_message()
+    context = getattr(error, "ctx", None)
+    return f"{message} Try `{context.command_path} --help`." if context else message
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def _moetune() -> None:
+    """Tune Mixture-of-Experts layers in Mojo for a machine, and run them from Python.
+
+    MODEL is a preset's name, the path of a Hugging Face config.json (or of a folder that holds
+    one), or none: then --hidden, --expert-dim, --experts and --top-k describe the layer.
+    """
+
+
+for _command in (doctor.doctor, tune.tune, best.best, bench.bench, *files.COMMANDS):
+    _moetune.add_command(_command)

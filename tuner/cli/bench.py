@@ -1,0 +1,78 @@
+"""``moetune bench``: the tuned layer and its peers side by side, in one interleaved run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tuner.cli import screen
+from tuner.cli.options import (
+    Model,
+    db_option,
+    json_option,
+    load_option,
+    model_options,
+    target_option,
+    tokens_option,
+)
+from tuner.database import Database
+from tuner.target import named
+from tuner.workload import parse_load
+
+if TYPE_CHECKING:
+    from tuner.peers import PeerRow
+
+_COLUMNS = ("> tokens", "> ours", "peer", "> its time", "> we are", "> rate", "> of ceiling")
+
+
+@click.command()
+@model_options
+@tokens_option
+@click.option("--against", default="numpy", show_default=True,
+              help="Peers with commas between them: numpy, torch.")  # fmt: skip
+@load_option
+@target_option
+@db_option
+@json_option
+def bench(
+    model: Model,
+    tokens: tuple[int, ...],
+    against: str,
+    load: str,
+    target: str,
+    db: Path | None,
+    as_json: bool,
+) -> None:
+    """Time the layer against its peers."""
+    from tuner.peers import side_by_side  # the peers' engines take a moment to load
+
+    console = screen.stderr()
+    peers = tuple(name.strip() for name in against.split(",") if name.strip())
+    with Database(db) as database:
+        rows = side_by_side(
+            model.problem, named(target), database, tokens, peers, str(parse_load(load)),
+            console.print,
+        )  # fmt: skip
+    if as_json:
+        told = {"problem": model.problem.key, "name": model.problem.name}
+        click.echo(json.dumps({**told, "rows": [asdict(row) for row in rows]}, indent=2))
+        return
+    out = screen.stdout()
+    out.print(model.problem.describe())
+    out.print(screen.table(_COLUMNS, [_row(row) for row in rows]))
+
+
+def _row(row: PeerRow) -> tuple[str, ...]:
+    return (
+        str(row.tokens),
+        screen.duration(row.ours_median_ns),
+        row.peer,
+        screen.duration(row.peer_median_ns),
+        screen.times(row.ratio, row.ratio_low, row.ratio_high),
+        screen.rate(row.ceiling, row.gflop_s, row.gb_s),
+        f"{screen.percent(row.ceiling_fraction)} of {row.ceiling}",
+    )

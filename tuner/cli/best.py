@@ -1,0 +1,64 @@
+"""``moetune best``: ask for the best configuration."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from tuner.cli import screen
+from tuner.cli.options import (
+    Model,
+    db_option,
+    json_option,
+    load_option,
+    model_options,
+    target_option,
+)
+from tuner.select import Selection, best_config
+from tuner.target import Target, named
+
+
+@click.command()
+@model_options
+@click.option("--tokens", type=click.IntRange(min=0), required=True, help="Tokens of one call.")
+@load_option
+@target_option
+@db_option
+@json_option
+def best(model: Model, tokens: int, load: str, target: str, db: Path | None, as_json: bool) -> None:
+    """Say which kernel to run, and why."""
+    selection = best_config(model.problem, tokens, load, named(target), db)
+    if as_json:
+        click.echo(json.dumps(selection.to_json(), indent=2, allow_nan=False))
+        return
+    for name, text in _lines(selection):
+        click.echo(f"{name:9} {text}")
+
+
+def _lines(selection: Selection) -> Iterator[tuple[str, str]]:
+    yield "variant", selection.variant
+    yield "match", f"{selection.match}: {selection.reason}"
+    yield "config", ", ".join(f"{name} {value}" for name, value in selection.config.items())
+    yield "compile", f"for {selection.arch}"
+    if not selection.evidence:
+        yield "evidence", "none; `moetune tune` makes it"
+        return
+    row = selection.evidence
+    yield "evidence", ", ".join(filter(None, _evidence(selection)))
+    yield "measured", f"{row['created']} on {Target.from_key(row['target']).describe()}"
+
+
+def _evidence(selection: Selection) -> Iterator[str]:
+    row = selection.evidence
+    if row["is_default"]:
+        yield "the template's default, which nothing beat"
+    else:
+        speed_up = screen.times(*screen.speed_up(row["ratio"], row["ratio_low"], row["ratio_high"]))
+        yield f"{speed_up} of the default's speed"
+    yield f"median {screen.duration(row['median_ns'])} {row['temperature'] or ''}".strip()
+    yield screen.rate(row["ceiling"] or "", row["gflop_s"], row["gb_s"])
+    if row["ceiling_fraction"] is not None:
+        yield f"{screen.percent(row['ceiling_fraction'])} of the {row['ceiling']} ceiling"

@@ -1,0 +1,87 @@
+"""``moetune generate``, ``export`` and ``import``: what travels as text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tuner import generate as stage
+from tuner.cli.options import db_option
+from tuner.database import Database
+
+BEST = Path("db", "best.jsonl")
+_path = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 where a file is not fresh.")
+@click.option("--db", type=_path, help="Take the winners of a database, not of db/best.jsonl.")
+@click.option("--out", type=_path, default="generated", show_default=True, help="The folder.")
+def generate(check: bool, db: Path | None, out: Path) -> int:
+    """Write the winners' Mojo sources.
+
+    They follow from db/best.jsonl alone: the checkout's, else the package's.
+
+    Files that no winner needs are named, never deleted.
+    """
+    rows = stage.winners_of_database(db) if db else stage.winners_of_text(_best())
+    expected = stage.sources(rows)
+    state = stage.compare(expected, out)
+    if not check:
+        written = stage.write(expected, out)
+        click.echo(f"{out}: {len(expected)} files, {written} written")
+        _name(out, {"extra": state.extra})
+        return 0
+    _name(out, {"missing": state.missing, "stale": state.stale, "extra": state.extra})
+    click.echo(f"{out}: {len(expected)} files, {'fresh' if state.fresh else 'not fresh'}")
+    return 0 if state.fresh else 1
+
+
+_MENDS = {
+    "missing": "run `moetune generate`",
+    "stale": "run `moetune generate`",
+    "extra": "no winner needs it; delete it",
+}
+
+
+def _name(out: Path, found: dict[str, tuple[str, ...]]) -> None:
+    for kind, names in found.items():
+        for name in names:
+            click.echo(f"{kind:8} {out / name}: {_MENDS[kind]}", err=True)
+
+
+def _best() -> Path:
+    """The checkout's winners, else those that the package brings."""
+    return BEST if BEST.is_file() else stage.shipped_best()
+
+
+@click.command()
+@click.argument("path", type=_path, default=BEST)
+@db_option
+def export(path: Path, db: Path | None) -> None:
+    """Write the winners as JSON lines.
+
+    PATH is db/best.jsonl unless given; lines and keys are sorted.
+    """
+    with Database(db, read_only=True) as database:
+        count = database.export_best(path)
+    click.echo(f"{path}: {count} winners")
+
+
+@click.command("import")
+@click.argument("path", type=_path, required=False)
+@db_option
+def import_(path: Path | None, db: Path | None) -> None:
+    """Read winners from JSON lines.
+
+    PATH is db/best.jsonl, or where that is not there the file that the package brings, unless
+    given. All of it is taken or, where a line is bad, nothing; a later winner is not replaced.
+    """
+    path = path or _best()
+    with Database(db) as database:
+        count = database.import_best(path)
+        click.echo(f"{database.path}: {count} winners taken from {path}")
+
+
+COMMANDS = (generate, export, import_)

@@ -1,0 +1,158 @@
+"""What several commands take: MODEL and its options, lists of tokens, durations, files."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tuner.errors import UsageError
+from tuner.problem import ACTIVATIONS, DTYPE_BYTES, PRESETS, Problem
+
+Command = Callable[..., int | None]
+
+_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+# Option -> field of Problem, what the label of a changed model gets before the value, help.
+_CHANGES: dict[str, tuple[str, str, type, str]] = {
+    "--hidden": ("hidden", "d", int, "Width of a token, D."),
+    "--expert-dim": ("expert_dim", "f", int, "Inner width of one expert, F."),
+    "--experts": ("num_experts", "e", int, "Experts, E; fewer than MODEL has save memory."),
+    "--top-k": ("top_k", "k", int, "Experts per token, k."),
+    "--activation": ("activation", "", str, f"One of {', '.join(ACTIVATIONS)}."),
+    "--dtype": ("dtype", "", str, f"One of {', '.join(DTYPE_BYTES)}."),
+}
+_NEEDED = ("--hidden", "--expert-dim", "--experts", "--top-k")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A MODEL as it was given.
+
+    Attributes:
+        problem: the layer.
+        words: name it again on the command line.
+        python: name it again in Python, where ``tuner`` is imported.
+    """
+
+    problem: Problem
+    words: tuple[str, ...]
+    python: str
+
+
+def model_options(command: Command) -> Command:
+    """Give a command MODEL and the options that change or replace it, as its argument ``model``."""
+
+    @functools.wraps(command)
+    def wrapped(*, model: str | None, **options: Any) -> int | None:
+        changes = {field: options.pop(field) for field, *_ in _CHANGES.values()}
+        given = {field: value for field, value in changes.items() if value is not None}
+        return command(model=read_model(model, given), **options)
+
+    for option, (field, _, kind, text) in reversed(_CHANGES.items()):
+        wrapped = click.option(option, field, type=kind, help=text)(wrapped)
+    return click.argument("model", required=False)(wrapped)
+
+
+def read_model(name: str | None, changes: Mapping[str, Any]) -> Model:
+    """The Model of a name (or None) and of the fields that were given as options.
+
+    Raises:
+        UsageError: neither a name nor all sizes are given.
+        ProblemError: the preset or the file is not known or wrong, or a value out of range.
+    """
+    words = [word for option, value in _spelled(changes) for word in (option, str(value))]
+    values = ", ".join(f"{field}={_literal(value)}" for field, value in changes.items())
+    if name is None:
+        _check_complete(changes)
+        return Model(Problem(**changes), tuple(words), f"tuner.Problem({values})")
+    problem, python = _named(name)
+    if changes:
+        label = problem.name + "".join(_suffixes(problem, changes))
+        problem = problem.replace(**changes, name=label)
+        python += f".replace({values})"
+    return Model(problem, (name, *words), python)
+
+
+def _spelled(changes: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    pairs = ((option, field) for option, (field, *_) in _CHANGES.items())
+    return [(option, changes[field]) for option, field in pairs if field in changes]
+
+
+def _suffixes(problem: Problem, changes: Mapping[str, Any]) -> list[str]:
+    return [
+        f"-{letter}{changes[field]}"
+        for field, letter, *_ in _CHANGES.values()
+        if field in changes and changes[field] != getattr(problem, field)
+    ]
+
+
+def _check_complete(changes: Mapping[str, Any]) -> None:
+    lacking = [option for option in _NEEDED if _CHANGES[option][0] not in changes]
+    if len(lacking) == len(_NEEDED):
+        raise UsageError(
+            "MODEL: missing; give a preset, the path of a config.json, or "
+            f"{' '.join(_NEEDED)}; presets: {', '.join(PRESETS)}"
+        )
+    if lacking:
+        raise UsageError(f"{', '.join(lacking)}: missing; without MODEL every size must be given")
+
+
+def _named(name: str) -> tuple[Problem, str]:
+    """The problem of a preset or file, and the Python that makes it."""
+    is_path = os.sep in name or name.endswith(".json") or Path(name).exists()
+    if name in PRESETS or not is_path:
+        return Problem.preset(name), f'tuner.Problem.preset("{name}")'
+    return Problem.from_hf_config(name), f"tuner.Problem.from_hf_config({quoted(name)})"
+
+
+def _literal(value: int | str) -> str:
+    return quoted(value) if isinstance(value, str) else str(value)
+
+
+def quoted(text: str) -> str:
+    """A Python string in double quotes, which a shell's single quotes take as it is."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def token_list(text: str) -> tuple[int, ...]:
+    """``1,16,128`` -> (1, 16, 128): whole numbers of at least 1, each once."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch(r"[0-9]{1,9}", part) and int(part) > 0 for part in parts):
+        raise click.BadParameter(
+            f"{text!r} must be whole numbers of at least 1 with commas between them, like 1,16,128."
+        )
+    return tuple(dict.fromkeys(int(part) for part in parts))
+
+
+def seconds(text: str) -> float:
+    """``90s``, ``10m``, ``1.5h`` or ``90`` -> seconds."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip(), re.ASCII)
+    value = float(found[1]) * _SECONDS[found[2]] if found else 0.0
+    if value <= 0:
+        raise click.BadParameter(f"{text!r} must be a time above 0, like 90s, 10m or 1h.")
+    return value
+
+
+tokens_option = click.option(
+    "--tokens", type=token_list, metavar="N,N,...", default="1,16,128,1024", show_default=True,
+    help="Token counts, with commas between them.",
+)  # fmt: skip
+db_option = click.option(
+    "--db", type=click.Path(path_type=Path),
+    help="The tuning database; MOETUNE_DB or the user's own unless given.",
+)  # fmt: skip
+target_option = click.option(
+    "--target", default="host", show_default=True,
+    help="Architecture to compile for, as the compiler names it.",
+)  # fmt: skip
+load_option = click.option(
+    "--load", default="uniform", show_default=True,
+    help="Load over the experts: uniform, zipf:S or onehot.",
+)  # fmt: skip
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")

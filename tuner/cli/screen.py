@@ -1,0 +1,142 @@
+"""What people see: tables on stdout, progress on stderr, numbers in words."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from tuner.tune import Progress as Report
+
+# Where no terminal says how wide it is, nothing is folded.
+_WIDE = 240
+
+
+def stdout() -> Console:
+    """Where results go."""
+    width = None if sys.stdout.isatty() else _WIDE
+    return Console(width=width, highlight=False, markup=False, emoji=False)
+
+
+def stderr() -> Console:
+    """Where progress goes."""
+    return Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table; a column whose name starts with ``>`` holds numbers."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        made.add_column(name.removeprefix(">"), justify="right" if name[0] == ">" else "left")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def duration(ns: float) -> str:
+    """A kernel's time."""
+    for limit, unit in ((1e3, "ns"), (1e6, "us"), (1e9, "ms")):
+        if ns < limit:
+            return f"{ns / limit * 1e3:.3g} {unit}"
+    return f"{ns / 1e9:.3g} s"
+
+
+def rate(ceiling: str, gflop_s: float | None, gb_s: float | None) -> str:
+    """The rate that the binding ceiling limits: GFLOP/s under ``fma``, else GB/s."""
+    value, unit = (gflop_s, "GFLOP/s") if ceiling == "fma" else (gb_s, "GB/s")
+    return "" if value is None else f"{value:.1f} {unit}"
+
+
+def percent(fraction: float | None) -> str:
+    return "" if fraction is None else f"{100 * fraction:.0f}%"
+
+
+def speed_up(ratio: float, low: float, high: float) -> tuple[float, float, float]:
+    """A ratio of times, winner over default, turned into one of speeds, with its interval."""
+    return _inverse(ratio), _inverse(high), _inverse(low)
+
+
+def _inverse(ratio: float) -> float:
+    return 1 / ratio if ratio else math.inf
+
+
+def times(speed: float, low: float, high: float) -> str:
+    """A speed-up with its interval."""
+    return f"{speed:.2f}x [{low:.2f}, {high:.2f}]"
+
+
+def clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02d}"
+
+
+class TuneProgress:
+    """Shows a tuning session on stderr: one moving line, or in a log one line a stage.
+
+    It draws when the tuner reports, not by a thread of its own, which would disturb the timings.
+    """
+
+    def __init__(self) -> None:
+        self._console = stderr()
+        self._live = self._console.is_terminal
+        self._shown: tuple[int, str] | None = None
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[state]}"),
+            console=self._console,
+            auto_refresh=False,
+            transient=True,
+            disable=not self._live,
+        )
+        self._task = self._bar.add_task("tuning", total=1.0, state="measuring this machine")
+
+    def __enter__(self) -> TuneProgress:
+        self._bar.start()
+        self._bar.refresh()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, report: Report) -> None:
+        """Show where the session stands."""
+        head = f"{report.cell + 1}/{report.cells} {report.workload.tokens} tokens: {report.stage}"
+        changes: dict[str, Any] = {"description": head, "state": state(report)}
+        self._bar.update(self._task, completed=done(report), refresh=True, **changes)
+        if not self._live and self._shown != (report.cell, report.stage):
+            self._shown = (report.cell, report.stage)
+            self._console.print(f"{head}, {state(report)}")
+
+
+def state(report: Report) -> str:
+    """Trials by status, the incumbent against the default, the time, the last variant."""
+    counts = " ".join(f"{count} {name}" for name, count in sorted(report.statuses.items()) if count)
+    planned = f" of {report.planned}" if report.planned else ""
+    parts = [f"trials{planned}: {counts or 'none yet'}"]
+    if report.best_ratio:
+        parts.append(f"best {_inverse(report.best_ratio):.2f}x")
+    left = f" of {clock(report.budget_s)}" if report.budget_s else ""
+    parts.append(f"{clock(report.elapsed_s)}{left}")
+    return ", ".join(parts)
+
+
+def done(report: Report) -> float:
+    """The share of the session that is over: of its time, or of its trials where that is more."""
+    by_time = report.elapsed_s / report.budget_s if report.budget_s else 0.0
+    in_cell = report.trials / report.planned if report.planned else 0.0
+    in_cell = 1.0 if report.stage == "done" else min(in_cell, 1.0)
+    return min(1.0, max(by_time, (report.cell + in_cell) / report.cells))

@@ -1,0 +1,208 @@
+"""``moetune tune``: search this machine's best variants, with a table and two lines at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tuner import doctor
+from tuner.cli import screen
+from tuner.cli.options import (
+    Model,
+    db_option,
+    json_option,
+    load_option,
+    model_options,
+    quoted,
+    seconds,
+    target_option,
+    tokens_option,
+)
+from tuner.database import Database
+from tuner.errors import MoetuneError, UsageError
+from tuner.problem import Problem
+from tuner.target import named
+from tuner.variant import parse
+from tuner.workload import parse_load
+
+if TYPE_CHECKING:
+    from tuner.tune import CellResult
+
+# A session without --trials and --time ends after this.
+DEFAULT_TIME_S = 600.0
+_COLUMNS = ("> tokens", "> default", "winner", "> time", "> speed-up", "> rate", "> of ceiling")
+
+
+class Interrupted(MoetuneError):
+    """Ctrl-C in a session."""
+
+    exit_code = 130
+
+
+@click.command()
+@model_options
+@tokens_option
+@load_option
+@click.option("--trials", type=click.IntRange(min=1), help="Trials for each token count.")
+@click.option("--time", "time_s", type=seconds, metavar="90s|10m|1h",
+              help="Time for all of it; 10m where --trials is not given either.")  # fmt: skip
+@target_option
+@db_option
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Of the search and of the random weights.")  # fmt: skip
+@json_option
+def tune(
+    model: Model,
+    tokens: tuple[int, ...],
+    load: str,
+    trials: int | None,
+    time_s: float | None,
+    target: str,
+    db: Path | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Search the fastest kernels and record them.
+
+    Every trial is stored as it ends: stopped at any moment, the same command goes on.
+    """
+    from tuner import tune as stage  # it brings the search's engine, which takes a moment
+
+    if trials is None and time_s is None:
+        time_s = DEFAULT_TIME_S
+    load = str(parse_load(load))
+    plan = stage.Plan(tokens=tokens, load=load, trials=trials, time_s=time_s, seed=seed)
+    doctor.require_toolchain()
+    check_memory(model.problem)
+    hardware = named(target)
+    try:
+        with Database(db) as database, screen.TuneProgress() as progress:
+            results = stage.tune(model.problem, hardware, database, plan, progress)
+    except KeyboardInterrupt:
+        message = "stopped; everything measured is kept, and the same command goes on from there"
+        raise Interrupted(message) from None
+    lines = next_lines(model, tokens[0], load, target, db)
+    if as_json:
+        told = {"problem": model.problem.key, "name": model.problem.name, "target": hardware.key}
+        cells = [_cell(result) for result in results]
+        click.echo(json.dumps({**told, "cells": cells, "next": lines}, indent=2))
+    else:
+        _show(model.problem, results, lines)
+
+
+def check_memory(problem: Problem) -> None:
+    """Refuse weights that would not fit: the system would end the process, without a word."""
+    from tuner.bench_state import MOST_PACKED
+
+    copies = 1 + MOST_PACKED
+    fixed = problem.shared_weight_bytes + problem.router_weight_bytes
+    need = copies * (problem.num_experts * problem.expert_weight_bytes + fixed)
+    have = _available_bytes()
+    if need <= have:
+        return
+    each = problem.num_groups * problem.expert_weight_bytes
+    in_group = max(0, have // copies - fixed) // each
+    enough = in_group * problem.top_groups >= problem.top_k
+    mend = f"use --experts {in_group * problem.num_groups}" if enough else "use a larger machine"
+    raise UsageError(
+        f"{problem.name or 'the layer'}: {copies} copies of its weights (as given and packed) take "
+        f"{need / 2**30:.1f} GiB, {have / 2**30:.1f} GiB are free; {mend}"
+    )
+
+
+def _available_bytes() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) << 10
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+
+
+def changes(default: str, winner: str) -> dict[str, tuple[int, int]]:
+    """The parameters in which two variants differ: name -> (default's, winner's)."""
+    before, after = parse(default).config, parse(winner).config
+    return {name: (before[name], after[name]) for name in after if before[name] != after[name]}
+
+
+def _changed(result: CellResult) -> str:
+    if result.is_default:
+        return "default"
+    differences = changes(result.default, result.winner).items()
+    return ", ".join(f"{name} {before}->{after}" for name, (before, after) in differences)
+
+
+def _cell(result: CellResult) -> dict[str, Any]:
+    speedup, low, high = _speed_up(result)
+    fields = asdict(result)
+    del fields["workload"]
+    return {
+        "tokens": result.workload.tokens,
+        "load": result.workload.load,
+        **fields,
+        "speedup": speedup,
+        "speedup_low": low,
+        "speedup_high": high,
+        "changes": changes(result.default, result.winner),
+    }
+
+
+def _speed_up(result: CellResult) -> tuple[float, float, float]:
+    return screen.speed_up(result.ratio, result.ratio_low, result.ratio_high)
+
+
+def _show(problem: Problem, results: Sequence[CellResult], lines: Sequence[str]) -> None:
+    console = screen.stdout()
+    console.print(problem.describe())
+    console.print(screen.table(_COLUMNS, [_row(result) for result in results]))
+    for name in dict.fromkeys(result.default for result in results):
+        console.print(f"default: {name}", soft_wrap=True)
+    for line in lines:
+        console.print(line, soft_wrap=True)
+
+
+def _row(result: CellResult) -> tuple[str, ...]:
+    return (
+        str(result.workload.tokens),
+        screen.duration(result.default_median_ns),
+        _changed(result),
+        screen.duration(result.median_ns),
+        screen.times(*_speed_up(result)),
+        screen.rate(result.ceiling, result.gflop_s, result.gb_s),
+        f"{screen.percent(result.ceiling_fraction)} of {result.ceiling}",
+    )
+
+
+def next_lines(
+    model: Model, tokens: int, load: str, target: str, db: Path | None
+) -> tuple[str, str]:
+    """Two lines for a shell: what queries the result, and what loads and runs it."""
+    query = [_program("moetune"), "best", *model.words, "--tokens", str(tokens)]
+    query += ["--load", load] if load != "uniform" else []
+    query += ["--target", target] if target != "host" else []
+    query += ["--db", str(db)] if db else []
+    arguments = ["problem", "tuner.Weights.random(problem, seed=0)"]
+    arguments += [f"load={quoted(load)}"] if load != "uniform" else []
+    arguments += [f"target=tuner.target.named({quoted(target)})"] if target != "host" else []
+    arguments += [f"db={quoted(str(db))}"] if db else []
+    program = (
+        f"import tuner; problem = {model.python}; "
+        f"layer = tuner.load({', '.join(arguments)}); "
+        f"print(layer.selection({tokens}).variant)"
+    )
+    return shlex.join(query), shlex.join([_program("python"), "-c", program])
+
+
+def _program(name: str) -> str:
+    """How to call a program of this environment: by path where a venv is not activated."""
+    path = Path(sys.executable).with_name(name)
+    active = sys.prefix == sys.base_prefix or os.environ.get("VIRTUAL_ENV") == sys.prefix
+    if active or not os.access(path, os.X_OK):
+        return name
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

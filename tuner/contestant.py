@@ -1,0 +1,210 @@
+"""Contestant: what a child process of a side by side comparison holds, ours or a peer.
+
+Every contestant lives in a process of its own, as thread pools in one process slow each other
+down. All make the same weights, tokens and routing from the same seeds, and sample alike: one call
+that is not timed (threads awake, code warm), for decode an eviction of the caches, one timed call,
+then a wait until the threads are asleep, so that the next contestant has the machine for itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from tuner import verify
+from tuner.bench_state import INPUT_BYTES, INPUTS, BenchState, Entrant
+from tuner.benchmark import DECODE_TOKENS
+from tuner.ceilings import Ceilings
+from tuner.errors import MoetuneError
+from tuner.memory import allocate
+from tuner.peer_numpy import Floats, Form, NumpyPeer, Routing
+from tuner.problem import Problem
+from tuner.target import Target
+from tuner.weights import Weights
+from tuner.workload import Workload, flops, pairs_per_expert, route_by_load, weight_bytes_read
+
+# Calls of each of a peer's forms to find the fastest.
+TRIALS = 3
+_QUIET_STEP_S = 0.002
+_QUIET_MOST_S = 0.5
+
+
+class PeerError(MoetuneError):
+    """A contestant's answer is wrong, so its time means nothing."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A contestant that is ready: the form it runs, its relative error, and (ours only) the work
+    of one call, a mean over the inputs."""
+
+    form: str
+    error: float
+    flops: float = 0.0
+    read_bytes: float = 0.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One timed call in ns, and the read bandwidth just before it (decode only, else 0)."""
+
+    ns: int
+    read_gb_s: float
+
+
+class Contestant:
+    """The state of one child; `worker.serve` calls its methods."""
+
+    def __init__(self, problem: Problem, target: Target, seed: int) -> None:
+        self.problem, self.target, self.seed = problem, target, seed
+        self._bench = BenchState(problem, target, seed)
+        self._peer: Peer | None = None
+
+    def ceilings(self) -> Ceilings:
+        return self._bench.probe.ceilings()
+
+    def processor_seconds(self) -> float:
+        """What this process has used so far."""
+        return time.process_time()
+
+    def enter(self, name: str, workload: Workload, entrant: Entrant | None = None) -> Entry:
+        """Gets ready for a workload: checks every form against the float64 reference, takes the
+        fastest. Raises PeerError when a form is wrong."""
+        self._workload = workload
+        self._xs, self._routing = _inputs(self.problem, workload, self.seed)
+        if entrant is not None:
+            ours = _Ours(self._bench, entrant, workload.tokens)
+            self._call: Form = ours
+            error = self._check(name, ours)
+            return Entry(entrant.path.parent.name, error, *self._work(ours))
+        forms = self._forms(name)
+        error = max(self._check(f"{name}, {form}", call) for form, call in forms.items())
+        return Entry(self._fastest(forms), error)
+
+    def sample(self, number: int) -> Sample:
+        """One timed call on the tokens of a round."""
+        x, routing = self._pick(number)
+        self._call(x, routing)
+        cold = self._workload.tokens <= DECODE_TOKENS
+        read_gb_s = self._bench.probe.read_gb_s() if cold else 0.0
+        start = time.perf_counter_ns()
+        self._call(x, routing)
+        elapsed = time.perf_counter_ns() - start
+        _wait_until_idle()
+        return Sample(elapsed, read_gb_s)
+
+    def _pick(self, number: int) -> tuple[Floats, Routing | None]:
+        index = number % len(self._xs)
+        return self._xs[index], self._routing[index] if self._routing else None
+
+    def _forms(self, name: str) -> Mapping[str, Form]:
+        if self._peer is None:
+            self._peer = PEERS[name](self.problem, self._bench.weights, self.target.cores)
+        return self._peer.forms()
+
+    def _fastest(self, forms: Mapping[str, Form]) -> str:
+        times = {}
+        for form, self._call in forms.items():
+            times[form] = float(np.median([self.sample(number).ns for number in range(TRIALS)]))
+        best = min(times, key=times.__getitem__)
+        self._call = forms[best]
+        return best
+
+    def _check(self, name: str, call: Form) -> float:
+        """Relative error of a call; tokens whose routing is a tie are left out."""
+        load = self._workload.load if self._routing else "router"
+        case = verify.Case(self._workload.tokens, load, self.seed)
+        expected = verify.expect(self.problem, self._bench.weights, case)
+        given = expected.indices, expected.weights.astype(np.float32)
+        y = call(expected.x, given if expected.routed else None)[expected.rows]
+        sure = ~expected.ties[expected.rows]
+        error = np.linalg.norm(y - expected.y, axis=1) / np.linalg.norm(expected.y, axis=1)
+        worst = float(error[sure].max(initial=0.0))
+        if not worst <= verify.TOLERANCE:
+            raise PeerError(
+                f"{name}: relative error {worst:.2e} at T={case.tokens} {load}, "
+                f"at most {verify.TOLERANCE:.0e} is right; its time would mean nothing"
+            )
+        return worst
+
+    def _work(self, ours: _Ours) -> tuple[float, float]:
+        """Operations and least bytes of one call, as routed."""
+        work = []
+        for number in range(len(self._xs)):
+            x, routing = self._pick(number)
+            ours(x, routing)
+            counts = pairs_per_expert(self.problem, routing[0] if routing else ours.indices)
+            tokens = self._workload.tokens
+            work.append(
+                (flops(self.problem, counts, tokens), weight_bytes_read(self.problem, counts))
+            )
+        mean_flops, mean_bytes = np.mean(work, axis=0)
+        return float(mean_flops), float(mean_bytes)
+
+
+class _Ours:
+    """A compiled kernel in the form of a peer."""
+
+    def __init__(self, bench: BenchState, entrant: Entrant, tokens: int) -> None:
+        problem = bench.problem
+        self._kernel = bench.kernel(entrant.path)
+        self._packed = bench.packed(self._kernel, entrant.pack)
+        self._size = self._kernel.scratch_bytes(tokens) // 4 + 1
+        self._scratch = allocate(self._size) if self._kernel.scratch_keep else None
+        self._y = allocate(tokens * problem.hidden).reshape(tokens, problem.hidden)
+        self.indices = np.zeros((tokens, problem.top_k), np.int32)
+        self._weights = np.zeros((tokens, problem.top_k), np.float32)
+
+    def __call__(self, x: Floats, routing: Routing | None) -> Floats:
+        indices, weights = (self.indices, self._weights) if routing is None else routing
+        scratch = allocate(self._size) if self._scratch is None else self._scratch
+        routed = routing is not None
+        self._kernel.run(self._packed, x, self._y, indices, weights, scratch, routed)
+        return self._y
+
+
+def _inputs(
+    problem: Problem, workload: Workload, seed: int
+) -> tuple[list[Floats], list[Routing] | None]:
+    """Tokens of some calls; their routing where the load is imposed (uniform: the router's own)."""
+    rng = np.random.default_rng(seed + 1)
+    shape = (workload.tokens, problem.hidden)
+    count = max(1, min(INPUTS, INPUT_BYTES // (4 * shape[0] * shape[1])))
+    xs = [rng.standard_normal(shape, dtype=np.float32) for _ in range(count)]
+    if workload.load == "uniform":
+        return xs, None
+    return xs, [route_by_load(problem, workload, seed + i) for i in range(count)]
+
+
+def _wait_until_idle() -> None:
+    """Thread pools of BLAS and OpenMP spin after a call: wait until they sleep."""
+    end = time.perf_counter() + _QUIET_MOST_S
+    used = time.process_time()
+    while time.perf_counter() < end:
+        time.sleep(_QUIET_STEP_S)
+        before, used = used, time.process_time()
+        if used - before < _QUIET_STEP_S / 10:
+            return
+
+
+class Peer(Protocol):
+    """One layer's weights, and the ways of running them."""
+
+    def forms(self) -> dict[str, Form]:
+        """By name; the fastest one races."""
+
+
+def _torch_peer(problem: Problem, weights: Weights, threads: int) -> Peer:
+    from tuner.peer_torch import TorchPeer  # an extra, and slow to import
+
+    return TorchPeer(problem, weights, threads)
+
+
+PEERS: dict[str, Callable[[Problem, Weights, int], Peer]] = {
+    "numpy": NumpyPeer,
+    "torch": _torch_peer,
+}

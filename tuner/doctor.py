@@ -1,0 +1,208 @@
+"""Doctor: what this machine is, and whether each thing that moetune needs works here.
+
+A check returns what it found or raises; one place turns both into a Finding.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from tuner import space, template
+from tuner.ceilings import Ceilings, Probe
+from tuner.compile import cache_dir, compile_source, toolchain_version
+from tuner.database import Database
+from tuner.errors import CompileError, DatabaseError, KernelError, MoetuneError
+from tuner.generate import shipped_best
+from tuner.process import find_linker, find_mojo, run
+from tuner.target import Target, detect, level
+
+# Features that decide how fast a kernel can be, in the compiler's names.
+_FAST = (
+    "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vnni", "avx512bf16", "avx512fp16",
+    "amx-tile", "neon", "dotprod", "bf16", "i8mm", "sve",
+)  # fmt: skip
+# One binary is some 50 KiB; a search of an hour makes a thousand of them.
+_LEAST_FREE_BYTES = 256 << 20
+_PYTHONS = ((3, 11), (3, 14))
+_BUILD_S = 120.0
+_CALL_S = 30.0
+
+_SOURCE = """\
+@export
+def add(a: Int64, b: Int64) abi("C") -> Int64:
+    return a + b
+"""
+# In a process of its own: code that this machine cannot run ends the process that calls it.
+_CALL = """\
+import ctypes, sys
+library = ctypes.CDLL(sys.argv[1])
+library.add.argtypes = [ctypes.c_int64, ctypes.c_int64]
+library.add.restype = ctypes.c_int64
+print(library.add(40, 2))
+"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of a check: ``ok``, ``problem``, or ``warning`` where work can go on."""
+
+    name: str
+    status: str
+    text: str
+
+
+@dataclass(frozen=True)
+class _Check:
+    name: str
+    look: Callable[[Path], str]
+    essential: bool = True
+
+
+def diagnose(database: Path) -> list[Finding]:
+    """Run every check, with the database at this path."""
+    return [_find(check, database) for check in _CHECKS]
+
+
+def _find(check: _Check, database: Path) -> Finding:
+    try:
+        return Finding(check.name, "ok", check.look(database))
+    except (MoetuneError, OSError) as error:
+        status = "problem" if check.essential else "warning"
+        return Finding(check.name, status, " ".join(str(error).splitlines()))
+
+
+def require_toolchain() -> None:
+    """Raise CompileError where nothing can be compiled: no mojo, or no linker."""
+    toolchain_version()
+    _linker()
+
+
+def measure_ceilings(target: Target, database: Database) -> Ceilings:
+    """Measure this machine's limits (GFLOP/s, GB/s) and store them."""
+    limits = Probe(target).ceilings()
+    target_id = database.add_target(target)
+    with database.transaction():
+        database.set_ceiling(target_id, "fma", limits.fma_gflop_s, "GFLOP/s")
+        database.set_ceiling(target_id, "read", limits.read_gb_s, "GB/s")
+    return limits
+
+
+def _machine(_: Path) -> str:
+    target = detect()
+    fast = [name for name in _FAST if name in target.features]
+    return f"{target.describe()}; {level(target)}: {' '.join(fast) or 'no wide vectors'}"
+
+
+def _python(_: Path) -> str:
+    low, high = _PYTHONS
+    if not low <= sys.version_info[:2] < high:
+        allowed = f"{low[0]}.{low[1]} to {high[0]}.{high[1] - 1}"
+        raise CompileError(f"Python {platform.python_version()}: must be {allowed}; use one")
+    return f"{platform.python_version()} ({sys.executable})"
+
+
+def _mojo(_: Path) -> str:
+    return f"{toolchain_version()} ({find_mojo()})"
+
+
+def _linker(_: Path | None = None) -> str:
+    found = find_linker()
+    if found is None:
+        message = "no C linker: none of $CC, cc, gcc, clang is there; apt-get install gcc"
+        raise CompileError(message)
+    return str(found)
+
+
+def _build(_: Path) -> str:
+    """Compile afresh, in the cache's file system, and call the result."""
+    if find_mojo() is None or find_linker() is None:
+        raise CompileError("not tried: it needs mojo and the linker; see above")
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".doctor-", dir=cache_dir()) as folder:
+        built = compile_source(_SOURCE, detect(), timeout_s=_BUILD_S, cache=Path(folder))
+        called = run([sys.executable, "-c", _CALL, built.path], _CALL_S)
+    if called.stdout.strip() != "42":
+        why = called.stderr.strip().rpartition("\n")[2] or f"status {called.returncode}"
+        raise KernelError(f"a compiled library does not run here ({why}); name an older --target")
+    return f"compiled, loaded and called a library in {built.seconds:.1f} s"
+
+
+def _cache(_: Path) -> str:
+    folder = cache_dir()
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise CompileError(
+            f"{there}: cannot be written; mend its permissions, or name another cache folder in "
+            "MOETUNE_CACHE"
+        )
+    free = shutil.disk_usage(there).free
+    if free < _LEAST_FREE_BYTES:
+        raise CompileError(
+            f"{folder}: only {free >> 20} MiB free; make room, or name another cache folder in "
+            "MOETUNE_CACHE"
+        )
+    return f"{folder}: {free / 2**30:.1f} GiB free"
+
+
+def _database(path: Path) -> str:
+    if not path.exists():
+        return f"{path}: not there yet; `moetune tune` or `moetune import` makes it"
+    with Database(path, read_only=True) as database:
+        winners = database.best()
+    machine = detect().digest
+    here = sum(row["target_id"] == machine for row in winners)
+    return f"{path}: {len(winners)} winners, {here} of this machine"
+
+
+def _writable(path: Path) -> str:
+    """A database that can only be read serves layers, but no tuning."""
+    there = next(place for place in (path, *path.parents) if place.exists())
+    if not os.access(there, os.W_OK):
+        raise DatabaseError(
+            f"{there}: is read-only, so that tuning cannot record; make it writable, or name "
+            "another database with --db or MOETUNE_DB"
+        )
+    return "tuning can record"
+
+
+def _templates(_: Path) -> str:
+    for name in template.names():
+        space.load(name)
+    return f"{template.folder()}: {', '.join(template.names()) or 'none'}"
+
+
+def _shipped(_: Path) -> str:
+    path = shipped_best()
+    return f"{path}: {len(path.read_text().splitlines())} winners"
+
+
+def _torch(_: Path) -> str:
+    try:
+        return f"torch {metadata.version('torch')}"
+    except metadata.PackageNotFoundError:
+        message = "torch: not installed, needed by `moetune bench --against torch` alone; "
+        raise KernelError(message + "pip install 'moetune[compare]'") from None
+
+
+# In the order of dependence: the first problem is the one to mend first.
+_CHECKS = (
+    _Check("machine", _machine),
+    _Check("python", _python),
+    _Check("mojo", _mojo),
+    _Check("linker", _linker),
+    _Check("cache", _cache),
+    _Check("build", _build),
+    _Check("templates", _templates),
+    _Check("shipped", _shipped, essential=False),
+    _Check("database", _database),
+    _Check("recording", _writable, essential=False),
+    _Check("torch", _torch, essential=False),
+)
