@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.rows import CREATED, add_trial, add_winner
+from tuner import peers
 from tuner import tune as tune_stage
 from tuner.cli import main
 from tuner.cli.options import read_model, seconds, token_list
@@ -314,6 +315,31 @@ def test_import_names_the_bad_line(moetune: Run, tmp_path: Path) -> None:
     assert "best.jsonl: line 1: line: lacks default; nothing was imported" in said.err
 
 
+def test_bench_shows_a_row_for_each_peer(moetune: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = peers.PeerRow(
+        tokens=16, load="uniform", peer="numpy", variant=BETTER.name, match="exact",
+        ours_median_ns=1e6, peer_median_ns=2.5e6, ratio=2.5, ratio_low=2.4, ratio_high=2.6,
+        gflop_s=100.0, gb_s=40.0, ceiling="fma", ceiling_fraction=0.71, temperature="cold",
+        form="grouped",
+    )  # fmt: skip
+
+    def side_by_side(*arguments: Any) -> list[peers.PeerRow]:
+        assert arguments[3:6] == ((16,), ("numpy",), "zipf:1.2")
+        arguments[6]("timing")
+        return [row]
+
+    monkeypatch.setattr(peers, "side_by_side", side_by_side)
+    monkeypatch.setattr(peers, "installed", lambda: ("numpy",))
+    said = moetune("bench classic-moe --tokens 16 --load zipf:1.20")
+    assert (said.code, said.err) == (0, "timing\n")
+    (line,) = (line for line in said.out.splitlines() if line.split()[:1] == ["16"])
+    assert " ".join(line.split()) == (
+        "16 exact 1 ms numpy (grouped) 2.5 ms 2.50x [2.40, 2.60] 100.0 GFLOP/s 71% of fma"
+    )
+    told = json.loads(moetune("bench classic-moe --tokens 16 --load zipf:1.2 --json").out)
+    assert told["rows"] == [vars(row)]
+
+
 BAD_CALLS = {
     "best": "Missing option '--tokens'",
     "best --tokens 1": "MODEL: missing; give a preset, the path of a config.json, or --hidden",
@@ -334,6 +360,9 @@ BAD_CALLS = {
     "tune classic-moe --time 0": "'0' must be a time above 0",
     "tune classic-moe --trials 0": "0 is not in the range x>=1",
     "tune classic-moe --load zipf": "load='zipf': not known",
+    "bench classic-moe --against jax": "peer 'jax': not known; use ",
+    "bench classic-moe --against ''": "peers: none given; use ",
+    "bench classic-moe --load hot": "load='hot': not known",
     "frob": "No such command 'frob'",
 }
 

@@ -1,7 +1,7 @@
 """The NumPy peer: a MoE layer in plain float32 NumPy, grouped by expert, as fast as it will go.
 
 Three forms, of which a race takes the fastest: BLAS's own threads on one expert after the other,
-the same with the first products transposed, and one expert per thread with BLAS single-threaded.
+the same with all products transposed, and one expert per thread with BLAS single-threaded.
 Weights are used as published (BLAS packs them itself); buffers are kept between calls.
 """
 
@@ -49,7 +49,7 @@ class _Scratch:
         width = max(problem.expert_dim, problem.shared_dim)
         self.x = np.empty((tokens, problem.hidden), np.float32)
         self.y = np.empty((tokens, problem.hidden), np.float32)
-        self.out = np.empty((tokens, problem.hidden), np.float32)
+        self.out = np.empty(tokens * problem.hidden, np.float32)
         self.gate = np.empty(tokens * width, np.float32)
         self.up = np.empty(tokens * width, np.float32)
 
@@ -192,9 +192,8 @@ def _run(problem: Problem, task: _Task, x: Floats, scratch: _Scratch, transposed
     _activate(problem, gated, hidden)
     if task.biases[2] is None:  # the routing weight goes in where it is cheaper
         hidden *= task.weights[:, None]
-    out = np.matmul(hidden, down.T, out=scratch.out[:count])
+    out = _linear(hidden, down, task.biases[2], scratch.out, transposed)
     if task.biases[2] is not None:
-        out += task.biases[2]
         out *= task.weights[:, None]
     if count == len(x):  # all tokens, in order: no need to gather and scatter
         scratch.y += out
@@ -203,7 +202,10 @@ def _run(problem: Problem, task: _Task, x: Floats, scratch: _Scratch, transposed
 
 
 def _linear(x: Floats, matrix: Any, bias: Any, buffer: Floats, transposed: bool) -> Floats:
-    """x [n, D] times matrix [F, D], as [n, F]; transposed it lies in memory as [F, n]."""
+    """x [n, D] times matrix [F, D], as [n, F]; transposed it lies in memory as [F, n].
+
+    Which way round BLAS is faster depends on the sizes.
+    """
     count, width = len(x), len(matrix)
     space = buffer[: count * width]
     if transposed:

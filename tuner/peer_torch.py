@@ -1,6 +1,7 @@
-"""The PyTorch peer: a MoE layer grouped by expert on the CPU, in its two eager forms.
+"""The PyTorch peer: a MoE layer grouped by expert on the CPU, in its eager forms.
 
-`F.linear` for each expert that has tokens, and `F.grouped_mm` over all; a race takes the faster.
+`F.linear` for each expert that has tokens, the same transposed (with few tokens the matrix product
+is faster that way round), and `F.grouped_mm` over all; a race takes the fastest.
 The rest of the package does not import this file: torch is an extra.
 """
 
@@ -33,7 +34,8 @@ class TorchPeer:
     def forms(self) -> dict[str, Form]:
         """The forms by name."""
         return {
-            "F.linear per expert": self._form(self._per_expert),
+            "F.linear per expert": self._form(self._per_expert(self._rows)),
+            "mm per expert, transposed": self._form(self._per_expert(self._columns)),
             "F.grouped_mm": self._form(self._grouped),
         }
 
@@ -89,26 +91,43 @@ class TorchPeer:
         flat = indices.flatten()
         return flat.argsort(stable=True), flat.bincount(minlength=self.problem.num_experts)
 
-    def _per_expert(self, x: Tensor, indices: Tensor, chosen: Tensor) -> Tensor:
-        order, counts = self._sorted(indices)
-        tokens, weights = order // self.problem.top_k, chosen.flatten()[order, None]
-        y = torch.zeros_like(x)
-        end = 0
-        for expert, count in enumerate(counts.tolist()):
-            start, end = end, end + count
-            if count:
-                mine = tokens[start:end]
-                out = self._expert(expert, x.index_select(0, mine))
-                y.index_add_(0, mine, out.mul_(weights[start:end]))
-        return y
+    def _per_expert(self, run: Callable[[int, Tensor], Tensor]) -> _Layer:
+        def experts(x: Tensor, indices: Tensor, chosen: Tensor) -> Tensor:
+            order, counts = self._sorted(indices)
+            tokens, weights = order // self.problem.top_k, chosen.flatten()[order, None]
+            y = torch.zeros_like(x)
+            end = 0
+            for expert, count in enumerate(counts.tolist()):
+                start, end = end, end + count
+                if count:
+                    mine = tokens[start:end]
+                    out = run(expert, x.index_select(0, mine))
+                    y.index_add_(0, mine, out.mul_(weights[start:end]))
+            return y
 
-    def _expert(self, expert: int, x: Tensor) -> Tensor:
-        gate = self._linear("gate", expert, x) if self.problem.gated else None
-        return self._linear("down", expert, self._activate(gate, self._linear("up", expert, x)))
+        return experts
 
-    def _linear(self, name: str, expert: int, x: Tensor) -> Tensor:
-        bias = self._w.get(f"{name}_bias")
-        return F.linear(x, self._w[name][expert], None if bias is None else bias[expert])
+    def _rows(self, expert: int, x: Tensor) -> Tensor:
+        """One expert on x [n, D]."""
+
+        def linear(name: str, x: Tensor) -> Tensor:
+            bias = self._w.get(f"{name}_bias")
+            return F.linear(x, self._w[name][expert], None if bias is None else bias[expert])
+
+        gate = linear("gate", x) if self.problem.gated else None
+        return linear("down", self._activate(gate, linear("up", x)))
+
+    def _columns(self, expert: int, x: Tensor) -> Tensor:
+        """The same by matrix [F, D] times x.T [D, n]."""
+
+        def linear(name: str, columns: Tensor) -> Tensor:
+            out = torch.mm(self._w[name][expert], columns)
+            bias = self._w.get(f"{name}_bias")
+            return out if bias is None else out.add_(bias[expert, :, None])
+
+        columns = x.t()
+        gate = linear("gate", columns) if self.problem.gated else None
+        return linear("down", self._activate(gate, linear("up", columns))).t()
 
     def _grouped(self, x: Tensor, indices: Tensor, chosen: Tensor) -> Tensor:
         order, counts = self._sorted(indices)

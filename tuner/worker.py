@@ -22,6 +22,9 @@ from tuner.problem import Problem
 from tuner.target import Target
 
 BENCH_STATE = "tuner.bench_state:BenchState"
+# OpenBLAS threads spin for 2^28 cycles after a call, which is in the way of what is timed next;
+# 2^24 cycles are some milliseconds.
+THREADS = {"OMP_NUM_THREADS": str(os.cpu_count() or 1), "OPENBLAS_THREAD_TIMEOUT": "24"}
 
 
 class WorkerCrash(WorkerError):
@@ -86,7 +89,7 @@ class Worker:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,  # a crash is told by its signal
                 start_new_session=True,
-                env=os.environ | {"OMP_NUM_THREADS": str(os.cpu_count() or 1)},
+                env=os.environ | THREADS,
             )
         self._connection = Connection(mine.detach())
         self._connection.send(self._state)

@@ -26,14 +26,26 @@ from tuner.workload import parse_load
 if TYPE_CHECKING:
     from tuner.peers import PeerRow
 
-_COLUMNS = ("> tokens", "> ours", "peer", "> its time", "> we are", "> rate", "> of ceiling")
+_COLUMNS = (
+    "> tokens",
+    "match",
+    "> ours",
+    "peer",
+    "> its time",
+    "> we are faster",
+    "> rate",
+    "> of ceiling",
+)
 
 
 @click.command()
 @model_options
 @tokens_option
-@click.option("--against", default="numpy", show_default=True,
-              help="Peers with commas between them: numpy, torch.")  # fmt: skip
+@click.option(
+    "--against",
+    metavar="NAME,...",
+    help="Of numpy and torch; those that are installed unless given.",
+)
 @load_option
 @target_option
 @db_option
@@ -41,22 +53,22 @@ _COLUMNS = ("> tokens", "> ours", "peer", "> its time", "> we are", "> rate", ">
 def bench(
     model: Model,
     tokens: tuple[int, ...],
-    against: str,
+    against: str | None,
     load: str,
     target: str,
     db: Path | None,
     as_json: bool,
 ) -> None:
     """Time the layer against its peers."""
-    from tuner.peers import side_by_side  # the peers' engines take a moment to load
+    from tuner import peers  # they bring more than the other commands need
 
-    console = screen.stderr()
-    peers = tuple(name.strip() for name in against.split(",") if name.strip())
+    load = str(parse_load(load))
+    names = _names(against) if against is not None else peers.installed()
     with Database(db) as database:
-        rows = side_by_side(
-            model.problem, named(target), database, tokens, peers, str(parse_load(load)),
-            console.print,
-        )  # fmt: skip
+        report = screen.stderr().print
+        rows = peers.side_by_side(
+            model.problem, named(target), database, tokens, names, load, report
+        )
     if as_json:
         told = {"problem": model.problem.key, "name": model.problem.name}
         click.echo(json.dumps({**told, "rows": [asdict(row) for row in rows]}, indent=2))
@@ -66,11 +78,16 @@ def bench(
     out.print(screen.table(_COLUMNS, [_row(row) for row in rows]))
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def _row(row: PeerRow) -> tuple[str, ...]:
     return (
         str(row.tokens),
+        row.match,
         screen.duration(row.ours_median_ns),
-        row.peer,
+        f"{row.peer} ({row.form})" if row.form else row.peer,
         screen.duration(row.peer_median_ns),
         screen.times(row.ratio, row.ratio_low, row.ratio_high),
         screen.rate(row.ceiling, row.gflop_s, row.gb_s),

@@ -35,7 +35,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """A table; a column whose name starts with ``>`` holds numbers."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
-        made.add_column(name.removeprefix(">"), justify="right" if name[0] == ">" else "left")
+        made.add_column(name.lstrip("> "), justify="right" if name[0] == ">" else "left")
     for row in rows:
         made.add_row(*row)
     return made
