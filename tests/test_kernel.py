@@ -28,7 +28,10 @@ def run(layer: Kernel, weights: Weights, count: int) -> np.ndarray:
     problem = layer.problem
     x = tokens(problem, count)
     y = np.full_like(x, np.nan)
-    routing = np.zeros((count, problem.top_k), np.int32), np.zeros((count, problem.top_k), np.float32)
+    routing = (
+        np.zeros((count, problem.top_k), np.int32),
+        np.zeros((count, problem.top_k), np.float32),
+    )
     scratch = allocate(layer.scratch_bytes(count) // 4)
     layer.run(layer.pack(weights), x, y, *routing, scratch)
     return y

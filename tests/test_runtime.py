@@ -77,7 +77,9 @@ def test_torch_in_torch_out(layer: tuner.Layer) -> None:
     np.testing.assert_array_equal(y.numpy(), layer(x))
 
 
-@pytest.mark.parametrize("x", [np.zeros((3, 47), np.float32), np.zeros((3, 48)), np.zeros(48, "f4")])
+@pytest.mark.parametrize(
+    "x", [np.zeros((3, 47), np.float32), np.zeros((3, 48)), np.zeros(48, "f4")]
+)
 def test_tokens_that_do_not_fit(layer: tuner.Layer, x: np.ndarray) -> None:
     with pytest.raises(UsageError, match=r"x: has shape .* must be \[T, 48\] float32"):
         layer(x)
@@ -129,7 +131,10 @@ def record(db: Database, problem: tuner.Problem, count: int, changes: dict[str, 
         "load": "uniform",
     }
     row = TrialRow(
-        variant_id=chosen.id, status="ok", environment={"toolchain": toolchain_version()}, **workload
+        variant_id=chosen.id,
+        status="ok",
+        environment={"toolchain": toolchain_version()},
+        **workload,
     )
     db.record_winner(WinnerRow(trial_id=db.record_trial(row), median_ns=1000.0, **workload))
 

@@ -82,7 +82,7 @@ def test_what_does_not_matter_for_a_workload_is_pinned() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("values = [1, 2, \"cores\"]", "values = []", "parameters.a: values is empty"),
+        ('values = [1, 2, "cores"]', "values = []", "parameters.a: values is empty"),
         ('rule = "a < 9"', 'rule = "b < 9"', "reads b, which is not known"),
         ("default = 2", "default = 3", "default 3 is not in"),
         ('rule = "a < 9"', 'rule = "a < 2"', "the default breaks 'a < 2': because"),

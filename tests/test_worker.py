@@ -70,7 +70,9 @@ def good() -> Entrant:
 
 
 def test_a_crash_is_told_and_the_next_request_works(worker: Worker) -> None:
-    with pytest.raises(WorkerCrash, match=r"verify: the kernel's process was ended by SIG(SEGV|BUS)"):
+    with pytest.raises(
+        WorkerCrash, match=r"verify: the kernel's process was ended by SIG(SEGV|BUS)"
+    ):
         worker.ask("verify", rogue(CRASHES), 4, 4, timeout_s=60)
     assert worker.ask("verify", good(), 4, 4, timeout_s=60).ok
 

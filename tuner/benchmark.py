@@ -84,12 +84,14 @@ def race(
     When other processes took more than FOREIGN_LIMIT of the machine, it is run again, at most
     `retries` times; the last race is returned with what disturbed it.
     """
-    for attempt in range(retries + 1):
+    attempt = 0
+    while True:
         before = _processor_seconds()
         rounds = _rounds(calls, effort, probe)
         foreign = _foreign_share(before, _processor_seconds())
-        if foreign <= FOREIGN_LIMIT:
+        if foreign <= FOREIGN_LIMIT or attempt == retries:
             break
+        attempt += 1
     times = tuple(tuple(row) for row in rounds.times)
     return Race(times, tuple(rounds.probes), foreign, attempt)
 
@@ -107,7 +109,9 @@ def _rounds(calls: Sequence[Call], effort: Effort, probe: Callable[[], float] | 
             start = time.perf_counter_ns()
             calls[kernel](number)
             state.times[kernel].append(time.perf_counter_ns() - start)
-        if number + 1 >= effort.least_rounds and (time.perf_counter() > end or _known(state, effort)):
+        if number + 1 >= effort.least_rounds and (
+            time.perf_counter() > end or _known(state, effort)
+        ):
             break
     return state
 

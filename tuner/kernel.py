@@ -96,7 +96,8 @@ class Kernel:
             bias_rows = [b if b is None else b[expert] for b in biases]
             stride = width = problem.expert_dim
         else:
-            assert weights.shared_up is not None and weights.shared_down is not None
+            assert weights.shared_up is not None
+            assert weights.shared_down is not None
             first = (expert - problem.num_experts) * problem.expert_dim
             width = min(problem.expert_dim, problem.shared_dim - first)
             part = slice(first, first + width)
@@ -171,7 +172,18 @@ def call_arguments(
 
 def _load(path: Path) -> ctypes.CDLL:
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    pack = [pointer, number, pointer, pointer, pointer, number, number, pointer, pointer, pointer]
+    pack: list[type] = [
+        pointer,
+        number,
+        pointer,
+        pointer,
+        pointer,
+        number,
+        number,
+        pointer,
+        pointer,
+        pointer,
+    ]
     signatures: Signatures = {
         **pool_signatures("moe"),
         "moe_pack": (pack, None),

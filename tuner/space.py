@@ -56,6 +56,7 @@ class SpaceFile:
     parameters: tuple[Parameter, ...]
     restrictions: tuple[Restriction, ...]
     pack: tuple[str, ...]
+    starts: tuple[Mapping[str, int], ...]
     supports: tuple[tuple[str, tuple[str, ...]], ...]
 
 
@@ -146,7 +147,9 @@ def _parse(name: str, data: Mapping[str, Any]) -> SpaceFile:
     )
     restrictions = tuple(Restriction(r["rule"], r["why"]) for r in data.get("restrictions", []))
     supports = tuple((key, tuple(values)) for key, values in data["supports"].items())
-    return SpaceFile(name, parameters, restrictions, tuple(data["pack"]["parameters"]), supports)
+    starts = tuple(data.get("starts", []))
+    pack = tuple(data["pack"]["parameters"])
+    return SpaceFile(name, parameters, restrictions, pack, starts, supports)
 
 
 def _check(file: SpaceFile) -> None:
@@ -162,6 +165,10 @@ def _check(file: SpaceFile) -> None:
     for name in file.pack:
         if name not in names:
             raise SpaceError(f"pack: {name} is no parameter")
+    for start in file.starts:
+        for name in start:
+            if name not in names:
+                raise SpaceError(f"starts: {name} is no parameter")
     shorts = [p.short for p in file.parameters]
     if len(set(shorts)) != len(shorts):
         raise SpaceError(f"parameters: two share one short name ({' '.join(shorts)})")

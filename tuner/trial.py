@@ -80,7 +80,12 @@ def build(problem: Problem, target: Target, variant: Variant) -> Build:
 
 
 def evaluate(
-    worker: Worker, built: Build, variant: Variant, base: Entrant | None, workload: Workload, effort: Effort
+    worker: Worker,
+    built: Build,
+    variant: Variant,
+    base: Entrant | None,
+    workload: Workload,
+    effort: Effort,
 ) -> Outcome:
     """Verifies and times a built variant, against `base` (the default) in the same race."""
     if built.binary is None:
@@ -116,7 +121,12 @@ def _timed(outcome: Outcome, name: str) -> Iterator[None]:
 
 
 def measurement(
-    timing: Timing, kernel: int, ceilings: Ceilings, target: Target, problem: Problem, kind: str = "trial"
+    timing: Timing,
+    kernel: int,
+    ceilings: Ceilings,
+    target: Target,
+    problem: Problem,
+    kind: str = "trial",
 ) -> MeasurementRow:
     """The row of one kernel of a race: median, percentiles, rates, fraction of the ceiling.
 
@@ -175,7 +185,9 @@ def row(
 ) -> TrialRow:
     """The trial's row; `keys` are the ids of problem and target."""
     race = outcome.timing.race if outcome.timing else None
-    noise = {"foreign": round(race.foreign, 3), "probe_gb_s": round(race.read_gb_s, 1)} if race else {}
+    noise = (
+        {"foreign": round(race.foreign, 3), "probe_gb_s": round(race.read_gb_s, 1)} if race else {}
+    )
     return TrialRow(
         problem_id=keys[0],
         target_id=keys[1],

@@ -101,10 +101,10 @@ def _route(
     """Reference routing, and which tokens could rightly be routed otherwise."""
     indices, chosen, scores = reference.route(problem, weights, x)
     ordered = -np.sort(-scores, axis=1)
-    ties = (ordered[:, :-1] - ordered[:, 1:] < TIE).any(axis=1)
+    ties = np.asarray((ordered[:, :-1] - ordered[:, 1:] < TIE).any(axis=1))
     if problem.num_groups > 1:
         groups = -np.sort(-reference.group_scores(problem, scores), axis=1)
-        ties |= (groups[:, :-1] - groups[:, 1:] < TIE).any(axis=1)
+        ties = np.logical_or(ties, (groups[:, :-1] - groups[:, 1:] < TIE).any(axis=1))
     return indices, chosen, ties
 
 
