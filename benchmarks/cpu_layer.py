@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from tuner.benchmark import FOREIGN_LIMIT
 from tuner.compile import toolchain_version
 from tuner.database import Database, default_path
 from tuner.errors import MoetuneError
@@ -122,7 +123,20 @@ def page(about: Mapping[str, str], results: Results) -> str:
         "above 1 ours is faster. GFLOP/s, GB/s and the share of the ceiling that binds are ours.",
         "",
     ]
-    return "\n".join([*facts, repeat, *notes, *table(results)])
+    return "\n".join([*facts, repeat, *notes, *table(results), *disturbed(results)])
+
+
+def disturbed(results: Results) -> list[str]:
+    """The cells whose numbers mean little, as other processes ran meanwhile."""
+    shares = {
+        f"{model} T={row.tokens} ({row.foreign:.0%})": None
+        for model, rows in results.items()
+        for row in rows
+        if row.foreign > FOREIGN_LIMIT
+    }
+    if not shares:
+        return []
+    return ["", f"Disturbed by other processes, measure again: {', '.join(shares)}."]
 
 
 def table(results: Results) -> list[str]:

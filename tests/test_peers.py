@@ -177,6 +177,14 @@ def test_the_table(script: ModuleType) -> None:
     ]
 
 
+def test_disturbed_cells_are_told(script: ModuleType) -> None:
+    busy = {"foreign": 0.42}
+    results = {"a": [row(1, "numpy"), row(16, "numpy", **busy), row(16, "torch", **busy)]}
+    (_, told) = script.disturbed(results)
+    assert told == "Disturbed by other processes, measure again: a T=16 (42%)."
+    assert script.disturbed({"a": [row(1, "numpy")]}) == []
+
+
 @pytest.mark.compiler
 def test_the_page_names_what_repeats_it(script: ModuleType) -> None:
     options = script.parser().parse_args(

@@ -28,7 +28,7 @@ from tuner.weights import Weights
 from tuner.workload import Workload, flops, pairs_per_expert, route_by_load, weight_bytes_read
 
 # Calls of each of a peer's forms to find the fastest.
-TRIALS = 3
+TRIALS = 5
 # The probe's threads spin for 0.2 ms after it; a sample must not share the cores with them. The
 # pools of BLAS and OpenMP spin longer, so peers start awake; ours has to be woken.
 _PROBE_SPIN_S = 0.0005
