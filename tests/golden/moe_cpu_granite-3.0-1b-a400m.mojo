@@ -650,7 +650,7 @@ def step[
             prefetch[PrefetchOptions().for_read().high_locality().to_data_cache()](
                 source.unsafe_offset(PREFETCH * PANEL_VECTORS * SIMD_WIDTH)
             )
-        comptime if PREFETCH_PANEL == 1:
+        comptime if PREFETCH_PANEL == 1 and rows > 1:  # one row alone already waits for memory
             prefetch[PrefetchOptions().for_read().medium_locality().to_data_cache()](
                 source.unsafe_offset(tile.ahead)
             )
