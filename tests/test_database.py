@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from rows import CREATED, PROBLEM, TARGET, add_trial, add_winner, winner_of
 
+from tests.rows import CREATED, PROBLEM, TARGET, add_trial, add_winner, winner_of
 from tuner import migrations
 from tuner.database import Database, default_path
 from tuner.errors import DatabaseError

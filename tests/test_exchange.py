@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rows import CREATED, PROBLEM, TARGET, add_trial, add_winner, winner_of
 
+from tests.rows import CREATED, PROBLEM, TARGET, add_trial, add_winner, winner_of
 from tuner.database import Database
 from tuner.errors import DatabaseError
 from tuner.problem import PRESETS

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rows import COMPILER, PROBLEM, TARGET, add_trial, add_winner, winner_of
 
+from tests.rows import COMPILER, PROBLEM, TARGET, add_trial, add_winner, winner_of
 from tuner.database import Database
 from tuner.errors import DatabaseError, ProblemError
 from tuner.problem import Problem
+from tuner.records import TrialRow
 from tuner.select import LADDER, MAX_TOKEN_DISTANCE, Selection, best_config
 from tuner.target import Target
 from tuner.variant import Variant, default_variant
@@ -306,3 +307,30 @@ def test_10000_rows_answer_in_a_millisecond(db: Database) -> None:
         times.append(time.perf_counter() - start)
         assert found.match in ("exact", "tokens")
     assert statistics.median(times) < 1e-3
+
+
+def test_a_winner_of_a_template_with_other_parameters_is_refused(db: Database) -> None:
+    add_moe_cpu(db, {"tile_rows": 4}, digest="")
+    found = ask()
+    assert found.match == "default"
+    assert "template moe_cpu has other parameters now" in found.reason
+
+
+def test_a_winner_of_a_template_that_has_changed_since_says_so(db: Database) -> None:
+    add_moe_cpu(db, default_variant(PROBLEM, TARGET).config, digest="0123456789abcdef")
+    found = ask()
+    assert (found.match, found.distance) == ("exact", 0.5)
+    assert "template moe_cpu was another when it was tuned" in found.reason
+
+
+def add_moe_cpu(db: Database, config: dict[str, int], digest: str) -> None:
+    row = TrialRow(
+        target_id=db.add_target(TARGET),
+        problem_id=db.add_problem(PROBLEM),
+        variant_id=db.add_variant("id-moe-cpu", "moe_cpu", "moe_cpu_x", config, "v8_p1"),
+        tokens=128,
+        load="uniform",
+        status="ok",
+        environment={"toolchain": COMPILER, "template": digest},
+    )
+    db.record_winner(winner_of(db.trial(db.record_trial(row))))

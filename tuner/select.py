@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tuner import space, template
 from tuner.compile import toolchain_version
 from tuner.database import Database, default_path
 from tuner.errors import CompileError
@@ -32,6 +33,7 @@ MAX_TOKEN_DISTANCE = 3.0
 OTHER_LOAD = 1.0
 OTHER_COMPILER = 0.5
 OTHER_CACHES = 0.5
+OTHER_TEMPLATE = 0.5
 OLDER_ARCHITECTURE = 1.0  # for each step down the list of architectures
 
 _EVIDENCE = (
@@ -214,6 +216,8 @@ def _differences(request: _Request, group: Group) -> Iterator[tuple[float, str]]
         yield OTHER_LOAD, f"load {group.load} instead of {request.load}"
     if request.compiler and group.compiler and group.compiler != request.compiler:
         yield OTHER_COMPILER, f"compiler {group.compiler} instead of {request.compiler}"
+    if group.template_digest and group.template_digest != _template_digest(group.template):
+        yield OTHER_TEMPLATE, f"template {group.template} was another when it was tuned"
     if there.cores != here.cores:
         yield _octaves(there.cores, here.cores), f"{there.cores} cores instead of {here.cores}"
     if _caches(there) != _caches(here):
@@ -233,12 +237,24 @@ def _refusal(request: _Request, group: Group) -> str | None:
     here, there = request.target, group.target
     if request.pack is not None and group.pack != request.pack:
         return f"packing {group.pack} instead of {request.pack}"
+    if group.template in template.names() and not _fits(group):
+        return f"template {group.template} has other parameters now"
     if there.kind != here.kind:
         return f"made for a {there.kind}"
     if not _runs(here, there):
         lacking = [name for name in there.features if name not in here.features]
         return f"code for {there.arch} needs {', '.join(lacking[:4])}, which is not here"
     return None
+
+
+def _fits(group: Group) -> bool:
+    """Whether the template still has just the parameters of these winners."""
+    return group.parameters == {p.name for p in space.load(group.template).parameters}
+
+
+@functools.cache
+def _template_digest(name: str) -> str:
+    return template.digest(name) if name in template.names() else ""
 
 
 @functools.lru_cache(maxsize=1024)

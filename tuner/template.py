@@ -8,6 +8,7 @@ the package; in a checkout it is the repository's.
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,15 @@ def space_path(name: str) -> Path:
     if not path.is_file():
         raise TemplateError(f"template {name!r}: not known; there are {', '.join(names())}")
     return path
+
+
+@functools.cache
+def digest(name: str) -> str:
+    """What a template is made of: 16 hex digits over its files and those it may include."""
+    place = folder()
+    parts = [place / f"{name}.mojo.j2", *place.glob(f"{name}/*.j2"), *place.glob("shared/*.j2")]
+    texts = [f"{path.relative_to(place)}\n{path.read_text()}" for path in sorted(parts)]
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
 
 
 @functools.cache

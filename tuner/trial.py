@@ -29,6 +29,7 @@ from tuner.problem import Problem
 from tuner.records import MeasurementRow, TrialRow
 from tuner.render import Source, render
 from tuner.target import Target
+from tuner.template import digest
 from tuner.variant import Variant
 from tuner.verify import Verdict
 from tuner.version import __version__
@@ -202,6 +203,6 @@ def row(
         compile_ms=built.compile_ms,
         verify_ms=outcome.verify_ms,
         benchmark_ms=outcome.benchmark_ms,
-        environment={**surroundings, **noise},
+        environment={**surroundings, **noise, "template": digest(variant.template)},
         session=session,
     )

@@ -28,6 +28,9 @@ class Group:
     load: str
     pack: str
     compiler: str
+    template: str
+    template_digest: str
+    parameters: frozenset[str]
     tokens: tuple[int, ...]
     rows: tuple[Row, ...]
 
@@ -89,18 +92,24 @@ def _reader(path: Path, file: tuple[int, int]) -> _Reader:
 
 def _grouped(rows: Iterable[Row]) -> tuple[Group, ...]:
     """Group rows that come sorted by target, load and tokens."""
-    parts: dict[tuple[str, str, str, str], list[Row]] = {}
+    parts: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        compiler = str(row["environment"].get("toolchain", ""))
-        parts.setdefault((row["target_id"], row["load"], row["pack"], compiler), []).append(row)
+        made = row["environment"]
+        compiler, digest = str(made.get("toolchain", "")), str(made.get("template", ""))
+        names = frozenset(row["config"])
+        key = (row["target_id"], row["load"], row["pack"], compiler, row["template"], digest, names)
+        parts.setdefault(key, []).append(row)
     return tuple(
         Group(
             target=Target.from_key({**part[0]["target"], "name": part[0]["target_name"]}),
             load=load,
             pack=pack,
             compiler=compiler,
+            template=template,
+            template_digest=digest,
+            parameters=names,
             tokens=tuple(row["tokens"] for row in part),
             rows=tuple(part),
         )
-        for (_, load, pack, compiler), part in parts.items()
+        for (_, load, pack, compiler, template, digest, names), part in parts.items()
     )
