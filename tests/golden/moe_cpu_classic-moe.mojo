@@ -118,8 +118,9 @@ comptime POOL_PHASES = 48  # two lines a phase: next unit, units done
 comptime POOL_MAX_PHASES = 8
 comptime POOL_WORDS = POOL_PHASES + 16 * POOL_MAX_PHASES
 
-comptime SPINS_BEFORE_SLEEP = 20_000  # about 0.2 ms: longer than the gap between two layers
-comptime SPINS_BEFORE_YIELD = 4_000
+comptime SPINS_BEFORE_SLEEP = 20_000  # about 0.3 ms: longer than the gap between two layers
+# Whoever waits offers its core now and then: the thread that it waits for may have been woken on it.
+comptime SPINS_BEFORE_YIELD = 64
 
 
 @fieldwise_init
@@ -131,10 +132,13 @@ struct Share(TrivialRegisterPassable):
 
 
 @always_inline
-def pause():
-    """Tells the core that this is a waiting loop."""
-    comptime if CompilationTarget.is_x86():
-        llvm_intrinsic["llvm.x86.sse2.pause", NoneType]()
+def spin(count: Int):
+    """One turn of a waiting loop."""
+    if count % SPINS_BEFORE_YIELD == 0:
+        _ = external_call["sched_yield", Int32]()
+    else:
+        comptime if CompilationTarget.is_x86():
+            llvm_intrinsic["llvm.x86.sse2.pause", NoneType]()
 
 
 @always_inline
@@ -183,10 +187,8 @@ def wait_for(control: I64, phase: Int, total: Int):
     """Waits until all units of a phase are done."""
     var spins = 0
     while get(control, POOL_PHASES + 16 * phase + 8) < total:
-        pause()
         spins += 1
-        if spins >= SPINS_BEFORE_YIELD:
-            _ = external_call["sched_yield", Int32]()
+        spin(spins)
 
 
 def pool_run(control: I64, arguments: I64):
@@ -201,8 +203,10 @@ def pool_run(control: I64, arguments: I64):
         futex(control, 1, 1 << 30)
     region(control, arguments, 0)
     put(control, POOL_OPEN, 0)
+    var spins = 0
     while get(control, POOL_ACTIVE) > 0:
-        pause()
+        spins += 1
+        spin(spins)
 
 
 def pool_wait(control: I64, worker: Int):
@@ -211,8 +215,8 @@ def pool_wait(control: I64, worker: Int):
     while True:
         var spins = 0
         while get(control, POOL_SEQUENCE) == seen and spins < SPINS_BEFORE_SLEEP:
-            pause()
             spins += 1
+            spin(spins)
         if get(control, POOL_SEQUENCE) == seen:
             add(control, POOL_SLEEPING, 1)
             futex(control, 0, seen)
