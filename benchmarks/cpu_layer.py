@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from tuner.benchmark import FOREIGN_LIMIT
 from tuner.compile import toolchain_version
 from tuner.database import Database, default_path
 from tuner.errors import MoetuneError
+from tuner.foreign import FOREIGN_LIMIT
 from tuner.peers import PeerRow, installed, side_by_side
 from tuner.problem import Problem
 from tuner.target import Target, detect

@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from tuner.benchmark import FOREIGN_LIMIT, Effort, race
+from tuner.benchmark import Effort, race
+from tuner.foreign import FOREIGN_LIMIT
 
 
 def sleeper(seconds: float) -> tuple[list[int], object]:

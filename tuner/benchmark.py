@@ -7,20 +7,19 @@ bandwidth of that very moment. Rounds go on until the ratios to the first kernel
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from tuner.foreign import FOREIGN_LIMIT, ForeignMeter
 from tuner.statistics import Median, median
 
 Call = Callable[[int], None]
 
 # Up to this many tokens a layer is decoding: its weights come from memory each time.
 DECODE_TOKENS = 16
-FOREIGN_LIMIT = 0.05
 
 
 @dataclass(frozen=True)
@@ -86,9 +85,9 @@ def race(
     """
     attempt = 0
     while True:
-        before = _processor_seconds()
+        meter = ForeignMeter()
         rounds = _rounds(calls, effort, probe)
-        foreign = _foreign_share(before, _processor_seconds())
+        foreign = meter.share()
         if foreign <= FOREIGN_LIMIT or attempt == retries:
             break
         attempt += 1
@@ -125,20 +124,3 @@ def _known(state: _Rounds, effort: Effort) -> bool:
         if ratio.spread >= effort.precision and ratio.low < effort.hopeless:
             return False
     return True
-
-
-def _processor_seconds() -> tuple[float, float, float]:
-    """Wall time, busy processor time of the whole machine, and of this process."""
-    with open("/proc/stat") as file:
-        fields = [float(v) for v in file.readline().split()[1:]]
-    idle = fields[3] + fields[4]
-    busy = (sum(fields[:8]) - idle) / os.sysconf("SC_CLK_TCK")
-    own = os.times()
-    return time.perf_counter(), busy, own.user + own.system
-
-
-def _foreign_share(before: tuple[float, ...], after: tuple[float, ...]) -> float:
-    """Share of the machine that others took; the kernel counts in hundredths of a second."""
-    wall, busy, own = (b - a for a, b in zip(before, after, strict=True))
-    available = wall * (os.cpu_count() or 1)
-    return max(0.0, busy - own - 0.04) / available if available > 0 else 0.0

@@ -10,6 +10,7 @@ import numpy as np
 
 from tuner import template
 from tuner.compile import compile_source
+from tuner.foreign import FOREIGN_LIMIT, ForeignMeter
 from tuner.memory import allocate
 from tuner.pool import Pool, load_library, pool_signatures
 from tuner.target import Target, simd_bytes
@@ -18,6 +19,7 @@ FMA, READ = 0, 1
 # Enough to evict any last cache we know of that a core can fill alone, and small enough to be quick.
 LEAST_READ_BYTES = 64 << 20
 BURST_PAUSE_S = 0.25
+MOST_BURSTS = 20
 
 
 @dataclass(frozen=True)
@@ -77,14 +79,18 @@ class Probe:
     def ceilings(self, bursts: int = 4, repeats: int = 8) -> Ceilings:
         """The best of several bursts: others on the machine only ever take away from a ceiling.
 
-        They are BURST_PAUSE_S apart, because a virtual machine may lose a core for a tenth of a second.
+        They are BURST_PAUSE_S apart, because a virtual machine may lose a core for a tenth of a second,
+        and those during which other processes ran don't count among the `bursts`.
         """
         self.read_gb_s()
-        found = []
-        for _ in range(bursts):
+        found: list[Ceilings] = []
+        clean = 0
+        while clean < bursts and len(found) < MOST_BURSTS:
+            meter = ForeignMeter()
             reads = [self.read_gb_s() for _ in range(repeats)]
             multiplies = [self.fma_gflop_s() for _ in range(repeats)]
+            clean += meter.share() <= FOREIGN_LIMIT
             # Reads are quoted as sustained: the best burst's median, not the luckiest moment.
-            found.append((max(multiplies), float(np.median(reads))))
+            found.append(Ceilings(max(multiplies), float(np.median(reads))))
             time.sleep(BURST_PAUSE_S)
-        return Ceilings(max(f for f, _ in found), max(r for _, r in found))
+        return Ceilings(max(c.fma_gflop_s for c in found), max(c.read_gb_s for c in found))

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 
 from tuner import trial
 from tuner.bench_state import Entrant, Timing
-from tuner.benchmark import DECODE_TOKENS, FOREIGN_LIMIT, Effort, Race
+from tuner.benchmark import DECODE_TOKENS, Effort, Race
 from tuner.ceilings import Ceilings
 from tuner.compile import compile_source
 from tuner.contestant import PEERS, Entry, Sample
 from tuner.database import Database
 from tuner.errors import UsageError
+from tuner.foreign import FOREIGN_LIMIT
 from tuner.problem import Problem
 from tuner.render import render
 from tuner.select import Selection, best_config
