@@ -110,6 +110,18 @@ def test_another_run_of_the_same_command_adds_no_trial(database: Path) -> None:
     assert measured.low_ns <= measured.median_ns <= measured.high_ns <= measured.p99_ns * 1.0001
 
 
+@pytest.mark.compiler
+def test_the_weights_are_cold_or_warm_as_asked(database: Path) -> None:
+    found = []
+    with Database(database) as db:
+        for temperature in ("warm", "auto"):
+            plan = tune.Plan(tokens=(4,), trials=1, temperature=temperature)
+            found += tune.tune(TINY, detect(), db, plan, lambda progress: None)
+        rows = db.trials(TINY.digest, detect().digest, 4, "uniform")
+    assert [result.temperature for result in found] == ["warm", "cold"]
+    assert [row.measurement.temperature for row in rows if row.measurement] == ["warm", "cold"]
+
+
 def timing(*kernels: float) -> Timing:
     """A race in which kernel i takes kernels[i] ns, give or take one percent."""
     noise = (0.99, 1.0, 1.01, 1.0, 0.99, 1.01, 1.0, 0.995, 1.005, 1.0)

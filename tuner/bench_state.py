@@ -47,6 +47,11 @@ class Timing:
     temperature: str
 
 
+def is_cold(workload: Workload, temperature: str) -> bool:
+    """Whether the caches are emptied before each call."""
+    return temperature == "cold" or (temperature == "auto" and workload.tokens <= DECODE_TOKENS)
+
+
 @dataclass
 class BenchState:
     """Everything that belongs to one problem, target and seed."""
@@ -99,11 +104,13 @@ class BenchState:
     def ceilings(self) -> Ceilings:
         return self.probe.ceilings()
 
-    def race(self, entrants: list[Entrant], workload: Workload, effort: Effort) -> Timing:
-        """Times kernels in turn on one workload; decode runs on cold weights."""
+    def race(
+        self, entrants: list[Entrant], workload: Workload, effort: Effort, temperature: str = "auto"
+    ) -> Timing:
+        """Times kernels in turn on one workload, on `cold` or `warm` weights; `auto`: decode is cold."""
         inputs = _Inputs(self.problem, workload, self.seed)
         calls = [self._call(entrant, inputs) for entrant in entrants]
-        cold = workload.tokens <= DECODE_TOKENS
+        cold = is_cold(workload, temperature)
         result = race(calls, effort, self.probe.read_gb_s if cold else None)
         for call in calls:  # the routing of each input, for the work that it means
             for number in range(len(inputs.xs)):

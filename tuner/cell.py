@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tuner import space as spaces
 from tuner import trial as trials
-from tuner.bench_state import Entrant, Timing
+from tuner.bench_state import Entrant, Timing, is_cold
 from tuner.benchmark import Effort
 from tuner.errors import SpaceError, TemplateError
 from tuner.finals import choose_winner
@@ -78,16 +78,18 @@ class Cell:
         return result
 
     def _earlier(self) -> list[TrialRow]:
-        """Trials of this workload whose source and compiler are still the same."""
+        """Trials of this workload whose source, compiler and temperature are still the same."""
         rows = self.session.database.trials(
             *self.session.keys, self.workload.tokens, self.workload.load
         )
-        toolchain = self.session.surroundings["toolchain"]
-        return [
-            r for r in rows if r.environment.get("toolchain") == toolchain and self._is_current(r)
-        ]
+        return [row for row in rows if self._is_current(row)]
 
     def _is_current(self, row: TrialRow) -> bool:
+        if row.environment.get("toolchain") != self.session.surroundings["toolchain"]:
+            return False
+        cold = is_cold(self.workload, self.session.plan.temperature)
+        if row.measurement and row.measurement.temperature != ("cold" if cold else "warm"):
+            return False
         try:
             variant = make(row.template, row.config)
         except SpaceError:  # the template's parameters changed since
@@ -101,7 +103,13 @@ class Cell:
                 assert row.id is not None
                 return self._keep(Tried(self.default, row.id, 1.0, built), "ok")
         outcome = trials.evaluate(
-            self.worker, built, self.default, None, self.workload, DEFAULT_EFFORT
+            self.worker,
+            built,
+            self.default,
+            None,
+            self.workload,
+            DEFAULT_EFFORT,
+            self.session.plan.temperature,
         )
         if outcome.status != "ok":
             raise TemplateError(
@@ -161,7 +169,13 @@ class Cell:
 
     def _evaluate(self, variant: Variant, built: Build) -> Outcome:
         return trials.evaluate(
-            self.worker, built, variant, self._entrant(self.base), self.workload, TRIAL_EFFORT
+            self.worker,
+            built,
+            variant,
+            self._entrant(self.base),
+            self.workload,
+            TRIAL_EFFORT,
+            self.session.plan.temperature,
         )
 
     @staticmethod
@@ -199,6 +213,7 @@ class Cell:
             [self._entrant(t) for t in finalists],
             self.workload,
             FINAL_EFFORT,
+            self.session.plan.temperature,
             timeout_s=trials.RACE_S,
         )
         winner = choose_winner(timing, [t.variant for t in finalists])

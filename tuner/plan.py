@@ -10,13 +10,17 @@ from tuner.workload import Workload
 
 @dataclass(frozen=True)
 class Plan:
-    """What a session does: `trials` is per workload, `time_s` for the whole session."""
+    """What a session does: `trials` is per workload, `time_s` for the whole session.
+
+    `temperature` of the weights: cold, warm, or auto (decode is cold, prefill warm).
+    """
 
     tokens: tuple[int, ...]
     load: str = "uniform"
     trials: int | None = None
     time_s: float | None = None
     seed: int = 0
+    temperature: str = "auto"
 
 
 @dataclass(frozen=True)

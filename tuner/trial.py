@@ -87,6 +87,7 @@ def evaluate(
     base: Entrant | None,
     workload: Workload,
     effort: Effort,
+    temperature: str,
 ) -> Outcome:
     """Verifies and times a built variant, against `base` (the default) in the same race."""
     if built.binary is None:
@@ -102,7 +103,9 @@ def evaluate(
             return Outcome("wrong", verdict.message, verify_ms=outcome.verify_ms)
         entrants = [base, entrant] if base else [entrant]
         with _timed(outcome, "benchmark_ms"):
-            timing: Timing = worker.ask("race", entrants, workload, effort, timeout_s=RACE_S)
+            timing: Timing = worker.ask(
+                "race", entrants, workload, effort, temperature, timeout_s=RACE_S
+            )
     except WorkerTimeout as error:
         return Outcome("timeout", str(error))
     except (WorkerCrash, KernelError) as error:

@@ -16,8 +16,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     from tuner.tune import Progress as Report
 
-# Where no terminal says how wide it is, nothing is folded.
-_WIDE = 240
+# Where no terminal says how wide it is: what a log or a page holds.
+_WIDE = 120
 
 
 def stdout() -> Console:

@@ -56,6 +56,8 @@ class Interrupted(MoetuneError):
               help="Time for all of it; 10m where --trials is not given either.")  # fmt: skip
 @target_option
 @db_option
+@click.option("--weights", "temperature", type=click.Choice(["auto", "cold", "warm"]), default="auto",
+              help="Caches emptied before each call or not; auto: cold up to 16 tokens.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
               help="Of the search and of the random weights.")  # fmt: skip
 @json_option
@@ -67,6 +69,7 @@ def tune(
     time_s: float | None,
     target: str,
     db: Path | None,
+    temperature: str,
     seed: int,
     as_json: bool,
 ) -> None:
@@ -79,7 +82,7 @@ def tune(
     if trials is None and time_s is None:
         time_s = DEFAULT_TIME_S
     load = str(parse_load(load))
-    plan = stage.Plan(tokens=tokens, load=load, trials=trials, time_s=time_s, seed=seed)
+    plan = stage.Plan(tokens, load, trials, time_s, seed, temperature)
     doctor.require_toolchain()
     check_memory(model.problem)
     hardware = named(target)
