@@ -10,6 +10,10 @@ def test_the_roofline_tells_which_ceiling_binds() -> None:
     limits = Ceilings(fma_gflop_s=100.0, read_gb_s=10.0)
     assert limits.floor_ns(2000, 100) == (20.0, "fma")
     assert limits.floor_ns(1000, 200) == (20.0, "read")
+    assert limits.floor_ns(2000, 100, pairs=True) == (20.0, "fma")
+    both = Ceilings(fma_gflop_s=100.0, read_gb_s=10.0, dot_gflop_s=200.0)
+    assert both.floor_ns(4000, 100, pairs=True) == (20.0, "dot")
+    assert both.floor_ns(4000, 100) == (40.0, "fma")
 
 
 @pytest.mark.compiler
@@ -19,3 +23,7 @@ def test_the_probe_measures_rates_that_a_processor_can_have() -> None:
     # Between a tenth of a core at 1 GHz with 4 lanes and 32 lanes, 2 units at 6 GHz on each.
     assert 0.8 < found.fma_gflop_s / target.cores < 800
     assert 0.5 < found.read_gb_s < 2000
+    if "avx512bf16" in target.features:
+        assert 1.0 < found.dot_gflop_s / found.fma_gflop_s < 4.1
+    else:
+        assert found.dot_gflop_s == 0

@@ -11,6 +11,7 @@ import pytest
 import tuner
 from tests.kernels import REDUCED, TINY, kernel, tokens, variant
 from tuner import reference
+from tuner.arrays import NUMPY_DTYPES
 from tuner.compile import toolchain_version
 from tuner.database import Database
 from tuner.errors import UsageError
@@ -170,3 +171,34 @@ def test_deepseek_routing_through_a_layer() -> None:
     x = tokens(problem, 21)
     y = tuner.load(problem, weights)(x)
     np.testing.assert_allclose(y, reference.moe(problem, weights.check(problem), x), atol=1e-4)
+
+
+def test_bfloat16_tokens_and_weights() -> None:
+    problem = TINY.replace(dtype="bfloat16")
+    dtype = NUMPY_DTYPES["bfloat16"]
+    weights = Weights.random(problem, 4)
+    layer = tuner.load(problem, weights)
+    x = tokens(problem, 20).astype(dtype)
+    y = layer(x)
+    assert y.dtype == dtype
+    right = reference.moe(problem, weights.check(problem), x)
+    error = np.linalg.norm(y.astype(float) - right, axis=1) / np.linalg.norm(right, axis=1)
+    assert error.max() < 2**-8
+    with pytest.raises(UsageError, match=r"must be \[T, 48\] bfloat16"):
+        layer(x.astype(np.float32))
+
+
+def test_bfloat16_of_torch() -> None:
+    torch = pytest.importorskip("torch")
+    problem = TINY.replace(dtype="bfloat16")
+    weights = Weights.random(problem, 4)
+    given = {
+        name: torch.from_numpy(array.astype(np.float32)).to(torch.bfloat16)
+        for name, array in vars(weights).items()
+        if array is not None
+    }
+    x = torch.from_numpy(tokens(problem, 6)).to(torch.bfloat16)
+    y = tuner.load(problem, Weights(**given))(x)
+    assert y.dtype == torch.bfloat16
+    same = tuner.load(problem, weights)(x.float().numpy().astype(NUMPY_DTYPES["bfloat16"]))
+    np.testing.assert_array_equal(y.float().numpy(), same.astype(np.float32))

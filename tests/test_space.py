@@ -100,6 +100,15 @@ def test_a_bad_file_is_named_with_what_is_wrong(
     assert "t.toml" in str(error.value)
 
 
-def test_a_data_type_that_the_template_lacks_names_those_it_has() -> None:
-    with pytest.raises(TemplateError, match="dtype=bfloat16: template moe_cpu makes float32"):
-        space.resolve(space.load("moe_cpu"), GRANITE.replace(dtype="bfloat16"), ZEN, 1)
+def test_a_target_that_the_template_lacks_names_those_it_has() -> None:
+    gpu = dataclasses.replace(ZEN, kind="gpu")
+    with pytest.raises(TemplateError, match="kind=gpu: template moe_cpu makes cpu kernels"):
+        space.resolve(space.load("moe_cpu"), GRANITE, gpu, 1)
+
+
+def test_dot_products_need_the_feature_and_the_data_type() -> None:
+    able = dataclasses.replace(ZEN, features=(*ZEN.features, "avx512bf16"))
+    half = GRANITE.replace(dtype="bfloat16")
+    cases = ((able, half, 1), (ZEN, half, 0), (able, GRANITE, 0))
+    for target, problem, dot in cases:
+        assert space.resolve(space.load("moe_cpu"), problem, target, 1).default["dot"] == dot

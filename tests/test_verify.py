@@ -76,6 +76,29 @@ def test_other_activations_are_right(activation: str) -> None:
 
 
 @pytest.mark.compiler
+@pytest.mark.parametrize(
+    "form", [{}, {"dot": 0}, {"gemv_below": 0, "tile_rows": 6, "tile_vectors": 4}]
+)
+@pytest.mark.parametrize(
+    ("dtype", "weight_dtype"),
+    [
+        ("bfloat16", "bfloat16"),
+        ("float16", "float16"),
+        ("float32", "bfloat16"),
+        ("float32", "float16"),
+    ],
+)
+def test_16_bit_types_are_right(dtype: str, weight_dtype: str, form: dict[str, int]) -> None:
+    """Odd sizes: pairs of bfloat16 must be filled up."""
+    problem = REDUCED["gpt-oss-20b"].replace(
+        hidden=105, expert_dim=71, dtype=dtype, weight_dtype=weight_dtype
+    )
+    found = verdict(problem, form, 3)
+    assert found.message == ""
+    assert found.worst > 0
+
+
+@pytest.mark.compiler
 def test_many_tokens_in_several_passes_are_right() -> None:
     problem = TINY.replace(hidden=512, expert_dim=256)
     layer = kernel(problem, scratch_mib=16)

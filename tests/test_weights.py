@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tuner.arrays import NUMPY_DTYPES
 from tuner.errors import WeightsError
 from tuner.problem import PRESETS, Problem
 from tuner.reference import moe
@@ -189,8 +190,14 @@ def test_nan_and_inf_are_refused_where_they_are(name: str, where: str, value: fl
         weights.check(FULL)
 
 
-def test_half_precision_is_taken_and_bfloat16_is_refused_clearly() -> None:
-    half = PLAIN.replace(dtype="float16")
-    assert Weights.random(half, 0).check(half).up.dtype == np.float16
-    with pytest.raises(WeightsError, match=r"^weight_dtype=bfloat16: no NumPy array holds it"):
-        Weights.random(PLAIN.replace(dtype="bfloat16"), 0)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_16_bit_weights_are_taken_as_they_are(dtype: str) -> None:
+    half = PLAIN.replace(dtype=dtype)
+    weights = Weights.random(half, 0)
+    assert weights.check(half).up.dtype == NUMPY_DTYPES[dtype]
+    with pytest.raises(WeightsError, match=rf"^router: has shape .* float32, must be .* {dtype}"):
+        Weights.random(PLAIN, 0).check(half)
+    spoiled = weights.down.copy()
+    spoiled[1, 2, 3] = np.nan
+    with pytest.raises(WeightsError, match=r"^down: expert 1 holds 1 NaN"):
+        dataclasses.replace(weights, down=spoiled).check(half)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tuner import verify
+from tuner.arrays import NUMPY_DTYPES
 from tuner.benchmark import DECODE_TOKENS, Call, Effort, Race, race
 from tuner.ceilings import Ceilings, Probe
 from tuner.kernel import Kernel, Packed
@@ -142,8 +143,10 @@ class _Inputs:
         rng = np.random.default_rng(seed + 1)
         shape = (workload.tokens, problem.hidden)
         count = max(1, min(INPUTS, INPUT_BYTES // (4 * shape[0] * shape[1])))
-        self.xs = [rng.standard_normal(shape, dtype=np.float32) for _ in range(count)]
-        self.y = allocate(shape[0] * shape[1]).reshape(shape)
+        dtype = NUMPY_DTYPES[problem.dtype]
+        drawn = (rng.standard_normal(shape, dtype=np.float32) for _ in range(count))
+        self.xs = [x.astype(dtype, copy=False) for x in drawn]
+        self.y = allocate(shape[0] * shape[1], dtype).reshape(shape)
         self.routing = [route_by_load(problem, workload, seed + i) for i in range(count)]
 
     def pick(self, number: int) -> tuple[Any, tuple[Any, Any]]:

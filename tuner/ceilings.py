@@ -15,7 +15,7 @@ from tuner.memory import allocate
 from tuner.pool import Pool, load_library, pool_signatures
 from tuner.target import Target, simd_bytes
 
-FMA, READ = 0, 1
+FMA, READ, DOT = 0, 1, 2
 # Enough to evict any last cache we know of that a core can fill alone, and small enough to be quick.
 LEAST_READ_BYTES = 64 << 20
 BURST_PAUSE_S = 0.25
@@ -24,18 +24,35 @@ MOST_BURSTS = 20
 
 @dataclass(frozen=True)
 class Ceilings:
-    """Rates that no kernel exceeds: `fma_gflop_s` of all cores in float32, `read_gb_s` from DRAM."""
+    """Rates that no kernel exceeds, of all cores: `fma_gflop_s` in float32, `read_gb_s` from DRAM, and
+    `dot_gflop_s` of bfloat16 dot products, 0 where the processor has none."""
 
     fma_gflop_s: float
     read_gb_s: float
+    dot_gflop_s: float = 0.0
 
-    def floor_ns(self, flops: int, read_bytes: int) -> tuple[float, str]:
-        """Roofline: the least time for this work, and which ceiling binds (`fma` or `read`).
+    def rows(self) -> tuple[tuple[str, float, str], ...]:
+        """Name, value and unit of those that there are."""
+        limits = (
+            ("fma", self.fma_gflop_s, "GFLOP/s"),
+            ("dot", self.dot_gflop_s, "GFLOP/s"),
+            ("read", self.read_gb_s, "GB/s"),
+        )
+        return tuple(limit for limit in limits if limit[1] > 0)
+
+    def floor_ns(self, flops: int, read_bytes: int, pairs: bool = False) -> tuple[float, str]:
+        """Roofline: the least time for this work, and which ceiling binds (`fma`, `dot` or `read`).
+
+        `pairs`: the work may be done in bfloat16 dot products.
 
         Williams, Waterman and Patterson 2009, https://doi.org/10.1145/1498765.1498785.
         """
-        compute, memory = flops / self.fma_gflop_s, read_bytes / self.read_gb_s
-        return (compute, "fma") if compute >= memory else (memory, "read")
+        pairs = pairs and self.dot_gflop_s > 0
+        compute = flops / (self.dot_gflop_s if pairs else self.fma_gflop_s)
+        memory = read_bytes / self.read_gb_s
+        if memory > compute:
+            return memory, "read"
+        return compute, "dot" if pairs else "fma"
 
 
 class Probe:
@@ -47,7 +64,9 @@ class Probe:
             "simd_width": lanes,
             "workers": target.cores,
             "accumulators": 24 if lanes == 16 else 12,
+            "dot": int("avx512bf16" in target.features and lanes == 16),
         }
+        self._dot = bool(values["dot"])
         binary = compile_source(template.fill("probe_cpu", values), target)
         library = load_library(binary.path, pool_signatures("probe"))
         info = np.zeros(4, np.int64)
@@ -76,6 +95,11 @@ class Probe:
         units = 256 * self._pool.workers
         return units * self._unit_flops / self._run(FMA, units) / 1e9
 
+    def dot_gflop_s(self) -> float:
+        """The same in bfloat16 dot products; 0 where there are none."""
+        units = 256 * self._pool.workers
+        return 2 * units * self._unit_flops / self._run(DOT, units) / 1e9 if self._dot else 0.0
+
     def ceilings(self, bursts: int = 4, repeats: int = 8) -> Ceilings:
         """The best of several bursts: others on the machine only ever take away from a ceiling.
 
@@ -89,8 +113,13 @@ class Probe:
             meter = ForeignMeter()
             reads = [self.read_gb_s() for _ in range(repeats)]
             multiplies = [self.fma_gflop_s() for _ in range(repeats)]
+            dots = [self.dot_gflop_s() for _ in range(repeats)]
             clean += meter.share() <= FOREIGN_LIMIT
             # Reads are quoted as sustained: the best burst's median, not the luckiest moment.
-            found.append(Ceilings(max(multiplies), float(np.median(reads))))
+            found.append(Ceilings(max(multiplies), float(np.median(reads)), max(dots)))
             time.sleep(BURST_PAUSE_S)
-        return Ceilings(max(c.fma_gflop_s for c in found), max(c.read_gb_s for c in found))
+        return Ceilings(
+            max(c.fma_gflop_s for c in found),
+            max(c.read_gb_s for c in found),
+            max(c.dot_gflop_s for c in found),
+        )

@@ -90,8 +90,8 @@ def measure_ceilings(target: Target, database: Database) -> Ceilings:
     limits = Probe(target).ceilings()
     target_id = database.add_target(target)
     with database.transaction():
-        database.set_ceiling(target_id, "fma", limits.fma_gflop_s, "GFLOP/s")
-        database.set_ceiling(target_id, "read", limits.read_gb_s, "GB/s")
+        for limit in limits.rows():
+            database.set_ceiling(target_id, *limit)
     return limits
 
 

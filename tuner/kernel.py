@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,17 +31,22 @@ Ints = npt.NDArray[np.int32]
 class Packed:
     """Weights in the form that kernels of one packing read.
 
-    `panels`: float32, all experts; `router` [E, D] and biases [E] as given.
+    `panels`: bytes of all experts, in the weights' data type; `router` [E, D] and its biases [E] in
+    float32, whatever they were given in: routing is decided in float32.
     """
 
-    panels: Floats
-    router: Floats
+    panels: npt.NDArray[np.uint8]
+    router: Floats | None
     router_bias: Floats | None
     correction_bias: Floats | None
 
 
 def _address(array: npt.NDArray[np.generic] | None) -> int:
     return 0 if array is None else int(array.ctypes.data)
+
+
+def _float32(array: npt.NDArray[Any]) -> Floats:
+    return np.ascontiguousarray(array, np.float32)
 
 
 class Kernel:
@@ -62,7 +68,7 @@ class Kernel:
                 f"{path}: reports (abi, hidden, expert_dim, num_experts, top_k) = {tuple(info[:5].tolist())}, "
                 f"must be {expected}; clear the cache folder and compile again"
             )
-        self.packed_floats = int(info[6]) // 4
+        self.packed_bytes = int(info[6])
         self.scratch_keep = bool(info[8])
         self._pool = Pool(self._library, "moe", int(info[5]), int(info[7]))
 
@@ -71,10 +77,9 @@ class Kernel:
         """Threads of one call."""
         return self._pool.workers
 
-    def pack(self, weights: Weights, panels: Floats | None = None) -> Packed:
-        """Packs checked weights; `panels` may name where to (float32 [packed_floats])."""
-        if panels is None:
-            panels = allocate(self.packed_floats)
+    def pack(self, weights: Weights) -> Packed:
+        """Packs checked weights: one copy, in their own data type."""
+        panels = allocate(self.packed_bytes, np.uint8)
         problem = self.problem
         slices = -(-problem.shared_dim // problem.expert_dim)
         with ThreadPoolExecutor(self.workers) as pool:
@@ -84,9 +89,10 @@ class Kernel:
             ]
         for job in jobs:
             job.result()
-        return Packed(panels, weights.router, weights.router_bias, weights.correction_bias)
+        router = (weights.router, weights.router_bias, weights.correction_bias)
+        return Packed(panels, *(None if a is None else _float32(a) for a in router))
 
-    def _pack_expert(self, panels: Floats, weights: Weights, expert: int) -> None:
+    def _pack_expert(self, panels: npt.NDArray[np.uint8], weights: Weights, expert: int) -> None:
         problem = self.problem
         if expert < problem.num_experts:
             matrices = [
@@ -103,7 +109,7 @@ class Kernel:
             part = slice(first, first + width)
             gate = None if weights.shared_gate is None else weights.shared_gate[part]
             matrices = [gate, weights.shared_up[part], weights.shared_down[:, part]]
-            zeros = np.zeros(max(problem.expert_dim, problem.hidden), np.float32)
+            zeros = np.zeros(max(problem.expert_dim, problem.hidden), weights.shared_up.dtype)
             bias_rows = [zeros] * 3
             stride = problem.shared_dim
         self._library.moe_pack(
@@ -122,8 +128,8 @@ class Kernel:
     def run(
         self,
         packed: Packed,
-        x: Floats,
-        y: Floats,
+        x: npt.NDArray[Any],
+        y: npt.NDArray[Any],
         indices: Ints,
         weights: Floats,
         scratch: npt.NDArray[np.generic],
@@ -147,8 +153,8 @@ class Kernel:
 
 def call_arguments(
     packed: Packed,
-    x: Floats,
-    y: Floats,
+    x: npt.NDArray[Any],
+    y: npt.NDArray[Any],
     indices: Ints,
     weights: Floats,
     scratch: npt.NDArray[np.generic],
@@ -161,7 +167,7 @@ def call_arguments(
         y.ctypes.data,
         packed.panels.ctypes.data,
         scratch.ctypes.data,
-        packed.router.ctypes.data,
+        _address(packed.router),
         _address(packed.router_bias),
         _address(packed.correction_bias),
         indices.ctypes.data,

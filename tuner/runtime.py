@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Iterable
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tuner.arrays import NUMPY_DTYPES, is_torch, to_numpy, to_torch
 from tuner.compile import compile_source
 from tuner.database import Database
 from tuner.errors import UsageError
@@ -68,6 +68,7 @@ class Layer:
     ) -> None:
         self.problem = problem
         self.load = Workload(1, load).load
+        self._dtype = NUMPY_DTYPES[problem.dtype]
         self._db, self._target = db, target
         self._by_tokens: dict[int, tuple[Kernel, Selection]] = {}
         checked = weights.check(problem)
@@ -78,14 +79,14 @@ class Layer:
         self._packed: Packed = kernel.pack(checked)
 
     def __call__(self, x: Any, return_routing: bool = False) -> Any:
-        """y float32 [T, D]; with `return_routing` also indices int32 [T, k] and weights [T, k].
+        """y [T, D]; with `return_routing` also indices int32 [T, k] and weights [T, k].
 
-        `x` is float32 [T, D]: NumPy, torch (then the answers are torch tensors) or anything with
-        DLPack. T may be 0. Raises UsageError when x has another shape or type.
+        `x` is [T, D] of the problem's dtype: NumPy (bfloat16 as ml_dtypes has it), torch (then the
+        answers are torch tensors) or anything with DLPack. T may be 0. Raises UsageError when x has another shape or type.
         """
         tokens = self._tokens(x)
         count = tokens.shape[0]
-        y = np.empty((count, self.problem.hidden), np.float32)
+        y = np.empty((count, self.problem.hidden), self._dtype)
         indices = np.empty((count, self.problem.top_k), np.int32)
         weights = np.empty((count, self.problem.top_k), np.float32)
         if count:
@@ -94,8 +95,8 @@ class Layer:
                 scratch = _scratch.room(kernel, count)
                 kernel.run(self._packed, tokens, y, indices, weights, scratch)
         answers = (y, indices, weights) if return_routing else (y,)
-        if type(x).__module__.partition(".")[0] == "torch":
-            answers = tuple(sys.modules["torch"].from_numpy(a) for a in answers)
+        if is_torch(x):
+            answers = tuple(to_torch(a) for a in answers)
         return answers if return_routing else answers[0]
 
     def selection(self, tokens: int) -> Selection:
@@ -116,18 +117,14 @@ class Layer:
             found = self._by_tokens[tokens] = (_kernel(self.problem, selection), selection)
         return found
 
-    def _tokens(self, x: Any) -> Floats:
+    def _tokens(self, x: Any) -> npt.NDArray[Any]:
         """x as a C-contiguous NumPy array, without a copy where it is one."""
-        if isinstance(x, np.ndarray):
-            array = x
-        elif hasattr(x, "detach"):
-            array = np.from_dlpack(x.detach())
-        else:
-            array = np.from_dlpack(x) if hasattr(x, "__dlpack__") else np.asarray(x)
-        if array.ndim != 2 or array.shape[1] != self.problem.hidden or array.dtype != np.float32:
+        array = to_numpy(x)
+        hidden = self.problem.hidden
+        if array.ndim != 2 or array.shape[1] != hidden or array.dtype != self._dtype:
             raise UsageError(
                 f"x: has shape {list(array.shape)} {array.dtype}, must be "
-                f"[T, {self.problem.hidden}] float32; reshape or cast it"
+                f"[T, {hidden}] {self._dtype}; reshape or cast it"
             )
         return np.ascontiguousarray(array)
 

@@ -23,7 +23,7 @@ from tuner.target import Target, simd_bytes
 Config = dict[str, int]
 
 FACTS = frozenset(
-    "cores simd_bytes registers l1d_bytes l2_bytes l3_bytes hidden expert_dim num_experts top_k gated "
+    "bf16_dot cores simd_bytes registers l1d_bytes l2_bytes l3_bytes hidden expert_dim num_experts top_k gated "
     "shared_dim tokens expert_rows".split()
 )
 
@@ -180,11 +180,18 @@ def _check_names(place: str, text: str, known: frozenset[str]) -> None:
         raise SpaceError(f"{place}: {text!r} reads {', '.join(unknown)}, which is not known")
 
 
+def multiplies_pairs(problem: Problem, target: Target) -> bool:
+    """Whether the target has bfloat16 dot products and the problem can use them."""
+    types = {problem.dtype, problem.weight_dtype}
+    return types == {"bfloat16"} and "avx512bf16" in target.features
+
+
 def facts(problem: Problem, target: Target, tokens: int) -> dict[str, int]:
     """The numbers that a space file may use."""
     width = simd_bytes(target)
     experts = min(problem.num_experts, max(1, tokens * problem.top_k))
     return {
+        "bf16_dot": int(multiplies_pairs(problem, target)),
         "cores": target.cores,
         "simd_bytes": width,
         "registers": 32 if width == 64 or target.arch.startswith(("neoverse", "generic")) else 16,

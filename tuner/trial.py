@@ -6,6 +6,7 @@ raise becomes a status.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import platform
 import time
@@ -28,6 +29,7 @@ from tuner.errors import KernelError
 from tuner.problem import Problem
 from tuner.records import MeasurementRow, TrialRow
 from tuner.render import Source, render
+from tuner.space import multiplies_pairs
 from tuner.target import Target
 from tuner.template import digest
 from tuner.variant import Variant
@@ -138,11 +140,13 @@ def measurement(
     """
     race = timing.race
     time_ns, ratio = race.time(kernel), race.ratio(kernel)
-    limits = Ceilings(ceilings.fma_gflop_s, race.read_gb_s or ceilings.read_gb_s)
+    limits = dataclasses.replace(ceilings, read_gb_s=race.read_gb_s or ceilings.read_gb_s)
     weights = problem.num_experts * problem.expert_weight_bytes + problem.shared_weight_bytes
     from_memory = timing.temperature == "cold" or weights > target.l3_bytes
     floor_ns, ceiling = limits.floor_ns(
-        int(timing.flops), int(timing.read_bytes) if from_memory else 0
+        int(timing.flops),
+        int(timing.read_bytes) if from_memory else 0,
+        multiplies_pairs(problem, target),
     )
     return MeasurementRow(
         kind=kind,
@@ -173,8 +177,7 @@ def environment(target: Target, ceilings: Ceilings) -> dict[str, Any]:
         "cpu": target.name,
         "cores": target.cores,
         "load_1m": round(os.getloadavg()[0], 2),
-        "fma_gflop_s": round(ceilings.fma_gflop_s, 1),
-        "read_gb_s": round(ceilings.read_gb_s, 1),
+        **{f"{name}_limit": round(value, 1) for name, value, _ in ceilings.rows()},
     }
 
 

@@ -61,9 +61,8 @@ class Session:
 
     def run(self, worker: Worker) -> list[CellResult]:
         self.ceilings: Ceilings = worker.ask("ceilings", timeout_s=trials.RACE_S)
-        for name, value in (("fma", self.ceilings.fma_gflop_s), ("read", self.ceilings.read_gb_s)):
-            unit = "GFLOP/s" if name == "fma" else "GB/s"
-            self.database.set_ceiling(self.keys[1], name, value, unit)
+        for limit in self.ceilings.rows():
+            self.database.set_ceiling(self.keys[1], *limit)
         self.surroundings = trials.environment(self.target, self.ceilings)
         results = []
         for number, tokens in enumerate(self.plan.tokens):

@@ -8,18 +8,23 @@ routing, tokens don't depend on each other.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tuner import reference
+from tuner.arrays import NUMPY_DTYPES
 from tuner.kernel import Kernel, Packed
 from tuner.problem import Problem
 from tuner.weights import Weights
 from tuner.workload import Workload, route_by_load
 
-# Float32 sums of n products err by about sqrt(n) * 2^-24 of their size: 5e-6 at n = 7168.
-TOLERANCE = 1e-5
+# Largest relative error of a token's output, by the data type of x and y. Sums are float32 in all of them:
+# n products err by about sqrt(n) * 2^-24 of their size, 5e-6 at n = 7168. 16-bit outputs are rounded once, by
+# at most half a unit in the last place: 2^-9 (bfloat16), 2^-12 (float16, and its subnormals).
+TOLERANCES = {"float32": 1e-5, "bfloat16": 2.0**-8, "float16": 2.0**-10}
+ROUTING_TOLERANCE = 1e-5  # routing is decided and weighted in float32
 # Scores closer than this may be chosen either way.
 TIE = 1e-6
 GUARD_BYTES = 4096
@@ -51,7 +56,8 @@ class Expected:
     """Inputs of one case and the right answer on `rows`."""
 
     case: Case
-    x: npt.NDArray[np.float32]
+    x: npt.NDArray[Any]
+    tolerance: float
     indices: npt.NDArray[np.int32]
     weights: npt.NDArray[np.float64]
     ties: npt.NDArray[np.bool_]
@@ -82,6 +88,7 @@ def expect(problem: Problem, weights: Weights, case: Case) -> Expected:
     """The right answer of a case, in float64."""
     rng = np.random.default_rng(case.seed)
     x = rng.standard_normal((case.tokens, problem.hidden), dtype=np.float32)
+    x = x.astype(NUMPY_DTYPES[problem.dtype])
     if case.load == "router":
         indices, chosen, ties = _route(problem, weights, x)
     else:
@@ -92,11 +99,11 @@ def expect(problem: Problem, weights: Weights, case: Case) -> Expected:
     if case.tokens > CHECKED_ROWS:
         rows = np.sort(rng.choice(case.tokens, CHECKED_ROWS, replace=False))
     y = reference.moe(problem, weights, x[rows], (indices[rows], chosen[rows]))
-    return Expected(case, x, indices, chosen, ties, rows, y)
+    return Expected(case, x, TOLERANCES[problem.dtype], indices, chosen, ties, rows, y)
 
 
 def _route(
-    problem: Problem, weights: Weights, x: npt.NDArray[np.float32]
+    problem: Problem, weights: Weights, x: npt.NDArray[Any]
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
     """Reference routing, and which tokens could rightly be routed otherwise."""
     indices, chosen, scores = reference.route(problem, weights, x)
@@ -130,7 +137,7 @@ def run_case(kernel: Kernel, packed: Packed, expected: Expected) -> tuple[str, f
     problem, case = kernel.problem, expected.case
     shape = (case.tokens, problem.top_k)
     buffers = {
-        "y": Guarded((case.tokens, problem.hidden), np.float32, np.nan),
+        "y": Guarded((case.tokens, problem.hidden), NUMPY_DTYPES[problem.dtype], np.nan),
         "indices": Guarded(shape, np.int32, -1),
         "weights": Guarded(shape, np.float32, np.nan),
         "scratch": Guarded((kernel.scratch_bytes(case.tokens) // 4,), np.float32, np.nan),
@@ -150,7 +157,7 @@ def run_case(kernel: Kernel, packed: Packed, expected: Expected) -> tuple[str, f
 
 def compare(
     expected: Expected,
-    y: npt.NDArray[np.float32],
+    y: npt.NDArray[Any],
     indices: npt.NDArray[np.int32],
     weights: npt.NDArray[np.float32],
 ) -> tuple[str, float]:
@@ -161,16 +168,17 @@ def compare(
         have, must = indices[token].tolist(), expected.indices[token].tolist()
         return f"token {token}: routed to {have}, must be {must}", np.inf
     error = float(np.abs(weights - expected.weights)[~differs].max(initial=0.0))
-    if not error <= TOLERANCE * max(1.0, float(expected.weights.max(initial=0.0))):
+    if not error <= ROUTING_TOLERANCE * max(1.0, float(expected.weights.max(initial=0.0))):
         return f"routing weights are off by {error:.2e}", error
     if not np.isfinite(y).all():
         return f"y: {int((~np.isfinite(y)).sum())} of {y.size} elements are not finite", np.inf
     sure = ~differs[expected.rows]
-    difference = np.linalg.norm(y[expected.rows] - expected.y, axis=1)[sure]
+    found = y[expected.rows].astype(np.float64)
+    difference = np.linalg.norm(found - expected.y, axis=1)[sure]
     size = np.linalg.norm(expected.y, axis=1)[sure]
     worst = float((difference / np.maximum(size, 1e-30)).max(initial=0.0))
-    if not worst <= TOLERANCE:
-        return f"relative error {worst:.2e}, at most {TOLERANCE:.0e} is right", worst
+    if not worst <= expected.tolerance:
+        return f"relative error {worst:.2e}, at most {expected.tolerance:.0e} is right", worst
     return "", worst
 
 

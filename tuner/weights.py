@@ -10,16 +10,12 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.arrays import NUMPY_DTYPES, to_numpy
 from tuner.errors import WeightsError
 from tuner.problem import Problem
 
 # NumPy, torch or anything with DLPack; NumPy throughout once checked.
 Array: TypeAlias = Any
-# NumPy has no bfloat16; a Problem with such weights is known, but cannot be given them yet.
-NUMPY_DTYPES: dict[str, np.dtype[Any]] = {
-    "float32": np.dtype(np.float32),
-    "float16": np.dtype(np.float16),
-}
 # Standard deviation of random biases: large enough that a kernel without them is wrong.
 _BIAS_SCALE = 0.25
 # Pre-activations of random clamped experts have this deviation, so that 8 % meet the limit of 7.
@@ -64,7 +60,7 @@ class Weights:
                 be read, or holds NaN or Inf; names the array, what it has and what it must have.
         """
         wanted = array_shapes(problem)
-        dtype = _numpy_dtype(problem)
+        dtype = NUMPY_DTYPES[problem.weight_dtype]
         arrays: dict[str, NDArray[Any] | None] = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -80,11 +76,8 @@ class Weights:
         """Return normal weights that keep the layer's outputs of order 1 for normal inputs.
 
         A matrix's deviation is 1/sqrt(fan-in). Biases are nonzero wherever the problem has them.
-
-        Raises:
-            WeightsError: NumPy has no such data type.
         """
-        dtype = _numpy_dtype(problem)
+        dtype = NUMPY_DTYPES[problem.weight_dtype]
         rng = np.random.default_rng(seed)
         arrays = {}
         for name, shape in array_shapes(problem).items():
@@ -125,15 +118,6 @@ def _deviation(problem: Problem, name: str, shape: tuple[int, ...]) -> float:
     return spread / math.sqrt(shape[-1])
 
 
-def _numpy_dtype(problem: Problem) -> np.dtype[Any]:
-    if problem.weight_dtype not in NUMPY_DTYPES:
-        known = ", ".join(NUMPY_DTYPES)
-        raise WeightsError(
-            f"weight_dtype={problem.weight_dtype}: no NumPy array holds it; use one of {known}"
-        )
-    return NUMPY_DTYPES[problem.weight_dtype]
-
-
 def _check_absent(name: str, value: Array, problem: Problem) -> None:
     if value is None:
         return
@@ -161,12 +145,8 @@ def _checked(name: str, value: Array, shape: tuple[int, ...], dtype: np.dtype[An
 
 
 def _as_numpy(name: str, value: Array, must: str) -> NDArray[Any]:
-    if isinstance(value, np.ndarray):
-        return value
-    if hasattr(value, "detach"):
-        value = value.detach()  # torch does not export a tensor that wants a gradient
     try:
-        return np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
+        return to_numpy(value)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         kind = type(value).__name__
         raise WeightsError(

@@ -32,10 +32,11 @@ def doctor(ceilings: bool, db: Path | None, as_json: bool) -> int:
             click.echo(f"{finding.status:8} {finding.name:10} {finding.text}")
     if ceilings and healthy:
         with Database(db) as database:
-            told["ceilings"] = asdict(stage.measure_ceilings(detect(), database))
+            limits = stage.measure_ceilings(detect(), database)
+        told["ceilings"] = asdict(limits)
         if not as_json:
-            for name, value in told["ceilings"].items():
-                click.echo(f"{'ok':8} {name:10} {value:.1f}")
+            for name, value, unit in limits.rows():
+                click.echo(f"{'limit':8} {name:10} {value:.1f} {unit}")
     if as_json:
         click.echo(json.dumps(told, indent=2))
     return 0 if healthy else 1

@@ -25,7 +25,8 @@ _CHANGES: dict[str, tuple[str, str, type, str]] = {
     "--experts": ("num_experts", "e", int, "Experts, E; fewer than MODEL has save memory."),
     "--top-k": ("top_k", "k", int, "Experts per token, k."),
     "--activation": ("activation", "", str, f"One of {', '.join(ACTIVATIONS)}."),
-    "--dtype": ("dtype", "", str, f"One of {', '.join(DTYPE_BYTES)}."),
+    "--dtype": ("dtype", "", str, f"Of activations and weights: {', '.join(DTYPE_BYTES)}."),
+    "--weight-dtype": ("weight_dtype", "w", str, "Of the weights alone."),
 }
 _NEEDED = ("--hidden", "--expert-dim", "--experts", "--top-k")
 

@@ -51,7 +51,7 @@ def duration(ns: float) -> str:
 
 def rate(ceiling: str, gflop_s: float | None, gb_s: float | None) -> str:
     """The rate that the binding ceiling limits: GFLOP/s under ``fma``, else GB/s."""
-    value, unit = (gflop_s, "GFLOP/s") if ceiling == "fma" else (gb_s, "GB/s")
+    value, unit = (gb_s, "GB/s") if ceiling == "read" else (gflop_s, "GFLOP/s")
     return "" if value is None else f"{value:.1f} {unit}"
 
 

@@ -1,0 +1,45 @@
+"""Arrays from outside: NumPy, torch or anything with DLPack; bfloat16 as ml_dtypes has it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+# Data types of weights and tokens by the name that a Problem gives them.
+NUMPY_DTYPES: dict[str, np.dtype[Any]] = {
+    "float32": np.dtype(np.float32),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+    "float16": np.dtype(np.float16),
+}
+
+
+def to_numpy(value: Any) -> NDArray[Any]:
+    """The same memory as a NumPy array, where it is in CPU memory.
+
+    Raises BufferError, RuntimeError, TypeError or ValueError when NumPy cannot read it.
+    """
+    if isinstance(value, np.ndarray):
+        return value
+    if hasattr(value, "detach"):
+        value = value.detach()  # torch does not export a tensor that wants a gradient
+    if is_torch(value) and str(value.dtype) == "torch.bfloat16":
+        bits = value.contiguous().view(sys.modules["torch"].int16)  # DLPack to NumPy has none
+        return np.from_dlpack(bits).view(NUMPY_DTYPES["bfloat16"])
+    return np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
+
+
+def is_torch(value: Any) -> bool:
+    """Whether a value is torch's, without importing torch."""
+    return type(value).__module__.partition(".")[0] == "torch"
+
+
+def to_torch(array: NDArray[Any]) -> Any:
+    """The same memory as a torch tensor; torch is imported already, or nobody would ask."""
+    torch = sys.modules["torch"]
+    if array.dtype == NUMPY_DTYPES["bfloat16"]:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
