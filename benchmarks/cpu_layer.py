@@ -28,7 +28,7 @@ from tuner.database import Database, default_path
 from tuner.errors import MoetuneError
 from tuner.foreign import FOREIGN_LIMIT
 from tuner.peers import PeerRow, installed, side_by_side
-from tuner.problem import Problem
+from tuner.problem import DTYPE_BYTES, Problem
 from tuner.target import Target, detect
 
 Results = Mapping[str, Sequence[PeerRow]]
@@ -36,6 +36,9 @@ Results = Mapping[str, Sequence[PeerRow]]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
+    if options.against is None:  # NumPy has no fast products in 16 bits
+        peers = [name for name in installed() if options.dtype == "float32" or name != "numpy"]
+        options.against = peers
     try:
         run(options)
     except MoetuneError as error:
@@ -48,7 +51,8 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description="the tuned layer against other libraries")
     result.add_argument("--models", type=words, default=["granite-3.0-1b-a400m", "classic-moe"])
     result.add_argument("--tokens", type=numbers, default=[1, 16, 128, 1024])
-    result.add_argument("--against", type=words, default=list(installed()))
+    result.add_argument("--dtype", choices=list(DTYPE_BYTES), default="float32")
+    result.add_argument("--against", type=words)
     result.add_argument("--load", default="uniform")
     result.add_argument("--db", type=Path, default=default_path())
     result.add_argument("--out", type=Path, help="write the rows as JSON, too")
@@ -70,7 +74,7 @@ def run(options: argparse.Namespace) -> None:
     with Database(options.db) as database:
         for model in options.models:
             results[model] = side_by_side(
-                problem_of(model),
+                problem_of(model).replace(dtype=options.dtype),
                 target,
                 database,
                 options.tokens,
@@ -101,6 +105,7 @@ def surroundings(target: Target, options: argparse.Namespace) -> dict[str, str]:
         versions["PyTorch"] = str(importlib.import_module("torch").__version__)
     command = ["python", "benchmarks/cpu_layer.py", "--models", ",".join(options.models)]
     command += ["--tokens", ",".join(map(str, options.tokens))]
+    command += ["--dtype", options.dtype]
     command += ["--against", ",".join(options.against), "--load", options.load]
     return {
         "machine": f"{target.describe()}, Linux {platform.release()}",
@@ -108,6 +113,7 @@ def surroundings(target: Target, options: argparse.Namespace) -> dict[str, str]:
         "versions": ", ".join(
             [toolchain_version(), *(f"{name} {text}" for name, text in versions.items())]
         ),
+        "data type": options.dtype,
         "load": options.load,
         "command": shlex.join(command),
     }

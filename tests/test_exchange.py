@@ -13,6 +13,7 @@ import pytest
 from tests.rows import CREATED, PROBLEM, TARGET, add_trial, add_winner, winner_of
 from tuner.database import Database
 from tuner.errors import DatabaseError
+from tuner.exchange import export_best, import_best
 from tuner.problem import PRESETS
 
 LATER = "2026-02-01T00:00:00+00:00"
@@ -47,21 +48,21 @@ def fill(db: Database) -> None:
 
 
 def exported(db: Database, path: Path) -> bytes:
-    db.export_best(path)
+    export_best(db, path)
     return path.read_bytes()
 
 
 def test_round_trip_gives_the_same_bytes(db: Database, other: Database, text: Path) -> None:
     fill(db)
     before = exported(db, text)
-    assert other.import_best(text) == 2 + len(PRESETS)
+    assert import_best(other, text) == 2 + len(PRESETS)
     assert exported(other, text) == before
 
 
 def test_import_rebuilds_every_row(db: Database, other: Database, text: Path) -> None:
     fill(db)
-    db.export_best(text)
-    other.import_best(text)
+    export_best(db, text)
+    import_best(other, text)
     ids = ("trial_id", "default_trial_id")
     for here, there in zip(db.best(), other.best(), strict=True):
         assert {k: v for k, v in here.items() if k not in ids} == {
@@ -95,14 +96,14 @@ def test_a_line_shows_what_a_reviewer_needs(db: Database, text: Path) -> None:
 
 def test_empty_database_and_empty_file(db: Database, other: Database, text: Path) -> None:
     assert exported(db, text) == b""
-    assert other.import_best(text) == 0
+    assert import_best(other, text) == 0
 
 
 def test_importing_twice_adds_nothing(db: Database, other: Database, text: Path) -> None:
     add_winner(db)
     before = exported(db, text)
-    other.import_best(text)
-    other.import_best(text)
+    import_best(other, text)
+    import_best(other, text)
     assert len(other.trials(PROBLEM.digest, TARGET.digest, 128, "uniform")) == 1
     assert exported(other, text) == before
 
@@ -110,16 +111,16 @@ def test_importing_twice_adds_nothing(db: Database, other: Database, text: Path)
 def test_later_winner_stays(db: Database, other: Database, text: Path) -> None:
     add_winner(db, variant="k_a1")
     other.record_winner(winner_of(add_trial(other, variant="k_a2"), created=LATER))
-    db.export_best(text)
-    assert other.import_best(text) == 0
+    export_best(db, text)
+    assert import_best(other, text) == 0
     assert [row["variant"] for row in other.best()] == ["k_a2"]
 
 
 def test_earlier_winner_gives_way(db: Database, other: Database, text: Path) -> None:
     db.record_winner(winner_of(add_trial(db, variant="k_a1"), created=LATER))
     add_winner(other, variant="k_a2", created=CREATED)
-    db.export_best(text)
-    assert other.import_best(text) == 1
+    export_best(db, text)
+    assert import_best(other, text) == 1
     assert [row["variant"] for row in other.best()] == ["k_a1"]
 
 
@@ -186,7 +187,7 @@ def failure(db: Database, path: Path, content: bytes, number: int) -> str:
     """Import what must be refused; return the message. Nothing may have been stored."""
     path.write_bytes(content)
     with pytest.raises(DatabaseError) as caught:
-        db.import_best(path)
+        import_best(db, path)
     message = str(caught.value)
     assert message.startswith(f"{path}: line {number}: ")
     assert message.endswith("nothing was imported, mend or drop the line")
@@ -199,14 +200,14 @@ def failure(db: Database, path: Path, content: bytes, number: int) -> str:
 
 def test_missing_file_is_named(db: Database, text: Path) -> None:
     with pytest.raises(DatabaseError, match=r"best\.jsonl: cannot be read \(No such file"):
-        db.import_best(text)
+        import_best(db, text)
 
 
 def test_failed_export_leaves_the_old_file(db: Database, tmp_path: Path) -> None:
     folder = tmp_path / "folder.jsonl"
     folder.mkdir()
     with pytest.raises(DatabaseError, match=r"folder\.jsonl: cannot be written \(Is a directory"):
-        db.export_best(folder)
+        export_best(db, folder)
     with pytest.raises(DatabaseError, match="cannot be written"):
-        db.export_best(tmp_path / "missing" / "best.jsonl")
+        export_best(db, tmp_path / "missing" / "best.jsonl")
     assert sorted(p.name for p in tmp_path.glob("*.jsonl*")) == ["folder.jsonl"]

@@ -12,6 +12,7 @@ from tuner import generate
 from tuner.cli import main
 from tuner.database import Database
 from tuner.errors import MoetuneError
+from tuner.exchange import export_best
 from tuner.problem import Problem
 from tuner.records import TrialRow
 from tuner.render import render
@@ -45,7 +46,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         add(db, 1)
         add(db, 16, OTHER)
         add(db, 128, OTHER)
-        db.export_best(tmp_path / "db" / "best.jsonl")
+        export_best(db, tmp_path / "db" / "best.jsonl")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -191,7 +191,9 @@ def test_the_page_names_what_repeats_it(script: ModuleType) -> None:
         ["--models", "a,b", "--tokens", "1,2", "--against", "numpy"]
     )
     text = script.page(script.surroundings(TARGET, options), {"a": [row(1, "numpy")]})
-    command = "python benchmarks/cpu_layer.py --models a,b --tokens 1,2 --against numpy"
+    command = (
+        "python benchmarks/cpu_layer.py --models a,b --tokens 1,2 --dtype float32 --against numpy"
+    )
     assert f"- repeat: `{command} --load uniform`" in text
     assert f"NumPy {np.__version__} (" in text
 

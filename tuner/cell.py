@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from tuner import space as spaces
 from tuner import trial as trials
@@ -18,13 +17,10 @@ from tuner.plan import CellResult, Progress
 from tuner.records import MeasurementRow, TrialRow, WinnerRow
 from tuner.render import render
 from tuner.search import Search, Suggestion
+from tuner.session import Session
 from tuner.trial import Build, Outcome
 from tuner.variant import CPU_TEMPLATE, Variant, default_variant, make, pack_config
-from tuner.worker import Worker
 from tuner.workload import Workload
-
-if TYPE_CHECKING:
-    from tuner.tune import Session
 
 TRIAL_EFFORT = Effort(budget_s=1.0)
 DEFAULT_EFFORT = Effort(budget_s=1.5)
@@ -47,8 +43,9 @@ class Tried:
 class Cell:
     """The search for one workload."""
 
-    def __init__(self, session: Session, worker: Worker, workload: Workload, number: int) -> None:
-        self.session, self.worker, self.workload, self.number = session, worker, workload, number
+    def __init__(self, session: Session, workload: Workload, number: int) -> None:
+        self.session, self.workload, self.number = session, workload, number
+        self.worker = session.worker
         self.statuses: Counter[str] = Counter()
         self.tried: list[Tried] = []
         problem, target = session.problem, session.target

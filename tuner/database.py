@@ -19,7 +19,7 @@ from typing import Any
 import platformdirs
 import sqlite_utils
 
-from tuner import exchange, migrations, sqlite_file
+from tuner import migrations, sqlite_file
 from tuner.errors import DatabaseError
 from tuner.problem import Problem
 from tuner.records import CeilingRow, MeasurementRow, TrialRow, WinnerRow, now
@@ -180,14 +180,6 @@ class Database:
         order = "problem_name, problem_id, arch, target_id, load, tokens"
         rows = self._query(f"SELECT * FROM best WHERE {where} ORDER BY {order}", given)
         return [row | {"is_default": bool(row["is_default"])} for row in rows]
-
-    def export_best(self, path: str | os.PathLike[str]) -> int:
-        """Write the winners as sorted JSON lines; return how many (see ``tuner.exchange``)."""
-        return exchange.export_best(self, Path(path))
-
-    def import_best(self, path: str | os.PathLike[str]) -> int:
-        """Read winners from JSON lines, all or nothing; return how many were taken."""
-        return exchange.import_best(self, Path(path))
 
     def data_version(self) -> tuple[int, int]:
         """A value that differs from an earlier one if anybody wrote in between."""

@@ -29,7 +29,7 @@ _FAST = (
     "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vnni", "avx512bf16", "avx512fp16",
     "amx-tile", "neon", "dotprod", "bf16", "i8mm", "sve",
 )  # fmt: skip
-# One binary is some 50 KiB; a search of an hour makes a thousand of them.
+# One binary is some 200 KiB; a search of an hour makes a thousand of them.
 _LEAST_FREE_BYTES = 256 << 20
 _PYTHONS = ((3, 11), (3, 14))
 _BUILD_S = 120.0

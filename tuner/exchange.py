@@ -14,15 +14,13 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
+from tuner.database import Database
 from tuner.errors import DatabaseError, MoetuneError
 from tuner.problem import Problem
 from tuner.records import MeasurementRow, TrialRow, WinnerRow
 from tuner.target import Target
-
-if TYPE_CHECKING:
-    from tuner.database import Database
 
 Fields = Mapping[str, tuple[type, ...]]
 

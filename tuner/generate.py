@@ -15,6 +15,7 @@ from typing import Any
 
 from tuner.database import Database
 from tuner.errors import DatabaseError, MoetuneError, UsageError
+from tuner.exchange import import_best
 from tuner.problem import Problem
 from tuner.render import render, write_if_changed
 from tuner.variant import make
@@ -53,7 +54,7 @@ def winners_of_text(path: Path) -> list[dict[str, Any]]:
         tempfile.TemporaryDirectory(prefix="moetune-") as folder,
         Database(Path(folder) / "winners.sqlite3") as database,
     ):
-        database.import_best(path)
+        import_best(database, path)
         return database.best()
 
 

@@ -1,7 +1,8 @@
 """The PyTorch peer: a MoE layer grouped by expert on the CPU, in its eager forms.
 
-`F.linear` for each expert that has tokens, the same transposed (with few tokens the matrix product
-is faster that way round), and `F.grouped_mm` over all; a race takes the fastest.
+In the data type of the weights, with float32 routing. `F.linear` for each expert that has tokens,
+the same transposed (with few tokens the matrix product is faster that way round), and `F.grouped_mm`
+over all; a race takes the fastest.
 The rest of the package does not import this file: torch is an extra.
 """
 
@@ -11,6 +12,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from tuner.arrays import to_numpy, to_torch
 from tuner.peer_numpy import Floats, Form, Routing
 from tuner.problem import Problem
 from tuner.weights import Weights
@@ -29,7 +31,10 @@ class TorchPeer:
         torch.set_num_threads(threads)
         self.problem = problem
         arrays = {name: value for name, value in vars(weights).items() if value is not None}
-        self._w: dict[str, Tensor] = {name: torch.from_numpy(a) for name, a in arrays.items()}
+        self._w: dict[str, Tensor] = {name: to_torch(a) for name, a in arrays.items()}
+        for name in ("router", "router_bias", "correction_bias"):  # as everybody does who cares
+            if name in self._w:
+                self._w[name] = self._w[name].float()
 
     def forms(self) -> dict[str, Form]:
         """The forms by name."""
@@ -42,13 +47,13 @@ class TorchPeer:
     def _form(self, experts: _Layer) -> Form:
         def run(x: Floats, routing: Routing | None) -> Floats:
             with torch.inference_mode():
-                return self._layer(torch.from_numpy(x), routing, experts)
+                return self._layer(to_torch(x), routing, experts)
 
         return run
 
     def _layer(self, x: Tensor, routing: Routing | None, experts: _Layer) -> Floats:
         if routing is None:
-            indices, chosen = self._route(x)
+            indices, chosen = self._route(x.float())
         else:
             indices, chosen = (torch.from_numpy(array) for array in routing)
         y = experts(x, indices, chosen)
@@ -57,8 +62,7 @@ class TorchPeer:
             gate, up, down = (self._w.get(name) for name in names)
             gated = None if gate is None else F.linear(x, gate)
             y += F.linear(self._activate(gated, F.linear(x, up)), down)
-        array: Floats = y.numpy()
-        return array
+        return to_numpy(y)
 
     def _route(self, x: Tensor) -> tuple[Tensor, Tensor]:
         p = self.problem

@@ -119,8 +119,14 @@ def _check(problem: Problem, tokens: Sequence[int], against: Sequence[str]) -> N
         raise UsageError(f"peers {', '.join(against)}: one is given twice; name each once")
     if not tokens or min(tokens) < 1:
         raise UsageError(f"tokens={list(tokens)}: must be numbers of at least 1; give such ones")
-    if (problem.dtype, problem.weight_dtype) != ("float32", "float32"):
-        raise UsageError(f"dtype={problem.dtype}: peers run in float32 alone; use float32")
+    if problem.dtype != problem.weight_dtype:
+        raise UsageError(
+            f"weight_dtype={problem.weight_dtype}: peers have one data type; use {problem.dtype}"
+        )
+    if "numpy" in against and problem.dtype != "float32":
+        raise UsageError(
+            f"dtype={problem.dtype}: numpy has fast products in float32 alone; use torch"
+        )
 
 
 def _chosen(

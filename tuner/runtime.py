@@ -82,7 +82,8 @@ class Layer:
         """y [T, D]; with `return_routing` also indices int32 [T, k] and weights [T, k].
 
         `x` is [T, D] of the problem's dtype: NumPy (bfloat16 as ml_dtypes has it), torch (then the
-        answers are torch tensors) or anything with DLPack. T may be 0. Raises UsageError when x has another shape or type.
+        answers are torch tensors) or anything with DLPack. T may be 0. Raises UsageError when x has
+        another shape or type.
         """
         tokens = self._tokens(x)
         count = tokens.shape[0]

@@ -9,6 +9,7 @@ import click
 from tuner import generate as stage
 from tuner.cli.options import db_option
 from tuner.database import Database
+from tuner.exchange import export_best, import_best
 
 BEST = Path("db", "best.jsonl")
 _path = click.Path(path_type=Path)
@@ -65,7 +66,7 @@ def export(path: Path, db: Path | None) -> None:
     PATH is db/best.jsonl unless given; lines and keys are sorted.
     """
     with Database(db, read_only=True) as database:
-        count = database.export_best(path)
+        count = export_best(database, path)
     click.echo(f"{path}: {count} winners")
 
 
@@ -80,7 +81,7 @@ def import_(path: Path | None, db: Path | None) -> None:
     """
     path = path or _best()
     with Database(db) as database:
-        count = database.import_best(path)
+        count = import_best(database, path)
         click.echo(f"{database.path}: {count} winners taken from {path}")
 
 
