@@ -18,7 +18,7 @@ from tuner import reference, tune
 from tuner.bench_state import Timing
 from tuner.benchmark import Race
 from tuner.database import Database
-from tuner.finals import choose_winner
+from tuner.finals import choose_winner, joined
 from tuner.target import detect
 from tuner.weights import Weights
 
@@ -30,7 +30,7 @@ from pathlib import Path
 from tests.kernels import TINY
 from tuner import tune
 from tuner.database import Database
-from tuner.finals import choose_winner
+from tuner.finals import choose_winner, joined
 from tuner.target import detect
 
 with Database(Path(sys.argv[1])) as database:
@@ -139,16 +139,26 @@ VARIANTS = [
 
 
 def test_the_surely_faster_one_wins() -> None:
-    assert choose_winner(timing(1.0, 0.8, 1.2), VARIANTS) == 1
+    assert choose_winner([timing(1.0, 0.8, 1.2)] * 2, VARIANTS) == 1
 
 
 def test_a_gain_within_the_noise_leaves_the_default() -> None:
-    assert choose_winner(timing(1.0, 0.98, 0.975), VARIANTS) == 0
+    assert choose_winner([timing(1.0, 0.98, 0.975)] * 2, VARIANTS) == 0
+
+
+def test_a_gain_in_one_process_alone_leaves_the_default() -> None:
+    assert choose_winner([timing(1.0, 0.7, 1.2), timing(1.0, 1.05, 1.2)], VARIANTS) == 0
 
 
 def test_a_tie_goes_to_the_variant_nearer_to_the_default() -> None:
-    assert choose_winner(timing(1.0, 0.80, 0.801), VARIANTS) == 2
+    assert choose_winner([timing(1.0, 0.80, 0.801)] * 2, VARIANTS) == 2
 
 
 def test_a_clear_second_does_not_win_by_being_simpler() -> None:
-    assert choose_winner(timing(1.0, 0.80, 0.90), VARIANTS) == 1
+    assert choose_winner([timing(1.0, 0.80, 0.90)] * 2, VARIANTS) == 1
+
+
+def test_races_are_joined_with_their_pairs() -> None:
+    race = joined([timing(1.0, 0.5), timing(1.0, 2.0)]).race
+    assert len(race.times_ns[0]) == len(race.times_ns[1]) == 20
+    assert race.times_ns[1][0] < race.times_ns[0][0] < race.times_ns[1][10]

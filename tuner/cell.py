@@ -12,7 +12,7 @@ from tuner import trial as trials
 from tuner.bench_state import Entrant, Timing, is_cold
 from tuner.benchmark import Effort
 from tuner.errors import SpaceError, TemplateError
-from tuner.finals import choose_winner
+from tuner.finals import choose_winner, joined
 from tuner.plan import CellResult, Progress
 from tuner.records import MeasurementRow, TrialRow, WinnerRow
 from tuner.render import render
@@ -24,8 +24,9 @@ from tuner.workload import Workload
 
 TRIAL_EFFORT = Effort(budget_s=1.0)
 DEFAULT_EFFORT = Effort(budget_s=1.5)
-FINAL_EFFORT = Effort(budget_s=8.0, least_rounds=15, precision=0.003, hopeless=float("inf"))
+FINAL_EFFORT = Effort(budget_s=4.0, least_rounds=15, precision=0.003, hopeless=float("inf"))
 FINALISTS = 3
+FINAL_PROCESSES = 2
 # Builds that run side by side; none runs while something is timed.
 BUILDERS = 2
 
@@ -205,15 +206,9 @@ class Cell:
     def _finals(self) -> CellResult:
         finalists = self._finalists()
         self._report("finals", f"{len(finalists) - 1} against the default")
-        timing: Timing = self.worker.ask(
-            "race",
-            [self._entrant(t) for t in finalists],
-            self.workload,
-            FINAL_EFFORT,
-            self.session.plan.temperature,
-            timeout_s=trials.RACE_S,
-        )
-        winner = choose_winner(timing, [t.variant for t in finalists])
+        parts = [self._final_race(finalists) for _ in range(FINAL_PROCESSES)]
+        winner = choose_winner(parts, [t.variant for t in finalists])
+        timing = joined(parts)
         session = self.session
         rows = [self._measured(timing, i, "final") for i in range(len(finalists))]
         with session.database.transaction():
@@ -223,6 +218,19 @@ class Cell:
         session.pack = session.pack or finalists[winner].variant.pack
         session.promising = [t.variant for t in finalists[1:]]
         return self._result(finalists[winner], rows[winner], rows[0])
+
+    def _final_race(self, finalists: list[Tried]) -> Timing:
+        """One race in a process of its own: where threads and pages happen to lie differs each time."""
+        self.worker.stop()
+        timing: Timing = self.worker.ask(
+            "race",
+            [self._entrant(t) for t in finalists],
+            self.workload,
+            FINAL_EFFORT,
+            self.session.plan.temperature,
+            timeout_s=trials.RACE_S,
+        )
+        return timing
 
     def _measured(self, timing: Timing, kernel: int, kind: str) -> MeasurementRow:
         session = self.session

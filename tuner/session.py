@@ -15,7 +15,7 @@ from tuner.variant import Variant
 from tuner.worker import Worker
 
 # Kept back of each cell's time for the finals.
-FINALS_S = 15.0
+FINALS_S = 20.0
 
 
 class Session:
