@@ -10,7 +10,7 @@ import pytest
 
 import tuner
 from tests.kernels import REDUCED, TINY, kernel, tokens, variant
-from tuner import reference
+from tuner import reference, runtime
 from tuner.arrays import NUMPY_DTYPES
 from tuner.compile import toolchain_version
 from tuner.database import Database
@@ -144,6 +144,19 @@ def test_a_second_layer_compiles_nothing(layer: tuner.Layer) -> None:
     start = time.perf_counter()
     tuner.load(TINY, WEIGHTS)(tokens(TINY, 3))
     assert time.perf_counter() - start < 1.0
+
+
+def test_scratch_is_allocated_at_the_first_call_alone(
+    layer: tuner.Layer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(count: int) -> None:
+        raise AssertionError(f"allocates {count} floats")
+
+    x = tokens(TINY, 600)
+    y = layer(x)
+    monkeypatch.setattr(runtime, "allocate", refuse)
+    for count in (600, 1, 77):
+        np.testing.assert_allclose(layer(x[:count]), y[:count], atol=1e-5)
 
 
 def test_a_call_costs_less_than_50_us_beyond_the_kernel(layer: tuner.Layer) -> None:
