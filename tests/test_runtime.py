@@ -215,3 +215,16 @@ def test_bfloat16_of_torch() -> None:
     assert y.dtype == torch.bfloat16
     same = tuner.load(problem, weights)(x.float().numpy().astype(NUMPY_DTYPES["bfloat16"]))
     np.testing.assert_array_equal(y.float().numpy(), same.astype(np.float32))
+
+
+def test_prepared_counts_compile_nothing_when_called(
+    layer: tuner.Layer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("compiles at a call")
+
+    layer.prepare([3, 300])
+    monkeypatch.setattr(runtime, "compile_source", refuse)
+    monkeypatch.setattr(runtime, "best_config", refuse)
+    for count in (3, 300):
+        assert layer(tokens(TINY, count)).shape == (count, TINY.hidden)

@@ -34,6 +34,7 @@ __all__ = [
     "binary_key",
     "cache_dir",
     "compile_source",
+    "require_linker",
     "toolchain_version",
 ]
 
@@ -99,6 +100,14 @@ def binary_key(text: str, flags: Sequence[str]) -> str:
     source = hashlib.sha256(text.encode()).hexdigest()
     parts = [source, toolchain_version(), *flags]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def require_linker() -> Path:
+    """The C compiler that links. Raises CompileError where there is none."""
+    found = find_linker()
+    if found is None:
+        raise CompileError(_NO_LINKER)
+    return found
 
 
 def toolchain_version() -> str:
@@ -188,9 +197,7 @@ _NO_LINKER = "no C linker: none of $CC, cc, gcc, clang is there; apt-get install
 
 def _environment(draft: Path) -> dict[str, str]:
     """Temporary files stay in ``draft``; mojo links with ``cc``, whatever the linker's name."""
-    linker = find_linker()
-    if linker is None:
-        raise CompileError(_NO_LINKER)
+    linker = require_linker()
     variables = {"TMPDIR": str(draft)}
     if linker.name != "cc":
         shim = draft / "bin" / "cc"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tuner import space, template
 from tuner.ceilings import Ceilings, Probe
-from tuner.compile import cache_dir, compile_source, toolchain_version
+from tuner.compile import cache_dir, compile_source, require_linker, toolchain_version
 from tuner.database import Database
 from tuner.errors import CompileError, DatabaseError, KernelError, MoetuneError
 from tuner.generate import shipped_best
@@ -114,11 +114,7 @@ def _mojo(_: Path) -> str:
 
 
 def _linker(_: Path | None = None) -> str:
-    found = find_linker()
-    if found is None:
-        message = "no C linker: none of $CC, cc, gcc, clang is there; apt-get install gcc"
-        raise CompileError(message)
-    return str(found)
+    return str(require_linker())
 
 
 def _build(_: Path) -> str:

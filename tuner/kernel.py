@@ -7,7 +7,6 @@ The library exports `moe_info`, `moe_pack`, `moe_scratch_bytes`, `moe_call`, `mo
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,40 +139,21 @@ class Kernel:
         `indices` and `weights` [T, k] are filled, or read when `routed`. Nothing is checked
         here: callers do. Only one region runs at a time in a process.
         """
-        self._pool.run(call_arguments(packed, x, y, indices, weights, scratch, routed))
-
-    def call(self, arguments: Sequence[int]) -> None:
-        """`run` with arguments from `call_arguments`: nothing but the call itself."""
-        self._pool.run(arguments)
-
-    def close(self) -> None:
-        """Sends the worker threads home; the kernel can't run after it."""
-        self._pool.close()
-
-
-def call_arguments(
-    packed: Packed,
-    x: npt.NDArray[Any],
-    y: npt.NDArray[Any],
-    indices: Ints,
-    weights: Floats,
-    scratch: npt.NDArray[np.generic],
-    routed: bool = False,
-) -> tuple[int, ...]:
-    """The numbers of one call, in the order of ARG_*; the arrays must outlive it."""
-    return (
-        x.shape[0],
-        x.ctypes.data,
-        y.ctypes.data,
-        packed.panels.ctypes.data,
-        scratch.ctypes.data,
-        _address(packed.router),
-        _address(packed.router_bias),
-        _address(packed.correction_bias),
-        indices.ctypes.data,
-        weights.ctypes.data,
-        int(routed),
-    )
+        self._pool.run(
+            (
+                x.shape[0],
+                x.ctypes.data,
+                y.ctypes.data,
+                packed.panels.ctypes.data,
+                scratch.ctypes.data,
+                _address(packed.router),
+                _address(packed.router_bias),
+                _address(packed.correction_bias),
+                indices.ctypes.data,
+                weights.ctypes.data,
+                int(routed),
+            )
+        )
 
 
 def _load(path: Path) -> ctypes.CDLL:
