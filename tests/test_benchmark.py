@@ -72,3 +72,12 @@ def test_percentiles() -> None:
     result = race([call], Effort(budget_s=0.05, least_rounds=9, precision=1e-9), retries=0)
     assert result.time(0).value <= result.percentile(0, 95) <= result.percentile(0, 99)
     assert result.percentile(0, 100) == pytest.approx(max(result.times_ns[0]))
+
+
+def test_the_peak_is_probed_once_a_round() -> None:
+    peaks = iter(range(1, 100))
+    effort = Effort(budget_s=0.0, least_rounds=3)
+    result = race([lambda n: None] * 2, effort, retries=0, peak=lambda: float(next(peaks)))
+    assert result.probe_gflop_s == (1.0, 2.0, 3.0)
+    assert result.peak_gflop_s == 2.0
+    assert result.read_gb_s == 0.0

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from tuner.ceilings import Ceilings, Probe
+from tuner.ceilings import Ceilings
+from tuner.probe import Probe
 from tuner.target import detect
 
 
@@ -14,6 +15,20 @@ def test_the_roofline_tells_which_ceiling_binds() -> None:
     both = Ceilings(fma_gflop_s=100.0, read_gb_s=10.0, dot_gflop_s=200.0)
     assert both.floor_ns(4000, 100, pairs=True) == (20.0, "dot")
     assert both.floor_ns(4000, 100) == (40.0, "fma")
+
+
+def test_what_was_probed_beside_a_measurement_takes_the_place_of_a_ceiling() -> None:
+    limits = Ceilings(fma_gflop_s=100.0, read_gb_s=10.0, dot_gflop_s=200.0)
+    assert limits.at_the_moment(0.0, 0.0, pairs=True) == limits
+    assert limits.at_the_moment(5.0, 90.0, pairs=False) == Ceilings(90.0, 5.0, 200.0)
+    assert limits.at_the_moment(0.0, 90.0, pairs=True) == Ceilings(100.0, 10.0, 90.0)
+
+
+@pytest.mark.compiler
+def test_the_details_are_ordered_as_caches_are() -> None:
+    rows = {name: value for name, value, _ in Probe(detect()).details(repeats=5)}
+    assert rows["read L1d 1 core"] > rows["read 1 core"] > 0.5
+    assert 0.01 < rows["handoff phase"] < rows["handoff wake"]
 
 
 @pytest.mark.compiler

@@ -25,3 +25,8 @@ def test_nothing_else_is_allowed(text: str) -> None:
 def test_unknown_name_is_told_with_the_known() -> None:
     with pytest.raises(SpaceError, match="tile_row is not known; known: cores, tile_rows"):
         evaluate("tile_row > cores", {"cores": 2, "tile_rows": 4})
+
+
+@pytest.mark.parametrize(("number", "power"), [(0, 0), (1, 1), (7, 4), (8, 8), (-3, 0)])
+def test_power_of_two(number: int, power: int) -> None:
+    assert evaluate("power_of_two(n)", {"n": number}) == power

@@ -73,6 +73,17 @@ def test_the_register_tile_must_fit_the_registers() -> None:
     assert "registers" in restriction.rule
 
 
+def test_tiles_that_share_a_panel_fit_the_last_cache() -> None:
+    small = dataclasses.replace(ZEN, l2_bytes=512 << 10, l3_bytes=0)
+    unknown = dataclasses.replace(ZEN, l2_bytes=0, l3_bytes=0)
+    wide = Problem(hidden=4096, expert_dim=14336, num_experts=2, top_k=1)
+    file = space.load("moe_cpu")
+    tiles = [space.resolve(file, wide, t, 1024).default["row_tiles"] for t in (ZEN, small, unknown)]
+    # One tile of 14 rows has 784 KiB: half of ZEN's 16 MiB for each core holds 10 of them.
+    assert tiles == [8, 4, 4]
+    assert space.resolve(file, GRANITE, ZEN, 1024).default["row_tiles"] == 64
+
+
 def test_what_does_not_matter_for_a_workload_is_pinned() -> None:
     file = space.load("moe_cpu")
     assert space.resolve(file, GRANITE, ZEN, 1024).values["gemv_below"] == (2,)

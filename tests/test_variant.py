@@ -26,10 +26,10 @@ def test_a_name_of_another_grammar_shows_the_grammar() -> None:
 
 
 def test_the_packing_reads_back_and_picks_its_default() -> None:
-    assert pack_config(DEFAULT.pack) == {"simd_width": 16, "panel_vectors": 1, "dot": 0}
-    other = default_variant(GRANITE, ZEN, pack="v16_p2_o0")
-    assert other.pack == "v16_p2_o0"
-    assert other.config == {**DEFAULT.config, "panel_vectors": 2}
+    assert pack_config(DEFAULT.pack) == {"simd_width": 16, "panel_vectors": 2, "dot": 0}
+    other = default_variant(GRANITE, ZEN, pack="v16_p1_o0")
+    assert other.pack == "v16_p1_o0"
+    assert other.config == {**DEFAULT.config, "panel_vectors": 1}
 
 
 def test_a_packing_that_cannot_run_here_is_refused() -> None:

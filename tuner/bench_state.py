@@ -16,10 +16,12 @@ import numpy as np
 from tuner import verify
 from tuner.arrays import NUMPY_DTYPES
 from tuner.benchmark import DECODE_TOKENS, Call, Effort, Race, race
-from tuner.ceilings import Ceilings, Probe
+from tuner.ceilings import Ceilings
 from tuner.kernel import Kernel, Packed
 from tuner.memory import allocate
+from tuner.probe import Probe
 from tuner.problem import Problem
+from tuner.space import multiplies_pairs
 from tuner.target import Target
 from tuner.weights import Weights
 from tuner.workload import Workload, flops, pairs_per_expert, route_by_load, weight_bytes_read
@@ -112,13 +114,19 @@ class BenchState:
         inputs = _Inputs(self.problem, workload, self.seed)
         calls = [self._call(entrant, inputs) for entrant in entrants]
         cold = is_cold(workload, temperature)
-        result = race(calls, effort, self.probe.read_gb_s if cold else None)
+        read, peak = (self.probe.read_gb_s, None) if cold else (None, self._peak)
+        result = race(calls, effort, read, peak=peak)
         for call in calls:  # the routing of each input, for the work that it means
             for number in range(len(inputs.xs)):
                 call(number)
         work = [inputs.work(number) for number in range(len(inputs.xs))]
         mean_flops, mean_bytes = np.mean(work, axis=0)
         return Timing(result, float(mean_flops), float(mean_bytes), "cold" if cold else "warm")
+
+    def _peak(self) -> float:
+        """The peak of this moment, in the operations that the problem can use."""
+        pairs = multiplies_pairs(self.problem, self.target)
+        return self.probe.dot_gflop_s(brief=True) if pairs else self.probe.fma_gflop_s(brief=True)
 
     def _call(self, entrant: Entrant, inputs: _Inputs) -> Call:
         kernel = self.kernel(entrant.path)

@@ -2,7 +2,9 @@
 
 A round calls every kernel once on the same tokens, starting with another one each time. For cold
 weights a probe reads a large buffer before each call: it empties the caches and tells the read
-bandwidth of that very moment. Rounds go on until the ratios to the first kernel are known well enough.
+bandwidth of that very moment. For warm ones it multiplies registers once a round and tells the
+peak of that moment: a virtual machine may lose half of a core for seconds. Rounds go on until the
+ratios to the first kernel are known well enough.
 """
 
 from __future__ import annotations
@@ -38,14 +40,16 @@ class Effort:
 class Race:
     """Samples of several kernels: `times_ns[i]` are kernel i's, round by round.
 
-    `probe_gb_s` are the read probes between them (cold only); `foreign` is the share of the
-    machine's processor time that other processes took meanwhile.
+    `probe_gb_s` are the read probes between them (cold only), `probe_gflop_s` the peaks probed once a
+    round (warm only); `foreign` is the share of the machine's processor time that other processes
+    took meanwhile.
     """
 
     times_ns: tuple[tuple[int, ...], ...]
     probe_gb_s: tuple[float, ...] = ()
     foreign: float = 0.0
     redone: int = 0
+    probe_gflop_s: tuple[float, ...] = ()
 
     def time(self, kernel: int) -> Median:
         """Median time of a kernel, ns."""
@@ -65,11 +69,17 @@ class Race:
         """Median read bandwidth during the race; 0 when it wasn't probed."""
         return float(np.median(self.probe_gb_s)) if self.probe_gb_s else 0.0
 
+    @property
+    def peak_gflop_s(self) -> float:
+        """Median peak during the race; 0 when it wasn't probed."""
+        return float(np.median(self.probe_gflop_s)) if self.probe_gflop_s else 0.0
+
 
 @dataclass
 class _Rounds:
     times: list[list[int]]
     probes: list[float] = field(default_factory=list)
+    peaks: list[float] = field(default_factory=list)
 
 
 def race(
@@ -77,8 +87,11 @@ def race(
     effort: Effort,
     probe: Callable[[], float] | None = None,
     retries: int = 2,
+    peak: Callable[[], float] | None = None,
 ) -> Race:
     """Runs the calls in turn; `calls[i](round)` is one call of kernel i on the round's tokens.
+
+    `probe` runs before each call, `peak` before each round.
 
     When other processes took more than FOREIGN_LIMIT of the machine, it is run again, at most
     `retries` times; the last race is returned with what disturbed it.
@@ -86,21 +99,28 @@ def race(
     attempt = 0
     while True:
         meter = ForeignMeter()
-        rounds = _rounds(calls, effort, probe)
+        rounds = _rounds(calls, effort, probe, peak)
         foreign = meter.share()
         if foreign <= FOREIGN_LIMIT or attempt == retries:
             break
         attempt += 1
     times = tuple(tuple(row) for row in rounds.times)
-    return Race(times, tuple(rounds.probes), foreign, attempt)
+    return Race(times, tuple(rounds.probes), foreign, attempt, tuple(rounds.peaks))
 
 
-def _rounds(calls: Sequence[Call], effort: Effort, probe: Callable[[], float] | None) -> _Rounds:
+def _rounds(
+    calls: Sequence[Call],
+    effort: Effort,
+    probe: Callable[[], float] | None,
+    peak: Callable[[], float] | None,
+) -> _Rounds:
     for call in calls:  # first calls map pages and start threads
         call(0)
     state = _Rounds([[] for _ in calls])
     end = time.perf_counter() + effort.budget_s
     for number in range(effort.most_rounds):
+        if peak is not None:
+            state.peaks.append(peak())
         for i in range(len(calls)):
             kernel = (i + number) % len(calls)
             if probe is not None:

@@ -16,11 +16,11 @@ from importlib import metadata
 from pathlib import Path
 
 from tuner import space, template
-from tuner.ceilings import Ceilings, Probe
 from tuner.compile import cache_dir, compile_source, require_linker, toolchain_version
 from tuner.database import Database
 from tuner.errors import CompileError, DatabaseError, KernelError, MoetuneError
 from tuner.generate import shipped_best
+from tuner.probe import Limit, Probe
 from tuner.process import find_linker, find_mojo, run
 from tuner.target import Target, detect, level
 
@@ -85,12 +85,13 @@ def require_toolchain() -> None:
     _linker()
 
 
-def measure_ceilings(target: Target, database: Database) -> Ceilings:
-    """Measure this machine's limits (GFLOP/s, GB/s) and store them."""
-    limits = Probe(target).ceilings()
+def measure_ceilings(target: Target, database: Database) -> list[Limit]:
+    """Measure this machine's ceilings and what lies behind them, store them: name, value and unit of each."""
+    probe = Probe(target)
+    limits = [*probe.ceilings().rows(), *probe.details()]
     target_id = database.add_target(target)
     with database.transaction():
-        for limit in limits.rows():
+        for limit in limits:
             database.set_ceiling(target_id, *limit)
     return limits
 

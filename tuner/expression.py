@@ -15,7 +15,14 @@ _ALLOWED = (
     ast.Mod, ast.Compare, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.IfExp,
     ast.Call,
 )  # fmt: skip
-_FUNCTIONS = {"min": min, "max": max}
+
+
+def _power_of_two(number: int) -> int:
+    """The largest power of two that is not above a number; 0 for 0."""
+    return 1 << (number.bit_length() - 1) if number > 0 else 0
+
+
+_FUNCTIONS = {"min": min, "max": max, "power_of_two": _power_of_two}
 
 
 @functools.lru_cache(maxsize=1024)

@@ -20,6 +20,7 @@ def joined(parts: Sequence[Timing]) -> Timing:
     race = Race(
         times_ns=tuple(tuple(t for row in of_one for t in row) for of_one in rows),
         probe_gb_s=tuple(probe for race in races for probe in race.probe_gb_s),
+        probe_gflop_s=tuple(peak for race in races for peak in race.probe_gflop_s),
         foreign=max(race.foreign for race in races),
         redone=sum(race.redone for race in races),
     )

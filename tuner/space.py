@@ -22,9 +22,11 @@ from tuner.target import Target, simd_bytes
 
 Config = dict[str, int]
 
+UNKNOWN_CACHE_BYTES = 1 << 20
+
 FACTS = frozenset(
-    "bf16_dot cores simd_bytes registers l1d_bytes l2_bytes l3_bytes hidden expert_dim num_experts top_k gated "
-    "shared_dim tokens expert_rows".split()
+    "bf16_dot cores simd_bytes registers l1d_bytes l2_bytes l3_bytes core_cache_bytes hidden expert_dim "
+    "num_experts top_k gated shared_dim row_bytes tokens expert_rows".split()
 )
 
 
@@ -190,20 +192,24 @@ def facts(problem: Problem, target: Target, tokens: int) -> dict[str, int]:
     """The numbers that a space file may use."""
     width = simd_bytes(target)
     experts = min(problem.num_experts, max(1, tokens * problem.top_k))
+    pairs = multiplies_pairs(problem, target)
+    last_cache = max(target.l3_bytes // target.cores, target.l2_bytes)
     return {
-        "bf16_dot": int(multiplies_pairs(problem, target)),
+        "bf16_dot": int(pairs),
         "cores": target.cores,
         "simd_bytes": width,
         "registers": 32 if width == 64 or target.arch.startswith(("neoverse", "generic")) else 16,
         "l1d_bytes": target.l1d_bytes,
         "l2_bytes": target.l2_bytes,
         "l3_bytes": target.l3_bytes,
+        "core_cache_bytes": last_cache or UNKNOWN_CACHE_BYTES,
         "hidden": problem.hidden,
         "expert_dim": problem.expert_dim,
         "num_experts": problem.num_experts,
         "top_k": problem.top_k,
         "gated": int(problem.gated),
         "shared_dim": problem.shared_dim,
+        "row_bytes": max(problem.hidden, problem.expert_dim) * (2 if pairs else 4),
         "tokens": tokens,
         "expert_rows": tokens * problem.top_k // experts,
     }

@@ -6,7 +6,6 @@ raise becomes a status.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import platform
 import time
@@ -140,13 +139,14 @@ def measurement(
     """
     race = timing.race
     time_ns, ratio = race.time(kernel), race.ratio(kernel)
-    limits = dataclasses.replace(ceilings, read_gb_s=race.read_gb_s or ceilings.read_gb_s)
+    pairs = multiplies_pairs(problem, target)
+    limits = ceilings.at_the_moment(race.read_gb_s, race.peak_gflop_s, pairs)
     weights = problem.num_experts * problem.expert_weight_bytes + problem.shared_weight_bytes
     from_memory = timing.temperature == "cold" or weights > target.l3_bytes
     floor_ns, ceiling = limits.floor_ns(
         int(timing.flops),
         int(timing.read_bytes) if from_memory else 0,
-        multiplies_pairs(problem, target),
+        pairs,
     )
     return MeasurementRow(
         kind=kind,
@@ -193,7 +193,13 @@ def row(
     """The trial's row; `keys` are the ids of problem and target."""
     race = outcome.timing.race if outcome.timing else None
     noise = (
-        {"foreign": round(race.foreign, 3), "probe_gb_s": round(race.read_gb_s, 1)} if race else {}
+        {
+            "foreign": round(race.foreign, 3),
+            "probe_gb_s": round(race.read_gb_s, 1),
+            "probe_gflop_s": round(race.peak_gflop_s, 1),
+        }
+        if race
+        else {}
     )
     return TrialRow(
         problem_id=keys[0],

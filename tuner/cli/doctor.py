@@ -33,10 +33,12 @@ def doctor(ceilings: bool, db: Path | None, as_json: bool) -> int:
     if ceilings and healthy:
         with Database(db) as database:
             limits = stage.measure_ceilings(detect(), database)
-        told["ceilings"] = asdict(limits)
+        told["ceilings"] = [
+            {"name": name, "value": value, "unit": unit} for name, value, unit in limits
+        ]
         if not as_json:
-            for name, value, unit in limits.rows():
-                click.echo(f"{'limit':8} {name:10} {value:.1f} {unit}")
+            for name, value, unit in limits:
+                click.echo(f"{'limit':8} {name:15} {value:.4g} {unit}")
     if as_json:
         click.echo(json.dumps(told, indent=2))
     return 0 if healthy else 1
