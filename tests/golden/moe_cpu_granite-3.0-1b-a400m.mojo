@@ -48,6 +48,42 @@ from std.sys.intrinsics import PrefetchOptions, llvm_intrinsic, prefetch
 comptime F32 = Pointer[Float32, MutUntrackedOrigin]
 comptime I32 = Pointer[Int32, MutUntrackedOrigin]
 comptime I64 = Pointer[Int64, MutUntrackedOrigin]
+# ---- Arithmetic that the library leaves to libm on processors without fused multiply-adds ----------------
+
+# There, each lane of one is a call into libm: a hundred times slower.
+comptime FUSED = CompilationTarget.has_fma() or not CompilationTarget.is_x86()
+
+
+@always_inline
+def fma[
+    width: Int
+](a: SIMD[DType.float32, width], b: SIMD[DType.float32, width], sum: SIMD[DType.float32, width]) -> SIMD[DType.float32, width]:
+    """sum + a * b, rounded once where the processor can."""
+    comptime if FUSED:
+        return a.fma(b, sum)
+    else:
+        return a * b + sum
+
+
+@always_inline
+def exponential[width: Int](x: SIMD[DType.float32, width]) -> SIMD[DType.float32, width]:
+    """e ** x, x cut to [-87, 88]: x = n * ln 2 + r, and a polynomial in r (Cephes, Moshier 1992: expf)."""
+    comptime if FUSED:
+        return exp(x)
+    else:
+        comptime Lanes = SIMD[DType.float32, width]
+        var bounded = max(min(x, Lanes(88)), Lanes(-87))
+        # 127.5: the exponent's bias, and a half that makes cutting off round to the nearest.
+        var biased = (bounded * Lanes(1.44269504088896341) + Lanes(127.5)).cast[DType.int32]()
+        var n = biased.cast[DType.float32]() - Lanes(127)
+        var r = bounded - n * Lanes(0.693359375) + n * Lanes(2.12194440e-4)
+        var p = Lanes(1.9875691500e-4)
+        p = p * r + Lanes(1.3981999507e-3)
+        p = p * r + Lanes(8.3334519073e-3)
+        p = p * r + Lanes(4.1665795894e-2)
+        p = p * r + Lanes(1.6666665459e-1)
+        p = p * r + Lanes(5.0000001201e-1)
+        return (p * r * r + r + Lanes(1)) * bitcast[DType.float32, width](biased << 23)
 # ---- The problem ----------------------------------------------------------------
 comptime HIDDEN = 104
 comptime EXPERT_DIM = 72
@@ -487,7 +523,7 @@ def logits_tile[tokens: Int, experts: Int](x: Tokens, router: F32, logits: F32):
             var value = x.unsafe_offset(t * HIDDEN + d).unsafe_load[width=SIMD_WIDTH]().cast[DType.float32]()
             comptime for e in range(experts):
                 var row = router.unsafe_offset(e * HIDDEN + d).unsafe_load[width=SIMD_WIDTH]()
-                sums[t * experts + e] = value.fma(row, sums[t * experts + e])
+                sums[t * experts + e] = fma[SIMD_WIDTH](value, row, sums[t * experts + e])
     comptime for t in range(tokens):
         comptime for e in range(experts):
             var total = sums[t * experts + e].cast[DType.float64]().reduce_add()
@@ -528,7 +564,7 @@ def choose(call: Call, token: Int, logits: F32, choice: F32):
     var largest = weights[unsafe_offset=0]
     var total = Float32(0)
     for j in range(TOP_K):
-        weights[unsafe_offset=j] = exp(weights[unsafe_offset=j] - largest)
+        weights[unsafe_offset=j] = exponential[1](weights[unsafe_offset=j] - largest)
         total += weights[unsafe_offset=j]
     for j in range(TOP_K):
         weights[unsafe_offset=j] *= Float32(1.0) / total
@@ -717,14 +753,15 @@ def multiply_add(a: Lanes, b: Lanes, sum: Vector) -> Vector:
     elif DOT == 1:
         return llvm_intrinsic["llvm.x86.avx512bf16.dpbf16ps.128", Vector](sum, a, b)
     else:
-        return rebind[Vector](a).fma(rebind[Vector](b), sum)
+        return fma[SIMD_WIDTH](rebind[Vector](a), rebind[Vector](b), sum)
 
 
 @always_inline
 def step[
-    rows: Int, vectors: Int, chain: Int
+    rows: Int, vectors: Int, chain: Int, turn: Int
 ](tile: Tile, depth: Int, d: Int, input: Acts, offset: Int, stride: Int, mut sums: Array[Vector, _]):
-    """One depth step: `rows` broadcasts times `vectors` columns, added to one chain of sums."""
+    """One depth step: `rows` broadcasts times `vectors` columns, added to one chain of sums. `turn` counts the
+    steps of the unrolled loop: a cache line of weights is prefetched once, however many vectors it holds."""
     comptime width = SIMD_WIDTH * PAIR
     var columns = Array[Lanes, vectors](fill=Lanes(0))
     comptime for v in range(vectors):
@@ -732,11 +769,13 @@ def step[
         var place = panel * depth * PANEL_VECTORS + d * PANEL_VECTORS + v % PANEL_VECTORS
         var source = tile.panels.unsafe_offset(place * width)
         columns[v] = rebind[Lanes](source.unsafe_load[width=width]().cast[ELEMENT]())
-        comptime if PREFETCH > 0 and rows >= PREFETCH_ROWS:  # fewer rows already wait for memory
+        comptime begins = (turn * PANEL_VECTORS + v % PANEL_VECTORS) * width * size_of[Scalar[WEIGHT]]()
+        comptime is_line = begins % 64 == 0 and rows >= PREFETCH_ROWS  # fewer rows already wait for memory
+        comptime if PREFETCH > 0 and is_line:
             prefetch[PrefetchOptions().for_read().high_locality().to_data_cache()](
                 source.unsafe_offset(PREFETCH * PANEL_VECTORS * width)
             )
-        comptime if PREFETCH_PANEL == 1 and rows >= PREFETCH_ROWS:
+        comptime if PREFETCH_PANEL == 1 and is_line:
             prefetch[PrefetchOptions().for_read().medium_locality().to_data_cache()](
                 source.unsafe_offset(tile.ahead)
             )
@@ -767,20 +806,20 @@ def accumulate[
                 )
         for u in range(0, block, unroll):
             comptime for s in range(unroll):
-                step[rows, vectors, s % chains](
+                step[rows, vectors, s % chains, s](
                     tile, depth, d + u + s, input, (u + s) * along, stride, sums
                 )
         d += block
     # What is left is less than one block, so it lies in the last one (rows are `stride` apart).
     var input = tile.input.unsafe_offset(d * PAIR * rows)
     for rest in range(d, tile.stop):
-        step[rows, vectors, 0](tile, depth, rest, input, (rest - d) * along, stride, sums)
+        step[rows, vectors, 0, 0](tile, depth, rest, input, (rest - d) * along, stride, sums)
 
 
 @always_inline
 def activation(gate: Vector, up: Vector) -> Vector:
     """Expert form `swiglu`, on one vector."""
-    return gate / (1 + exp(-gate)) * up
+    return gate / (1 + exponential[SIMD_WIDTH](-gate)) * up
 
 
 @always_inline
