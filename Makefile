@@ -24,7 +24,7 @@ lint: $(STAMP)
 	ruff check . && ruff format --check . && mypy
 
 bench: $(STAMP)
-	python benchmarks/cpu_layer.py
+	python benchmarks/cpu_peers.py
 
 doctor: $(STAMP)
 	moetune doctor

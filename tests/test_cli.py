@@ -246,11 +246,11 @@ def test_ctrl_c_keeps_everything(
 def test_weights_that_do_not_fit_are_refused_before_they_are_made(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tuner.cli.tune._available_bytes", lambda: 24 << 30)
+    monkeypatch.setattr("tuner.memory.available_bytes", lambda: 24 << 30)
     check_memory(PRESETS["mixtral-8x7b"])
     with pytest.raises(UsageError, match=r"take 126\.5 GiB, 24\.0 GiB are free; use --experts 40$"):
         check_memory(PRESETS["deepseek-v3"])
-    monkeypatch.setattr("tuner.cli.tune._available_bytes", lambda: 1 << 30)
+    monkeypatch.setattr("tuner.memory.available_bytes", lambda: 1 << 30)
     with pytest.raises(UsageError, match=r"use a larger machine$"):
         check_memory(PRESETS["mixtral-8x7b"])
 

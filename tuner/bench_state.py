@@ -62,6 +62,7 @@ class BenchState:
     problem: Problem
     target: Target
     seed: int
+    most_packed: int = MOST_PACKED
     _weights: Weights | None = None
     _probe: Probe | None = None
     _packed: OrderedDict[str, Packed] = field(default_factory=OrderedDict)
@@ -88,7 +89,7 @@ class BenchState:
     def packed(self, kernel: Kernel, pack: str) -> Packed:
         """The weights in a packed form; the form used longest ago gives way."""
         if pack not in self._packed:
-            while len(self._packed) >= MOST_PACKED:
+            while len(self._packed) >= self.most_packed:
                 self._packed.popitem(last=False)
             self._packed[pack] = kernel.pack(self.weights)
         self._packed.move_to_end(pack)
@@ -114,7 +115,7 @@ class BenchState:
         inputs = _Inputs(self.problem, workload, self.seed)
         calls = [self._call(entrant, inputs) for entrant in entrants]
         cold = is_cold(workload, temperature)
-        read, peak = (self.probe.read_gb_s, None) if cold else (None, self._peak)
+        read, peak = (self.probe.read_gb_s, None) if cold else (None, self.peak)
         result = race(calls, effort, read, peak=peak)
         for call in calls:  # the routing of each input, for the work that it means
             for number in range(len(inputs.xs)):
@@ -123,7 +124,7 @@ class BenchState:
         mean_flops, mean_bytes = np.mean(work, axis=0)
         return Timing(result, float(mean_flops), float(mean_bytes), "cold" if cold else "warm")
 
-    def _peak(self) -> float:
+    def peak(self) -> float:
         """The peak of this moment, in the operations that the problem can use."""
         pairs = multiplies_pairs(self.problem, self.target)
         return self.probe.dot_gflop_s(brief=True) if pairs else self.probe.fma_gflop_s(brief=True)

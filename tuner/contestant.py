@@ -2,20 +2,21 @@
 
 Every contestant lives in a process of its own, as thread pools in one process slow each other
 down. All make the same weights, tokens and routing from the same seeds, and sample alike: one call
-that is not timed (threads awake, code warm), for decode an eviction of the caches, one timed call,
-then a wait until the threads are asleep, so that the next contestant has the machine for itself.
+that is not timed (threads awake, code warm; left out between calls of half a second, which it
+would not change), for decode an eviction of the caches, one timed call, then a wait until the
+threads are asleep, so that the next contestant has the machine for itself.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
-from tuner import verify
+from tuner import peer_numpy, peer_onnx, verify
 from tuner.arrays import NUMPY_DTYPES
 from tuner.bench_state import INPUT_BYTES, INPUTS, BenchState, Entrant
 from tuner.benchmark import DECODE_TOKENS
@@ -23,13 +24,16 @@ from tuner.ceilings import Ceilings
 from tuner.errors import MoetuneError
 from tuner.memory import allocate
 from tuner.peer_numpy import Floats, Form, NumpyPeer, Routing
+from tuner.peer_onnx import OnnxPeer
 from tuner.problem import Problem
 from tuner.target import Target
 from tuner.weights import Weights
 from tuner.workload import Workload, flops, pairs_per_expert, route_by_load, weight_bytes_read
 
-# Calls of each of a peer's forms to find the fastest.
+# Calls of each of a peer's forms to find the fastest, fewer where they take longer than this.
 TRIALS = 5
+TRIAL_S = 2.0
+_LONG_NS = 500_000_000
 # The probe's threads spin for 0.2 ms after it; a sample must not share the cores with them. The
 # pools of BLAS and OpenMP spin longer, so peers start awake; ours has to be woken.
 _PROBE_SPIN_S = 0.0005
@@ -44,21 +48,24 @@ class PeerError(MoetuneError):
 
 @dataclass(frozen=True)
 class Entry:
-    """A contestant that is ready: the form it runs, its relative error, and (ours only) the work
-    of one call, a mean over the inputs."""
+    """A contestant that is ready: the form it runs, its relative error; of a peer the median of
+    every form's trials, ns; of ours the work of one call, a mean over the inputs."""
 
     form: str
     error: float
     flops: float = 0.0
     read_bytes: float = 0.0
+    forms: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One timed call in ns, and the read bandwidth just before it (decode only, else 0)."""
+    """One timed call in ns, and just before it the read bandwidth (decode only, else 0) or the peak
+    rate (ours only, where it is not decode, else 0)."""
 
     ns: int
-    read_gb_s: float
+    read_gb_s: float = 0.0
+    gflop_s: float = 0.0
 
 
 class Contestant:
@@ -66,7 +73,9 @@ class Contestant:
 
     def __init__(self, problem: Problem, target: Target, seed: int) -> None:
         self.problem, self.target, self.seed = problem, target, seed
-        self._bench = BenchState(problem, target, seed)
+        self._bench = BenchState(problem, target, seed, most_packed=1)
+        self._call: Form = _nothing
+        self._asleep = True
         self._peer: Peer | None = None
 
     def ceilings(self) -> Ceilings:
@@ -79,34 +88,41 @@ class Contestant:
     def enter(self, name: str, workload: Workload, entrant: Entrant | None = None) -> Entry:
         """Gets ready for a workload: checks every form against the float64 reference, takes the
         fastest. Raises PeerError when a form is wrong."""
+        self._take(_nothing)  # which frees what the last workload packed
         self._workload = workload
         self._xs, self._routing = _inputs(self.problem, workload, self.seed)
         if entrant is not None:
             ours = _Ours(self._bench, entrant, workload.tokens)
-            self._call: Form = ours
             error = self._check(name, ours)
+            self._take(ours)
             return Entry(entrant.path.parent.name, error, *self._work(ours))
         forms = self._forms(name)
         error = max(self._check(f"{name}, {form}", call) for form, call in forms.items())
-        return Entry(self._fastest(forms), error)
+        times = {form: self._trial(call) for form, call in forms.items()}
+        best = min(times, key=times.__getitem__)
+        self._take(forms[best])
+        return Entry(best, error, forms=times)
 
     def sample(self, number: int) -> Sample:
         """One timed call on the tokens of a round."""
         x, routing = self._pick(number)
-        self._call(x, routing)
         cold = self._workload.tokens <= DECODE_TOKENS
-        read_gb_s = self._evict() if cold else 0.0
+        gflop_s = self._probed(self._bench.peak) if self._peer is None and not cold else 0.0
+        if self._asleep:
+            self._call(x, routing)
+        read_gb_s = self._probed(self._bench.probe.read_gb_s) if cold else 0.0
         start = time.perf_counter_ns()
         self._call(x, routing)
         elapsed = time.perf_counter_ns() - start
+        self._asleep = elapsed < _LONG_NS
         _wait_until_idle()
-        return Sample(elapsed, read_gb_s)
+        return Sample(elapsed, read_gb_s, gflop_s)
 
-    def _evict(self) -> float:
-        """Empties the caches and says the read bandwidth, GB/s."""
-        read_gb_s = self._bench.probe.read_gb_s()
+    def _probed(self, probe: Callable[[], float]) -> float:
+        """What a probe says, once its threads are out of the way; that of reads empties the caches."""
+        value = probe()
         time.sleep(_PROBE_SPIN_S)
-        return read_gb_s
+        return value
 
     def _pick(self, number: int) -> tuple[Floats, Routing | None]:
         index = number % len(self._xs)
@@ -114,16 +130,21 @@ class Contestant:
 
     def _forms(self, name: str) -> Mapping[str, Form]:
         if self._peer is None:
-            self._peer = PEERS[name](self.problem, self._bench.weights, self.target.cores)
+            self._peer = PEERS[name].make(self.problem, self._bench.weights, self.target.cores)
         return self._peer.forms()
 
-    def _fastest(self, forms: Mapping[str, Form]) -> str:
-        times = {}
-        for form, self._call in forms.items():
-            times[form] = float(np.median([self.sample(number).ns for number in range(TRIALS)]))
-        best = min(times, key=times.__getitem__)
-        self._call = forms[best]
-        return best
+    def _take(self, call: Form) -> None:
+        """Samples are of this call from now on."""
+        self._call, self._asleep = call, True
+
+    def _trial(self, call: Form) -> float:
+        """Median time of some calls, ns."""
+        self._take(call)
+        times: list[int] = []
+        end = time.perf_counter() + TRIAL_S
+        while not times or (len(times) < TRIALS and time.perf_counter() < end):
+            times.append(self.sample(len(times)).ns)
+        return float(np.median(times))
 
     def _check(self, name: str, call: Form) -> float:
         """Relative error of a call; tokens whose routing is a tie are left out."""
@@ -195,6 +216,10 @@ def _inputs(
     return xs, [route_by_load(problem, workload, seed + i) for i in range(count)]
 
 
+def _nothing(x: Floats, routing: Routing | None) -> Floats:
+    raise PeerError("no workload was entered, so there is nothing to sample; enter one")
+
+
 def _wait_until_idle() -> None:
     """Thread pools of BLAS and OpenMP spin after a call: wait until they sleep."""
     end = time.perf_counter() + _QUIET_MOST_S
@@ -219,7 +244,25 @@ def _torch_peer(problem: Problem, weights: Weights, threads: int) -> Peer:
     return TorchPeer(problem, weights, threads)
 
 
-PEERS: dict[str, Callable[[Problem, Weights, int], Peer]] = {
-    "numpy": NumpyPeer,
-    "torch": _torch_peer,
+@dataclass(frozen=True)
+class Library:
+    """What a peer is made with: `make(problem, weights, threads)`.
+
+    `modules` have to be installed; `copies` of the weights is what its process holds at most;
+    `refusal` says why it cannot run a problem, or nothing.
+    """
+
+    make: Callable[[Problem, Weights, int], Peer]
+    modules: tuple[str, ...]
+    copies: float
+    refusal: Callable[[Problem], str] = lambda problem: ""
+
+
+# Copies: as given; beside that torch has a packed form, ONNX Runtime gate and up interleaved.
+PEERS = {
+    "numpy": Library(NumpyPeer, ("numpy",), 1, peer_numpy.refusal),
+    "torch": Library(_torch_peer, ("torch",), 2),
+    "onnxruntime": Library(OnnxPeer, ("onnxruntime", "onnx"), 5 / 3, peer_onnx.refusal),
 }
+# As given and packed for its kernel.
+OUR_COPIES = 2

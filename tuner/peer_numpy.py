@@ -19,7 +19,6 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.errors import UsageError
 from tuner.problem import Problem
 from tuner.weights import Weights
 
@@ -54,12 +53,17 @@ class _Scratch:
         self.up = np.empty(tokens * width, np.float32)
 
 
+def refusal(problem: Problem) -> str:
+    """Why NumPy is no fair peer for a problem; empty where it is one."""
+    if problem.dtype != "float32":
+        return f"it has fast products in float32 alone, not in {problem.dtype}"
+    return "it has no erf, so no fair geglu" if problem.activation == "geglu" else ""
+
+
 class NumpyPeer:
-    """One layer's weights, and the forms that run it. Raises UsageError for geglu (no erf)."""
+    """One layer's weights, and the forms that run it."""
 
     def __init__(self, problem: Problem, weights: Weights, threads: int) -> None:
-        if problem.activation == "geglu":
-            raise UsageError("numpy: has no erf, so no fair geglu; leave it out of --against")
         self.problem, self.weights, self.threads = problem, weights, threads
         self._pool = ThreadPoolExecutor(max(1, threads - 1))
         self._scratch: list[_Scratch] = []

@@ -1,8 +1,8 @@
 """The PyTorch peer: a MoE layer grouped by expert on the CPU, in its eager forms.
 
 In the data type of the weights, with float32 routing. `F.linear` for each expert that has tokens,
-the same transposed (with few tokens the matrix product is faster that way round), and `F.grouped_mm`
-over all; a race takes the fastest.
+the same transposed (with few tokens the matrix product is faster that way round), the same with
+weights that oneDNN packed beforehand, and `F.grouped_mm` over all; a race takes the fastest.
 The rest of the package does not import this file: torch is an extra.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, TypeAlias
 
 from tuner.arrays import to_numpy, to_torch
@@ -22,6 +23,18 @@ torch: Any = importlib.import_module("torch")
 F: Any = torch.nn.functional
 Tensor: TypeAlias = Any
 _Layer = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def _packs(dtype: str) -> bool:
+    """Whether oneDNN packs matrices of this type beforehand on this machine."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    known = {
+        "float32": lambda: True,
+        "bfloat16": torch.ops.mkldnn._is_mkldnn_bf16_supported,
+        "float16": torch.ops.mkldnn._is_mkldnn_fp16_supported,
+    }
+    return bool(known[dtype]())
 
 
 class TorchPeer:
@@ -38,11 +51,14 @@ class TorchPeer:
 
     def forms(self) -> dict[str, Form]:
         """The forms by name."""
-        return {
+        forms = {
             "F.linear per expert": self._form(self._per_expert(self._rows)),
             "mm per expert, transposed": self._form(self._per_expert(self._columns)),
             "F.grouped_mm": self._form(self._grouped),
         }
+        if _packs(self.problem.dtype):
+            forms["packed linear per expert"] = self._form(self._per_expert(self._packed_rows))
+        return forms
 
     def _form(self, experts: _Layer) -> Form:
         def run(x: Floats, routing: Routing | None) -> Floats:
@@ -120,6 +136,25 @@ class TorchPeer:
 
         gate = linear("gate", x) if self.problem.gated else None
         return linear("down", self._activate(gate, linear("up", x)))
+
+    def _packed_rows(self, expert: int, x: Tensor) -> Tensor:
+        """The same by oneDNN on its own layout, as torch.compile does where weights are frozen."""
+
+        def linear(name: str, x: Tensor) -> Tensor:
+            bias = self._w.get(f"{name}_bias")
+            mine = None if bias is None else bias[expert]
+            matrix = self._packed[name][expert]
+            return torch.ops.mkldnn._linear_pointwise(x, matrix, mine, "none", [], "")
+
+        gate = linear("gate", x) if self.problem.gated else None
+        return linear("down", self._activate(gate, linear("up", x)))
+
+    @cached_property
+    def _packed(self) -> dict[str, list[Tensor]]:
+        """A second copy of the experts' matrices."""
+        names = ("gate", "up", "down") if self.problem.gated else ("up", "down")
+        pack = torch.ops.mkldnn._reorder_linear_weight
+        return {name: [pack(matrix) for matrix in self._w[name]] for name in names}
 
     def _columns(self, expert: int, x: Tensor) -> Tensor:
         """The same by matrix [F, D] times x.T [D, n]."""

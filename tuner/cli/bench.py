@@ -44,7 +44,7 @@ _COLUMNS = (
 @click.option(
     "--against",
     metavar="NAME,...",
-    help="Of numpy and torch; those that are installed unless given.",
+    help="Of numpy, torch and onnxruntime; those that are installed unless given.",
 )
 @load_option
 @target_option
@@ -76,6 +76,8 @@ def bench(
     out = screen.stdout()
     out.print(model.problem.describe())
     out.print(screen.table(_COLUMNS, [_row(row) for row in rows]))
+    for name, reason in {row.peer: row.refused for row in rows if row.refused}.items():
+        out.print(f"{name} cannot run it: {reason}")
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -83,13 +85,16 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _row(row: PeerRow) -> tuple[str, ...]:
+    theirs = ("cannot run", "")
+    if not row.refused:
+        faster = screen.times(row.ratio, row.ratio_low, row.ratio_high)
+        theirs = screen.duration(row.peer_median_ns), faster
     return (
         str(row.tokens),
         row.match,
         screen.duration(row.ours_median_ns),
         f"{row.peer} ({row.form})" if row.form else row.peer,
-        screen.duration(row.peer_median_ns),
-        screen.times(row.ratio, row.ratio_low, row.ratio_high),
+        *theirs,
         screen.rate(row.ceiling, row.gflop_s, row.gb_s),
         f"{screen.percent(row.ceiling_fraction)} of {row.ceiling}",
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuner import doctor
+from tuner import doctor, memory
 from tuner.cli import screen
 from tuner.cli.options import (
     Model,
@@ -106,26 +106,16 @@ def check_memory(problem: Problem) -> None:
     from tuner.bench_state import MOST_PACKED
 
     copies = 1 + MOST_PACKED
-    fixed = problem.shared_weight_bytes + problem.router_weight_bytes
-    need = copies * (problem.num_experts * problem.expert_weight_bytes + fixed)
-    have = _available_bytes()
+    need = copies * memory.weights_bytes(problem)
+    have = memory.available_bytes()
     if need <= have:
         return
-    each = problem.num_groups * problem.expert_weight_bytes
-    in_group = max(0, have // copies - fixed) // each
-    enough = in_group * problem.top_groups >= problem.top_k
-    mend = f"use --experts {in_group * problem.num_groups}" if enough else "use a larger machine"
+    experts = memory.experts_that_fit(problem, copies, have)
+    mend = f"use --experts {experts}" if experts else "use a larger machine"
     raise UsageError(
         f"{problem.name or 'the layer'}: {copies} copies of its weights (as given and packed) take "
         f"{need / 2**30:.1f} GiB, {have / 2**30:.1f} GiB are free; {mend}"
     )
-
-
-def _available_bytes() -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) << 10
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
 
 
 def changes(default: str, winner: str) -> dict[str, tuple[int, int]]:
