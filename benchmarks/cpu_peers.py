@@ -51,7 +51,7 @@ PRESET_RUNS = {
 }
 _SHAPE = re.compile(rf"(\d+)x(\d+)x(\d+)x(\d+)-({'|'.join(ACTIVATIONS)})")
 # What is left to everything but weights: interpreters, libraries, tokens, scratch.
-RESERVE_BYTES = 2 << 30
+RESERVE_BYTES = 3 << 30
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

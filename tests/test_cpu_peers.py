@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -267,6 +268,17 @@ def test_rendering_measures_nothing(
     one, two = (picture.read_bytes() for picture in pictures)
     assert one == two
     assert one.count(b"<!-- bfloat16, uniform -->") == 1
+
+
+def test_a_picture_needs_matplotlib(
+    script: ModuleType, compared: Compared, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Said before hours of measuring, not after."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert run(script, "--plot", "picture.svg") == 2
+    assert "pip install 'moetune[compare]', or leave --plot out" in capsys.readouterr().err
+    assert compared == []
 
 
 BAD = {
