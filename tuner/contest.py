@@ -22,7 +22,7 @@ from tuner.records import MeasurementRow, SessionRow, WinnerRow
 from tuner.session import Session
 from tuner.variant import Variant
 
-# How many variants meet in all cells, beside the defaults.
+# How many variants meet in all cells, beside the defaults; more where there are more cells.
 NOMINEES = 8
 # Of these, how many race in the finals of one cell; a choice of the session is always among them.
 FINALISTS = 4
@@ -244,15 +244,14 @@ class Contest:
 
 
 def nominees(cells: Sequence[Cell], pack: str | None) -> list[Variant]:
-    """The defaults of all cells, and in turn each cell's best, second best and so on.
+    """The defaults of all cells, and the fastest few of each.
 
-    All but the defaults read the settled packed form.
+    All but the defaults read the settled packed form. Each cell puts up as many as any other, so that
+    the same session run again nominates nobody else.
     """
-    lists = [cell.finalists(pack or cell.default.pack) for cell in cells]
-    in_turn = [v for rank in itertools.zip_longest(*lists) for v in rank if v is not None]
-    defaults = {cell.default.id: cell.default for cell in cells}
-    others = {v.id: v for v in in_turn if v.id not in defaults}
-    return [*defaults.values(), *list(others.values())[:NOMINEES]]
+    each = max(1, NOMINEES // len(cells))
+    fastest = [v for cell in cells for v in cell.finalists(pack or cell.default.pack)[:each]]
+    return list({v.id: v for v in (*(cell.default for cell in cells), *fastest)}.values())
 
 
 def _only(timing: Timing, running: Sequence[Variant], kept: Sequence[Variant]) -> Timing:

@@ -32,12 +32,12 @@ class ForeignMeter:
 
     def _seconds(self) -> tuple[float, float, float]:
         """Wall time, busy processor time of the cores, and processor time of this process."""
-        busy = sum(_busy_ticks(self._cores)) / os.sysconf("SC_CLK_TCK")
+        busy = sum(busy_ticks(self._cores)) / os.sysconf("SC_CLK_TCK")
         own = os.times()
         return time.perf_counter(), busy, own.user + own.system
 
 
-def _busy_ticks(cores: Collection[int]) -> Iterator[float]:
+def busy_ticks(cores: Collection[int]) -> Iterator[float]:
     """What each of these cores was busy for, in ticks (proc(5), /proc/stat)."""
     with open("/proc/stat") as file:
         for line in file:

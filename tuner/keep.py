@@ -100,7 +100,7 @@ def keep(fields: Sequence[Field], packs: Mapping[str, str], most: int) -> Kept:
     something that is not surely slower than its default; where that takes more than `most`
     variants, as few more are kept. All sets are tried: there are some hundred.
     """
-    for size in range(most, len(packs) + 1):
+    for size in range(min(most, len(packs)), len(packs) + 1):
         sets = list(_sets(packs, size))
         rated = [(_rating(fields, kept), kept) for kept in sets if _serves_all(fields, kept)]
         if rated:

@@ -142,10 +142,8 @@ def weighted(text: str) -> dict[str, float]:
             value = float(weight) if equals else 1.0
         except ValueError:
             value = math.nan
-        if not (name and 0 < value < math.inf):
-            raise click.BadParameter(
-                f"{text!r} must be values with commas between them, each with =WEIGHT above 0 or without."
-            )
+        if not 0 < value < math.inf:
+            raise click.BadParameter(f"{text!r} must have weights above 0, like 1=4,128.")
         found[name.strip()] = value
     return found
 
@@ -153,7 +151,7 @@ def weighted(text: str) -> dict[str, float]:
 def weighted_tokens(text: str) -> dict[int, float]:
     """``1=4,16,128`` -> {1: 4.0, 16: 1.0, 128: 1.0}."""
     weights = weighted(text)
-    return {token_list(name)[0]: weight for name, weight in weights.items()}
+    return dict(zip(token_list(",".join(weights)), weights.values(), strict=True))
 
 
 def weighted_loads(text: str) -> dict[str, float]:

@@ -7,6 +7,8 @@ import string
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from rich.table import Table
+
 from tuner.cli import screen
 
 if TYPE_CHECKING:
@@ -31,6 +33,22 @@ def lines(result: TuneResult) -> Iterator[str]:
         yield f"held out: loses {percent(middle)} in the median of {len(result.held_out)}"
     yield _floors(result)
     yield _pace(result.pace)
+
+
+def matrix(result: TuneResult) -> Table:
+    """Which kept variant runs in each cell, and what it loses against the cell's own best."""
+    letters = _letters(result)
+    rows = [
+        (
+            str(cell.workload.tokens),
+            cell.workload.load,
+            letters[cell.winner],
+            percent(cell.regret),
+            f"{100 * cell.noise_floor:.1f}%",
+        )
+        for cell in result.cells
+    ]
+    return screen.table(("> tokens", "load", "runs", "> regret", "> noise floor"), rows)
 
 
 def _letters(result: TuneResult) -> dict[str, str]:

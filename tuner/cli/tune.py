@@ -197,10 +197,9 @@ def _speed_up(result: CellResult) -> tuple[float, float, float]:
 def _show(problem: Problem, result: TuneResult, lines: Sequence[str]) -> None:
     console = screen.stdout()
     console.print(problem.describe())
-    many = len(result.cells) > 1
-    columns = (*_COLUMNS, "load", "> regret") if many else _COLUMNS
-    rows = [(*_row(cell), *(_in_matrix(cell) if many else ())) for cell in result.cells]
-    console.print(screen.table(columns, rows))
+    console.print(screen.table(_COLUMNS, [_row(cell) for cell in result.cells]))
+    if len(result.cells) > 1:
+        console.print(outcome.matrix(result))
     for line in outcome.lines(result):
         console.print(line, soft_wrap=True)
     for name in dict.fromkeys(cell.default for cell in result.cells):
@@ -210,8 +209,10 @@ def _show(problem: Problem, result: TuneResult, lines: Sequence[str]) -> None:
 
 
 def _row(result: CellResult) -> tuple[str, ...]:
+    workload = result.workload
+    load = "" if workload.load == "uniform" else f" {workload.load}"
     return (
-        str(result.workload.tokens),
+        f"{workload.tokens}{load}",
         screen.duration(result.default_median_ns),
         _changed(result),
         screen.duration(result.median_ns),
@@ -219,10 +220,6 @@ def _row(result: CellResult) -> tuple[str, ...]:
         screen.rate(result.ceiling, result.gflop_s, result.gb_s),
         f"{screen.percent(result.ceiling_fraction)} of {result.ceiling}",
     )
-
-
-def _in_matrix(result: CellResult) -> tuple[str, str]:
-    return result.workload.load, outcome.percent(result.regret)
 
 
 def next_lines(
