@@ -30,11 +30,19 @@ def test_rounds_are_paired_and_the_ratio_is_theirs() -> None:
     assert 4e6 <= result.time(0).low <= result.time(0).value <= result.time(0).high
 
 
-def test_a_hopeless_candidate_stops_the_race_early() -> None:
-    _, fast = sleeper(0.001)
-    _, slow = sleeper(0.01)
-    effort = Effort(budget_s=20.0, least_rounds=6, precision=1e-9)
-    assert len(race([fast, slow], effort, retries=0).times_ns[0]) < 20
+def test_a_candidate_that_cannot_reach_the_incumbent_gets_three_rounds() -> None:
+    _, default = sleeper(0.002)
+    _, slow = sleeper(0.004)
+    effort = Effort(budget_s=20.0, precision=1e-9, reach=1.2)
+    assert len(race([default, slow], effort, retries=0).times_ns[1]) == effort.first_rounds == 3
+
+
+def test_one_that_may_still_reach_it_keeps_all_in_the_race() -> None:
+    _, default = sleeper(0.002)
+    _, slow = sleeper(0.004)
+    effort = Effort(budget_s=0.0, least_rounds=9, precision=1e-9, reach=1.2)
+    found = race([default, slow, default], effort, retries=0)
+    assert [len(row) for row in found.times_ns] == [9, 9, 9]
 
 
 def test_a_probe_runs_before_every_sample() -> None:

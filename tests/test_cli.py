@@ -7,7 +7,7 @@ import shlex
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,9 +19,11 @@ from tuner import peers
 from tuner import tune as tune_stage
 from tuner.cli import main
 from tuner.cli.options import read_model, seconds, token_list
+from tuner.cli.outcome import lines as outcome_lines
 from tuner.cli.tune import check_memory
 from tuner.database import Database
 from tuner.errors import ProblemError, UsageError
+from tuner.keep import Rule, selector
 from tuner.problem import PRESETS, Problem
 from tuner.target import Target, detect
 from tuner.variant import default_variant, make
@@ -74,6 +76,21 @@ def result(**more: Any) -> tune_stage.CellResult:
         ceiling_fraction=0.625,
         temperature="cold",
         statuses={"ok": 12, "slow": 3},
+        best=BETTER.name,
+    )
+    return replace(made, **more)
+
+
+def outcome(cells: Sequence[tune_stage.CellResult], **more: Any) -> tune_stage.TuneResult:
+    """A session that kept what won, with a pace of 20 variants a minute."""
+    made = tune_stage.TuneResult(
+        session="s1",
+        cells=tuple(cells),
+        kept=tuple(dict.fromkeys(cell.winner for cell in cells)),
+        rules=selector({cell.workload: cell.winner for cell in cells}),
+        mean_regret=1.004,
+        held_out=(),
+        pace=tune_stage.Pace(25, 20, 30.0, 5.0, 20.0, 60.0),
     )
     return replace(made, **more)
 
@@ -89,7 +106,7 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Problem, Target, tun
         database: Database,
         plan: tune_stage.Plan,
         report: tune_stage.Report,
-    ) -> list[tune_stage.CellResult]:
+    ) -> tune_stage.TuneResult:
         held.append((problem, target, plan))
         for cell, tokens in enumerate(plan.tokens):
             for stage in ("default", "search", "search", "done"):
@@ -101,7 +118,8 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Problem, Target, tun
                 )  # fmt: skip
         made = {16: result()}
         same = {"is_default": True, "winner": DEFAULT.name, "ratio": 1.0, "ceiling": "fma"}
-        return [made.get(t) or result(workload=Workload(t), **same) for t in plan.tokens]
+        cells = [made.get(t) or result(workload=Workload(t), **same) for t in plan.tokens]
+        return outcome(cells)
 
     monkeypatch.setattr(tune_stage, "tune", tune)
     monkeypatch.setattr("tuner.doctor.require_toolchain", lambda: None)
@@ -178,13 +196,20 @@ def test_durations_and_token_lists() -> None:
 def test_the_plan_of_a_session(sessions: list[Any], moetune: Run, database: Path) -> None:
     moetune(f"tune {GRANITE}")
     moetune(f"tune {GRANITE} --tokens 1,64 --load zipf:1.20 --trials 9 --time 90s --seed 7")
-    moetune(f"tune {GRANITE} --trials 9")
-    plan = tune_stage.Plan
-    assert [held[2] for held in sessions] == [
-        plan((1, 16, 128, 1024), time_s=600.0),
-        plan((1, 64), "zipf:1.2", trials=9, time_s=90.0, seed=7),
-        plan((1, 16, 128, 1024), trials=9),
-    ]
+    moetune(
+        f"tune {GRANITE} --tokens 1=4,64 --load uniform,zipf:1.2=0.5 --trials 9 --keep 2 "
+        "--noise-floor 2% --held-out 8,onehot"
+    )
+    usual, one, matrix = (held[2] for held in sessions)
+    assert (usual.tokens, usual.loads) == ((1, 16, 128, 1024), ("uniform",))
+    assert (usual.trials, usual.time_s, usual.keep, usual.noise_floor) == (None, 600.0, 4, None)
+    assert one.cells() == [(Workload(1, "zipf:1.2"), 1.0), (Workload(64, "zipf:1.2"), 1.0)]
+    assert (one.trials, one.time_s, one.seed) == (9, 90.0, 7)
+    assert [weight for _, weight in matrix.cells()] == [4.0, 2.0, 1.0, 0.5]
+    assert (matrix.keep, matrix.noise_floor, matrix.time_s) == (2, 0.02, None)
+    assert matrix.held_out == (
+        Workload(8), Workload(8, "zipf:1.2"), Workload(1, "onehot"), Workload(64, "onehot"),
+    )  # fmt: skip
     assert database.exists()
 
 
@@ -192,8 +217,9 @@ def test_a_session_ends_with_a_table_and_two_lines(sessions: list[Any], moetune:
     said = moetune(f"tune {GRANITE} --tokens 16,128 --time 10m")
     assert said.code == 0
     lines = said.out.splitlines()
-    (faster,) = (line for line in lines if line.split()[:1] == ["16"])
-    (default,) = (line for line in lines if line.split()[:1] == ["128"])
+    faster, runs = (line for line in lines if line.split()[:1] == ["16"])
+    default, _ = (line for line in lines if line.split()[:1] == ["128"])
+    assert runs.split() == ["16", "uniform", "A", "0.0%", "1.0%"]
     changed = f"tile_rows {DEFAULT.config['tile_rows']}->4, chunks 2->4"
     for part in ("1.5 ms", changed, "1.2 ms", "1.25x [1.18, 1.33]", "44.4 GB/s", "62% of read"):
         assert part in faster
@@ -204,6 +230,28 @@ def test_a_session_ends_with_a_table_and_two_lines(sessions: list[Any], moetune:
     assert "tuner.load(problem, tuner.Weights.random(problem, seed=0)); " in lines[-1]
     assert "1/2 16 tokens: search, trials: 12 ok 3 slow, best 1.25x, 1:01 of 10:00" in said.err
     assert said.err.count("search") == 2
+
+
+def test_a_matrix_ends_with_what_is_kept_where_it_serves_and_what_that_loses() -> None:
+    worse = result(workload=Workload(128, "zipf:1.2"), regret=1.02, noise_floor=0.08)
+    held = tune_stage.HeldOut(
+        Workload(8), BETTER.name, "tokens", DEFAULT.name, 0.8, 1.015, 1.01, 1.02
+    )
+    kept = (BETTER.name, DEFAULT.name)
+    rules = (Rule("uniform", 45, BETTER.name), Rule("uniform", None, DEFAULT.name))
+    made = outcome([result(), worse], kept=kept, rules=rules, held_out=(held,))
+    assert list(outcome_lines(made)) == [
+        f"kept A: {BETTER.name}",
+        f"kept B: {DEFAULT.name}",
+        "select uniform: T <= 45: A; else B",
+        "regret: 0.4% in the weighted mean against the best of each cell, at most 2.0% "
+        "(128 tokens, zipf:1.2)",
+        "held out 8 tokens, uniform: A (tokens) loses 1.5% [1.0%, 2.0%]",
+        "held out: loses 1.5% in the median of 1",
+        "noise floor: 1.0% to 8.0%; smaller gains could not be told: run it again on a quiet machine",
+        "pace: 20.0 variants a minute, compile to verdict (20 compiled, 25 judged in 1:00: builds 30.0 s, "
+        "verifying 5.0 s, races 20.0 s, the rest 5.0 s)",
+    ]
 
 
 def test_json_holds_the_full_names_and_the_speed_up(sessions: list[Any], moetune: Run) -> None:
@@ -360,6 +408,11 @@ BAD_CALLS = {
     "tune classic-moe --time 0": "'0' must be a time above 0",
     "tune classic-moe --trials 0": "0 is not in the range x>=1",
     "tune classic-moe --load zipf": "load='zipf': not known",
+    "tune classic-moe --load uniform,": "load='': not known",
+    "tune classic-moe --tokens 1=0": "'1=0' must have weights above 0, like 1=4,128",
+    "tune classic-moe --keep 0": "0 is not in the range x>=1",
+    "tune classic-moe --noise-floor 200%": "'200%' must be a share above 0 and below 1",
+    "tune classic-moe --held-out 8,cold": "load='cold': not known",
     "bench classic-moe --against jax": "peer 'jax': not known; use ",
     "bench classic-moe --against ''": "peers: none given; use ",
     "bench classic-moe --load hot": "load='hot': not known",

@@ -19,10 +19,12 @@ from tests.rows import CREATED, PROBLEM, TARGET, add_trial, add_winner, winner_o
 from tuner import migrations
 from tuner.database import Database, default_path
 from tuner.errors import DatabaseError
-from tuner.records import STATUSES, CeilingRow, MeasurementRow
+from tuner.records import STATUSES, CeilingRow, MeasurementRow, SessionRow
 
 ROOT = Path(__file__).parents[1]
 NOBODY = 65534
+
+NEWEST = migrations.MIGRATIONS[-1].number
 
 
 @pytest.fixture
@@ -125,7 +127,7 @@ def test_schema_refuses_wrong_winners_whoever_writes(db: Database, path: Path) -
     with pytest.raises(sqlite3.IntegrityError, match="trial of status ok"):
         raw.execute(
             "INSERT INTO winners SELECT 9, ?, target_id, problem_id, 7, load, NULL, 1, 1, 1, 0, 1,"
-            " NULL, NULL, NULL, '' FROM winners",
+            " NULL, NULL, NULL, '', 1 FROM winners",
             [wrong.id],
         )
     raw.close()
@@ -260,12 +262,12 @@ def test_older_schema_is_brought_up_to_date(path: Path) -> None:
     raw.execute("INSERT INTO problems VALUES ('p', 'kept', '{}')")
     raw.commit()
     raw.close()
-    assert "older schema 1, this moetune reads 2" in refusal(path, read_only=True)
+    assert f"older schema 1, this moetune reads {NEWEST}" in refusal(path, read_only=True)
     with Database(path) as db:
         add_winner(db)
         assert len(db.best()) == 1
     raw = sqlite3.connect(path)
-    assert migrations.version(raw) == 2
+    assert migrations.version(raw) == NEWEST
     assert raw.execute("SELECT name FROM problems WHERE id = 'p'").fetchall() == [("kept",)]
     raw.close()
 
@@ -278,7 +280,7 @@ def test_migration_numbers_count_up_from_one() -> None:
 def test_failed_migration_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Database(path).close()
     before = path.read_bytes()
-    bad = migrations.Migration(3, "bad", ("CREATE TABLE extra (id)", "no sql"))
+    bad = migrations.Migration(NEWEST + 1, "bad", ("CREATE TABLE extra (id)", "no sql"))
     steps = (*migrations.MIGRATIONS, bad)
     monkeypatch.setattr(migrations, "MIGRATIONS", steps)
     monkeypatch.setattr(migrations.migrate, "__defaults__", (steps,))
@@ -293,7 +295,8 @@ def test_newer_schema_is_refused(path: Path, read_only: bool) -> None:
     raw.execute("PRAGMA user_version = 7")
     raw.close()
     message = refusal(path, read_only=read_only)
-    assert "was written by a newer moetune (schema 7, this one knows 2); upgrade moetune" in message
+    known = f"schema 7, this one knows {NEWEST}"
+    assert f"was written by a newer moetune ({known}); upgrade moetune" in message
     assert "--db" in message
 
 
@@ -379,3 +382,13 @@ def test_default_path_is_named_by_the_environment(monkeypatch: pytest.MonkeyPatc
     assert default_path() == Path("/some/where.sqlite3")
     monkeypatch.delenv("MOETUNE_DB")
     assert default_path().parts[-2:] == ("moetune", "tuning.sqlite3")
+
+
+def test_a_session_is_stored_whole(db: Database) -> None:
+    row = SessionRow(
+        id="s1", target_id=db.add_target(TARGET), problem_id=db.add_problem(PROBLEM),
+        data={"kept": ["a"], "pace": {"compiled": 3}}, created=CREATED,
+    )  # fmt: skip
+    db.record_session(row)
+    assert db.sessions(PROBLEM.digest, TARGET.digest) == [row]
+    assert db.sessions("other", TARGET.digest) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -15,12 +16,11 @@ import pytest
 import tuner
 from tests.kernels import TINY, tokens, variant
 from tuner import reference, tune
-from tuner.bench_state import Timing
-from tuner.benchmark import Race
+from tuner.builder import split_cores
 from tuner.database import Database
-from tuner.finals import choose_winner, joined
 from tuner.target import detect
 from tuner.weights import Weights
+from tuner.workload import Workload
 
 TOKENS = 24
 TRIALS = 7
@@ -30,7 +30,6 @@ from pathlib import Path
 from tests.kernels import TINY
 from tuner import tune
 from tuner.database import Database
-from tuner.finals import choose_winner, joined
 from tuner.target import detect
 
 with Database(Path(sys.argv[1])) as database:
@@ -101,8 +100,9 @@ def test_another_run_of_the_same_command_adds_no_trial(database: Path) -> None:
         again = tune.tune(TINY, detect(), db, plan, notes.append)
         rows = db.trials(TINY.digest, detect().digest, 4, "uniform")
     assert len(rows) == 2
-    assert first[0].statuses == again[0].statuses
-    assert [n.stage for n in notes if n.stage in ("finals", "done")] == ["finals", "done"] * 2
+    assert first.cells[0].statuses == again.cells[0].statuses
+    stages = [n.stage for n in notes if n.stage in ("finals", "done")]
+    assert stages == ["finals", "finals", "done"] * 2
     assert rows[0].environment["toolchain"].startswith("Mojo ")
     measured = rows[0].measurement
     assert measured is not None
@@ -116,49 +116,42 @@ def test_the_weights_are_cold_or_warm_as_asked(database: Path) -> None:
     with Database(database) as db:
         for temperature in ("warm", "auto"):
             plan = tune.Plan(tokens=(4,), trials=1, temperature=temperature)
-            found += tune.tune(TINY, detect(), db, plan, lambda progress: None)
+            found += tune.tune(TINY, detect(), db, plan, lambda progress: None).cells
         rows = db.trials(TINY.digest, detect().digest, 4, "uniform")
     assert [result.temperature for result in found] == ["warm", "cold"]
     assert [row.measurement.temperature for row in rows if row.measurement] == ["warm", "cold"]
 
 
-def timing(*kernels: float) -> Timing:
-    """A race in which kernel i takes kernels[i] ns, give or take one percent."""
-    noise = (0.99, 1.0, 1.01, 1.0, 0.99, 1.01, 1.0, 0.995, 1.005, 1.0)
-    times = tuple(
-        tuple(round(1e6 * mean * noise[(n + 3 * i) % 10]) for n in range(10))
-        for i, mean in enumerate(kernels)
+@pytest.mark.compiler
+def test_a_matrix_of_workloads_ships_two_variants(database: Path) -> None:
+    plan = tune.Plan(
+        tokens=(2, 24), loads=("uniform", "zipf:1.2"), trials=3, keep=2, held_out=(Workload(8),)
     )
-    return Timing(Race(times), 1.0, 1.0, "warm")
+    with Database(database) as db:
+        result = tune.tune(TINY, detect(), db, plan, lambda progress: None)
+        rows = db.best(TINY.digest)
+    assert len(result.kept) <= 2
+    assert {(row["tokens"], row["load"]): row["variant"] for row in rows} == {
+        (cell.workload.tokens, cell.workload.load): cell.winner for cell in result.cells
+    }
+    assert all(cell.ratio_low <= 1.0 <= cell.regret for cell in result.cells)
+    assert result.held_out[0].winner in result.kept
+    assert 0 < result.pace.compiled <= result.pace.judged
+    weights = Weights.random(TINY, 9)
+    x = tokens(TINY, 24)
+    layer = tuner.load(TINY, weights, load="zipf:1.2")
+    right = reference.moe(TINY, weights.check(TINY), x)
+    np.testing.assert_allclose(layer(x), right, atol=1e-5)
 
 
-VARIANTS = [
-    variant(TINY, changes)
-    for changes in ({}, {"chunks": 4, "unroll": 2, "tile_rows": 8}, {"chunks": 4})
-]
-
-
-def test_the_surely_faster_one_wins() -> None:
-    assert choose_winner([timing(1.0, 0.8, 1.2)] * 2, VARIANTS) == 1
-
-
-def test_a_gain_within_the_noise_leaves_the_default() -> None:
-    assert choose_winner([timing(1.0, 0.98, 0.975)] * 2, VARIANTS) == 0
-
-
-def test_a_gain_in_one_process_alone_leaves_the_default() -> None:
-    assert choose_winner([timing(1.0, 0.7, 1.2), timing(1.0, 1.05, 1.2)], VARIANTS) == 0
-
-
-def test_a_tie_goes_to_the_variant_nearer_to_the_default() -> None:
-    assert choose_winner([timing(1.0, 0.80, 0.801)] * 2, VARIANTS) == 2
-
-
-def test_a_clear_second_does_not_win_by_being_simpler() -> None:
-    assert choose_winner([timing(1.0, 0.80, 0.90)] * 2, VARIANTS) == 1
-
-
-def test_races_are_joined_with_their_pairs() -> None:
-    race = joined([timing(1.0, 0.5), timing(1.0, 2.0)]).race
-    assert len(race.times_ns[0]) == len(race.times_ns[1]) == 20
-    assert race.times_ns[1][0] < race.times_ns[0][0] < race.times_ns[1][10]
+@pytest.mark.compiler
+def test_builds_run_ahead_where_a_core_is_spare(database: Path) -> None:
+    target = dataclasses.replace(detect(), cores=1)
+    if len(os.sched_getaffinity(0)) < 2 or not split_cores(1).spare:
+        pytest.skip("this machine has no second core")
+    with Database(database) as db:
+        plan = tune.Plan(tokens=(4,), trials=4)
+        result = tune.tune(TINY, target, db, plan, lambda progress: None)
+        rows = db.trials(TINY.digest, target.digest, 4, "uniform")
+    assert sum(result.cells[0].statuses.values()) == len(rows) == 4
+    assert all(row.config["workers"] == 1 for row in rows)

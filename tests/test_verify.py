@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import dataclasses
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.kernels import REDUCED, TINY, kernel, variant
-from tuner import verify
+from tuner import reference, verify
 from tuner.compile import compile_source
 from tuner.kernel import Kernel
 from tuner.problem import Problem
@@ -211,3 +212,34 @@ def test_a_tie_may_be_routed_either_way() -> None:
     expected = verify.expect(problem, tied, case)
     chosen = (np.isin(expected.indices, (0, 1))).sum(axis=1) == 1
     assert expected.ties[chosen].all()
+
+
+def test_cases_of_all_tiles_share_their_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = REDUCED["gpt-oss-20b"]
+    weights = Weights.random(problem, 3).check(problem)
+    answers = verify.Answers(problem, weights)
+    passes = []
+    monkeypatch.setattr(verify.reference, "moe", counted(passes, verify.reference.moe))
+    for tile_rows in (4, 12, 14):
+        cases = verify.cases(problem, 70, tile_rows, 3)
+        for case, found in zip(cases, answers.of(cases), strict=True):
+            assert (found.case, found.x.shape[0], len(found.y)) == (
+                case, case.tokens, min(case.tokens, verify.CHECKED_ROWS),
+            )  # fmt: skip
+            alone = reference.moe(
+                problem, weights, found.x[found.rows],
+                (found.indices[found.rows], found.weights[found.rows]),
+            )  # fmt: skip
+            np.testing.assert_allclose(found.y, alone, rtol=1e-9, atol=1e-12)
+    assert passes[0] > 100
+    assert len(passes) == 1 + 3 * len(cases)
+
+
+def counted(passes: list[int], moe: Any) -> Any:
+    """The reference, noting how many tokens it got."""
+
+    def call(problem: Problem, weights: Weights, x: Any, routing: Any) -> Any:
+        passes.append(len(x))
+        return moe(problem, weights, x, routing)
+
+    return call

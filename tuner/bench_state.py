@@ -28,6 +28,8 @@ from tuner.workload import Workload, flops, pairs_per_expert, route_by_load, wei
 
 # Packed copies of the weights to hold at once: the default's and one other's.
 MOST_PACKED = 2
+# Loaded kernels to hold at once: each keeps its worker threads and a page for their control block.
+MOST_KERNELS = 32
 INPUTS = 8
 INPUT_BYTES = 64 << 20
 
@@ -66,8 +68,9 @@ class BenchState:
     _weights: Weights | None = None
     _probe: Probe | None = None
     _packed: OrderedDict[str, Packed] = field(default_factory=OrderedDict)
-    _kernels: dict[Path, Kernel] = field(default_factory=dict)
-    _expected: dict[verify.Case, verify.Expected] = field(default_factory=dict)
+    _kernels: OrderedDict[Path, Kernel] = field(default_factory=OrderedDict)
+    _answers: verify.Answers | None = None
+    _inputs: dict[Workload, _Inputs] = field(default_factory=dict)
 
     @property
     def weights(self) -> Weights:
@@ -82,8 +85,12 @@ class BenchState:
         return self._probe
 
     def kernel(self, path: Path) -> Kernel:
+        """A loaded kernel; the one used longest ago gives way."""
         if path not in self._kernels:
+            while len(self._kernels) >= MOST_KERNELS:
+                self._kernels.popitem(last=False)
             self._kernels[path] = Kernel(path, self.problem)
+        self._kernels.move_to_end(path)
         return self._kernels[path]
 
     def packed(self, kernel: Kernel, pack: str) -> Packed:
@@ -96,14 +103,13 @@ class BenchState:
         return self._packed[pack]
 
     def verify(self, entrant: Entrant, tokens: int, tile_rows: int) -> verify.Verdict:
-        """The verdict on a kernel; references are worked out once for all variants."""
+        """The verdict on a kernel; right answers are worked out once for all variants."""
         kernel = self.kernel(entrant.path)
         packed = self.packed(kernel, entrant.pack)
+        if self._answers is None:
+            self._answers = verify.Answers(self.problem, self.weights)
         cases = verify.cases(self.problem, tokens, tile_rows, self.seed)
-        for case in cases:
-            if case not in self._expected:
-                self._expected[case] = verify.expect(self.problem, self.weights, case)
-        return verify.verify(kernel, packed, tuple(self._expected[c] for c in cases))
+        return verify.verify(kernel, packed, self._answers.of(cases))
 
     def ceilings(self) -> Ceilings:
         return self.probe.ceilings()
@@ -112,17 +118,15 @@ class BenchState:
         self, entrants: list[Entrant], workload: Workload, effort: Effort, temperature: str = "auto"
     ) -> Timing:
         """Times kernels in turn on one workload, on `cold` or `warm` weights; `auto`: decode is cold."""
-        inputs = _Inputs(self.problem, workload, self.seed)
+        if workload not in self._inputs:
+            self._inputs[workload] = _Inputs(self.problem, workload, self.seed)
+        inputs = self._inputs[workload]
         calls = [self._call(entrant, inputs) for entrant in entrants]
         cold = is_cold(workload, temperature)
         read, peak = (self.probe.read_gb_s, None) if cold else (None, self.peak)
         result = race(calls, effort, read, peak=peak)
-        for call in calls:  # the routing of each input, for the work that it means
-            for number in range(len(inputs.xs)):
-                call(number)
-        work = [inputs.work(number) for number in range(len(inputs.xs))]
-        mean_flops, mean_bytes = np.mean(work, axis=0)
-        return Timing(result, float(mean_flops), float(mean_bytes), "cold" if cold else "warm")
+        mean_flops, mean_bytes = inputs.mean_work(calls[0])
+        return Timing(result, mean_flops, mean_bytes, "cold" if cold else "warm")
 
     def peak(self) -> float:
         """The peak of this moment, in the operations that the problem can use."""
@@ -157,15 +161,25 @@ class _Inputs:
         self.xs = [x.astype(dtype, copy=False) for x in drawn]
         self.y = allocate(shape[0] * shape[1], dtype).reshape(shape)
         self.routing = [route_by_load(problem, workload, seed + i) for i in range(count)]
+        self._work: tuple[float, float] | None = None
 
     def pick(self, number: int) -> tuple[Any, tuple[Any, Any]]:
         """The tokens of a round and their routing."""
         index = number % len(self.xs)
         return self.xs[index], self.routing[index]
 
-    def work(self, number: int) -> tuple[int, int]:
-        """Operations and least bytes of one call."""
-        counts = pairs_per_expert(self.problem, self.routing[number][0])
+    def mean_work(self, call: Call) -> tuple[float, float]:
+        """Operations and least bytes of one call, a mean over the inputs; `call` routes them once."""
+        if self._work is None:
+            for number in range(len(self.xs)):
+                call(number)
+            work = [self._of(indices) for indices, _ in self.routing]
+            mean_flops, mean_bytes = np.mean(work, axis=0)
+            self._work = float(mean_flops), float(mean_bytes)
+        return self._work
+
+    def _of(self, indices: Any) -> tuple[int, int]:
+        counts = pairs_per_expert(self.problem, indices)
         return (
             flops(self.problem, counts, self.workload.tokens),
             weight_bytes_read(self.problem, counts),

@@ -4,11 +4,13 @@ A round calls every kernel once on the same tokens, starting with another one ea
 weights a probe reads a large buffer before each call: it empties the caches and tells the read
 bandwidth of that very moment. For warm ones it multiplies registers once a round and tells the
 peak of that moment: a virtual machine may lose half of a core for seconds. Rounds go on until the
-ratios to the first kernel are known well enough.
+ratios to the first kernel are known well enough. That first kernel, the default, is in every race:
+it is the sentinel that drifts with the machine, and only ratios to it are compared across races.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -26,14 +28,20 @@ DECODE_TOKENS = 16
 
 @dataclass(frozen=True)
 class Effort:
-    """When to stop: after `budget_s`, or when every ratio is known to within `precision`, or is
-    surely above `hopeless` (a candidate that lost needs no exact time)."""
+    """When a race stops: after `budget_s`, when every ratio is known to within `precision`, or, from
+    `first_rounds` on, when every candidate has lost.
+
+    A candidate has lost when the interval of its ratio to the first kernel lies wholly above `reach`.
+    That is the race of Maron and Moore (Hoeffding Races, NIPS 1993) with the sign test's interval in
+    place of Hoeffding's: it assumes nothing of the samples, and after three rounds is their range.
+    """
 
     budget_s: float = 1.0
+    first_rounds: int = 3
     least_rounds: int = 7
     most_rounds: int = 200
     precision: float = 0.005
-    hopeless: float = 1.15
+    reach: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -128,19 +136,20 @@ def _rounds(
             start = time.perf_counter_ns()
             calls[kernel](number)
             state.times[kernel].append(time.perf_counter_ns() - start)
-        if number + 1 >= effort.least_rounds and (
-            time.perf_counter() > end or _known(state, effort)
-        ):
+        enough = number + 1 >= effort.least_rounds
+        if enough and time.perf_counter() > end:
+            break
+        if number + 1 >= effort.first_rounds and _known(state, effort, enough):
             break
     return state
 
 
-def _known(state: _Rounds, effort: Effort) -> bool:
-    """Whether more rounds would change nothing: every ratio is precise, or hopeless."""
+def _known(state: _Rounds, effort: Effort, enough: bool) -> bool:
+    """Whether more rounds would change nothing: every ratio is out of reach, or (with `enough`
+    rounds) precise."""
     if len(state.times) == 1:
-        return median(state.times[0]).spread < effort.precision
-    for row in state.times[1:]:
-        ratio = median([a / b for a, b in zip(row, state.times[0], strict=True)])
-        if ratio.spread >= effort.precision and ratio.low < effort.hopeless:
-            return False
-    return True
+        return enough and median(state.times[0]).spread < effort.precision
+    ratios = (
+        median([a / b for a, b in zip(row, state.times[0], strict=True)]) for row in state.times[1:]
+    )
+    return all(r.low > effort.reach or (enough and r.spread < effort.precision) for r in ratios)

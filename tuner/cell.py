@@ -1,10 +1,11 @@
-"""Cell: the search for one workload of a session, from the default to the recorded winner."""
+"""Cell: the search for one workload of a session, from the default to its finalists."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from tuner import space as spaces
@@ -12,68 +13,99 @@ from tuner import trial as trials
 from tuner.bench_state import Entrant, Timing, is_cold
 from tuner.benchmark import Effort
 from tuner.errors import SpaceError, TemplateError
-from tuner.finals import choose_winner, joined
-from tuner.plan import CellResult, Progress
-from tuner.records import MeasurementRow, TrialRow, WinnerRow
+from tuner.finals import floor_of
+from tuner.records import MeasurementRow, TrialRow
 from tuner.render import render
+from tuner.schedule import Share
 from tuner.search import Search, Suggestion
 from tuner.session import Session
+from tuner.space import Config
 from tuner.trial import Build, Outcome
 from tuner.variant import CPU_TEMPLATE, Variant, default_variant, make, pack_config
 from tuner.workload import Workload
 
 TRIAL_EFFORT = Effort(budget_s=1.0)
 DEFAULT_EFFORT = Effort(budget_s=1.5)
-FINAL_EFFORT = Effort(budget_s=4.0, least_rounds=15, precision=0.003, hopeless=float("inf"))
-FINALISTS = 3
-FINAL_PROCESSES = 2
-# Builds that run side by side; none runs while something is timed.
-BUILDERS = 2
+# Finalists of other cells: enough to rank them here.
+VISITOR_EFFORT = Effort(budget_s=0.5, reach=trials.SLOW)
+# A time this far below the best one so far is doubted, and so is one above the ceiling.
+DOUBTED_RATIO = 0.75
+DOUBTED_FRACTION = 1.05
 
 
-@dataclass
+@dataclass(frozen=True)
 class Tried:
-    """A verified variant of one cell with its trial row and ratio."""
+    """A verified variant of one cell: its trial's row, and its ratio to the default with the interval."""
 
     variant: Variant
     trial_id: int
     ratio: float
-    build: Build
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A variant on its way to a verdict: who suggested it, and its build."""
+
+    variant: Variant
+    suggestion: Suggestion
+    search: Search
+    build: Future[Build]
 
 
 class Cell:
     """The search for one workload."""
 
-    def __init__(self, session: Session, workload: Workload, number: int) -> None:
+    def __init__(self, session: Session, workload: Workload, weight: float, number: int) -> None:
         self.session, self.workload, self.number = session, workload, number
-        self.worker = session.worker
         self.statuses: Counter[str] = Counter()
-        self.tried: list[Tried] = []
+        self.tried: dict[str, Tried] = {}
+        self.judged: set[str] = set()
+        self.told: list[tuple[Config, float | None]] = []
+        self.share = Share(weight)
+        self.floor = session.plan.noise_floor or 0.0
         problem, target = session.problem, session.target
         file = spaces.load(CPU_TEMPLATE)
         self.space = spaces.resolve(file, problem, target, workload.tokens)
-        self.default = default_variant(problem, target, tokens=workload.tokens)
-        if session.pack:
-            self.space = self.space.pin(pack_config(session.pack))
+        self.idle = spaces.idle(file, self.space.facts)
         self.starts = file.starts
-        self.search = Search(self.space, session.plan.seed)
-        self.deadline = session.deadline(number)
+        self.default = default_variant(problem, target, tokens=workload.tokens)
+        self.search = self._new_search()
 
-    def run(self) -> CellResult:
-        self._report("default", self.default.name)
+    def begin(self) -> None:
+        """Measures the default against its copy, and takes up what earlier sessions found."""
+        self.report("default", self.default.name)
         earlier = self._earlier()
-        self.base = self._try_default(earlier)
+        self._try_default(earlier)
         self._replay(earlier)
-        for variant in self.session.promising:
-            self.search.enqueue(variant.config)
+        self.pin(self.session.pack)
+
+    def pin(self, pack: str | None) -> None:
+        """Searches on among the variants of one packed form; what was tried there is known."""
+        if pack is not None:
+            self.space = self.space.pin(pack_config(pack))
+        self.search = self._new_search()
+        for config, ratio in self.told:
+            self.search.remember(config, ratio)
         self.search.enqueue(self.space.default)
+        for config in self.session.warm_starts(self.workload, self.space):
+            self.search.enqueue(config)
         for start in self.starts:
             self.search.enqueue({**self.space.default, **start})
-        while not self._exhausted() and (batch := self._ask()):
-            self._try(batch)
-        result = self._finals()
-        self._report("done", result.winner)
-        return result
+
+    def _new_search(self) -> Search:
+        return Search(self.space, self.session.plan.seed + self.number)
+
+    @property
+    def incumbent(self) -> Tried:
+        """The fastest so far; the default to begin with."""
+        return min(self.tried.values(), key=lambda t: t.ratio)
+
+    @property
+    def base(self) -> Tried:
+        """The default."""
+        return self.tried[self.default.id]
 
     def _earlier(self) -> list[TrialRow]:
         """Trials of this workload whose source, compiler and temperature are still the same."""
@@ -94,202 +126,170 @@ class Cell:
             return False
         return render(self.session.problem, variant).digest == row.source_digest
 
-    def _try_default(self, earlier: Iterable[TrialRow]) -> Tried:
-        built = trials.build(self.session.problem, self.session.target, self.default)
-        for row in earlier:
-            if row.variant_id == self.default.id and row.status == "ok":
-                assert row.id is not None
-                return self._keep(Tried(self.default, row.id, 1.0, built), "ok")
-        outcome = trials.evaluate(
-            self.worker,
-            built,
-            self.default,
-            None,
-            self.workload,
-            DEFAULT_EFFORT,
-            self.session.plan.temperature,
-        )
-        if outcome.status != "ok":
+    def _try_default(self, earlier: Iterable[TrialRow]) -> None:
+        """Races the default with a copy of itself: its time, and the noise of this cell."""
+        session = self.session
+        built = session.builder.get(self.default)
+        outcome = Outcome(built.status, built.message)
+        if built.binary is not None:
+            twin = session.twin(self.default)
+            outcome = self._evaluate(self.default, built, twin, DEFAULT_EFFORT)
+        if outcome.status != "ok" or outcome.timing is None:
             raise TemplateError(
                 f"{self.default.name}: the template's default is {outcome.status}: {outcome.message}; "
                 "`moetune doctor` tells whether the toolchain works"
             )
+        if session.plan.noise_floor is None:
+            self.floor = floor_of(outcome.timing.race.ratio(1))
+        for row in earlier:
+            if row.variant_id == self.default.id and row.status == "ok" and row.id is not None:
+                self._keep(Tried(self.default, row.id, 1.0, 1.0, 1.0), row.status)
+                return
         trial_id = self._record(self.default, built, outcome)
-        return self._keep(Tried(self.default, trial_id, 1.0, built), "ok")
+        self._keep(Tried(self.default, trial_id, 1.0, 1.0, 1.0), "ok")
 
-    def _keep(self, tried: Tried, status: str) -> Tried:
+    def _keep(self, tried: Tried, status: str) -> None:
+        self.tried[tried.variant.id] = tried
+        self._note(tried.variant, tried.ratio, status)
+
+    def _note(self, variant: Variant, ratio: float | None, status: str) -> None:
+        """Counts a verdict, in this cell and in the session."""
+        self.judged.add(variant.id)
+        self.told.append((self.projected(variant.config), ratio))
         self.statuses[status] += 1
-        self.tried.append(tried)
-        self.search.remember(tried.variant.config, tried.ratio)
-        return tried
+        self.session.statuses[status] += 1
+        best = self.incumbent
+        self.share.note(best.ratio, (best.high - best.low) / 2 / best.ratio)
 
     def _replay(self, earlier: Iterable[TrialRow]) -> None:
-        """Tells the search what earlier sessions found."""
+        """Takes up what earlier sessions found."""
         for row in earlier:
-            if row.variant_id == self.default.id or row.id is None:
+            if row.variant_id in self.judged or row.id is None:
                 continue
-            ratio = row.measurement.ratio if row.measurement else None
-            if row.status == "ok" and ratio is not None:
-                variant = make(row.template, row.config)
-                built = trials.build(self.session.problem, self.session.target, variant)
-                self._keep(Tried(variant, row.id, ratio, built), "ok")
+            variant, found = make(row.template, row.config), row.measurement
+            ratio = found.ratio if found else None
+            self.share.take()
+            if row.status == "ok" and found is not None and ratio is not None:
+                low, high = found.ratio_low or ratio, found.ratio_high or ratio
+                self._keep(Tried(variant, row.id, ratio, low, high), "ok")
             else:
-                self.statuses[row.status] += 1
-                self.search.remember(row.config, ratio)
+                self._note(variant, ratio, row.status)
 
-    def _exhausted(self) -> bool:
-        count = sum(self.statuses.values())
-        if self.session.plan.trials is not None and count >= self.session.plan.trials:
-            return True
-        return self.deadline is not None and self.session.elapsed_s >= self.deadline
+    def projected(self, config: Config) -> Config:
+        """A configuration with what has no effect on this workload as the space has it."""
+        return {n: self.space.default[n] if n in self.idle else v for n, v in config.items()}
 
-    def _ask(self) -> list[Suggestion]:
-        wanted = min(BUILDERS, self.session.target.cores)
-        if self.session.plan.trials is not None:
-            wanted = min(wanted, self.session.plan.trials - sum(self.statuses.values()))
-        asked = (self.search.ask() for _ in range(wanted))
-        return [suggestion for suggestion in asked if suggestion is not None]
+    def offer(self, variant: Variant) -> None:
+        """Another cell's new best is tried here, too: it is built already."""
+        if variant.id not in self.judged:
+            self.search.enqueue(self.projected(variant.config))
 
-    def _try(self, batch: list[Suggestion]) -> None:
-        """Builds a batch side by side, then verifies and times one after the other."""
-        variants = [make(self.space.template, s.config) for s in batch]
-        problem, target = self.session.problem, self.session.target
-        with ThreadPoolExecutor(len(batch)) as pool:
-            builds = list(pool.map(lambda v: trials.build(problem, target, v), variants))
-        for suggestion, variant, built in zip(batch, variants, builds, strict=True):
-            outcome = self._evaluate(variant, built)
-            trial_id = self._record(variant, built, outcome)
-            self.search.tell(suggestion, outcome.ratio)
-            self.statuses[outcome.status] += 1
-            if outcome.status == "ok" and outcome.ratio is not None:
-                self.tried.append(Tried(variant, trial_id, outcome.ratio, built))
-            self._report("search", f"{variant.name} {outcome.status}")
+    def ask(self) -> Candidate | None:
+        """The next variant to try, its build begun; None when the search is at its end."""
+        suggestion = self.search.ask()
+        if suggestion is None:
+            return None
+        variant = self._built_alike(suggestion.config) or make(
+            self.space.template, suggestion.config
+        )
+        build = self.session.builder.submit(variant)
+        return Candidate(variant, suggestion, self.search, build)
 
-    def _evaluate(self, variant: Variant, built: Build) -> Outcome:
+    def _built_alike(self, config: Config) -> Variant | None:
+        """A variant that was built for another cell and differs in nothing that matters here."""
+        for variant in self.session.builder.variants:
+            if variant.id not in self.judged and self.projected(variant.config) == config:
+                return variant
+        return None
+
+    def judge(self, candidate: Candidate) -> None:
+        """Verifies and times a candidate, stores the trial, and tells the search."""
+        outcome = self._verdict(candidate.variant, self._racing())
+        if candidate.search is self.search:
+            self.search.tell(candidate.suggestion, outcome.ratio)
+        else:  # the packed form was settled meanwhile
+            self.search.remember(self.told[-1][0], outcome.ratio)
+        self.report("search", f"{candidate.variant.name} {outcome.status}")
+
+    def visit(self, variant: Variant) -> None:
+        """A finalist of another cell is tried here, unless it was."""
+        if variant.id not in self.judged:
+            outcome = self._verdict(variant, VISITOR_EFFORT)
+            self.report("compare", f"{variant.name} {outcome.status}")
+
+    def _racing(self) -> Effort:
+        """A candidate is out when its interval lies above the incumbent's, by more than the noise."""
+        reach = self.incumbent.high * (1 + self.floor)
+        return dataclasses.replace(TRIAL_EFFORT, reach=min(trials.SLOW, reach))
+
+    def _verdict(self, variant: Variant, effort: Effort) -> Outcome:
+        session, before = self.session, self.incumbent
+        built = session.builder.get(variant)
+        base = self.entrant(self.default)
+        outcome = self._evaluate(variant, built, base, effort)
+        if self._doubted(outcome):
+            outcome = session.confirm(built, variant, base, self.workload, outcome)
+        session.count(outcome)
+        trial_id = self._record(variant, built, outcome)
+        if outcome.status == "ok" and outcome.timing is not None:
+            ratio = outcome.timing.race.ratio(1)
+            self._keep(Tried(variant, trial_id, ratio.value, ratio.low, ratio.high), "ok")
+            if ratio.value * (1 + self.floor) < before.ratio:
+                session.offer(variant, self.number)
+        else:
+            self._note(variant, outcome.ratio, outcome.status)
+        return outcome
+
+    def _evaluate(self, variant: Variant, built: Build, base: Entrant, effort: Effort) -> Outcome:
+        session = self.session
         return trials.evaluate(
-            self.worker,
-            built,
-            variant,
-            self._entrant(self.base),
-            self.workload,
-            TRIAL_EFFORT,
-            self.session.plan.temperature,
+            session.worker, built, variant, base, self.workload, effort, session.plan.temperature
         )
 
-    @staticmethod
-    def _entrant(tried: Tried) -> Entrant:
-        assert tried.build.binary is not None
-        return Entrant(tried.build.binary.path, tried.variant.pack)
+    def _doubted(self, outcome: Outcome) -> bool:
+        """Whether a time is too good to be believed at once."""
+        if outcome.timing is None or outcome.ratio is None:
+            return False
+        base, own = (
+            self.measured(outcome.timing, kernel, "trial").ceiling_fraction or 0.0
+            for kernel in (0, 1)
+        )
+        above = (
+            base <= DOUBTED_FRACTION < own
+        )  # where the default is above it, the ceiling is wrong
+        return above or outcome.ratio < DOUBTED_RATIO * self.incumbent.ratio
+
+    def entrant(self, variant: Variant) -> Entrant:
+        """A variant that was built, for a race."""
+        built = self.session.builder.get(variant)
+        assert built.binary is not None
+        return Entrant(built.binary.path, variant.pack)
 
     def _record(self, variant: Variant, built: Build, outcome: Outcome) -> int:
         session = self.session
         session.database.add_variant(
             variant.id, variant.template, variant.name, variant.config, variant.pack
         )
+        surroundings = {**session.surroundings, "noise_floor": round(self.floor, 4)}
         row = trials.row(
-            variant, built, outcome, session.keys, self.workload, session.id, session.surroundings
+            variant, built, outcome, session.keys, self.workload, session.id, surroundings
         )
-        measured = None
-        if outcome.timing is not None:
-            measured = self._measured(
-                outcome.timing, len(outcome.timing.race.times_ns) - 1, "trial"
-            )
+        measured = self.measured(outcome.timing, 1, "trial") if outcome.timing else None
         return session.database.record_trial(row, measured)
 
-    def _finalists(self) -> list[Tried]:
-        """The default and the fastest others, of at most one other packed form."""
-        others = [t for t in self.tried if t is not self.base]
-        others.sort(key=lambda t: t.ratio)
-        packs = {self.default.pack} | {t.variant.pack for t in others[:1]}
-        return [self.base, *[t for t in others if t.variant.pack in packs][:FINALISTS]]
-
-    def _finals(self) -> CellResult:
-        finalists = self._finalists()
-        self._report("finals", f"{len(finalists) - 1} against the default")
-        parts = [self._final_race(finalists) for _ in range(FINAL_PROCESSES)]
-        winner = choose_winner(parts, [t.variant for t in finalists])
-        timing = joined(parts)
-        session = self.session
-        rows = [self._measured(timing, i, "final") for i in range(len(finalists))]
-        with session.database.transaction():
-            for tried, row in zip(finalists, rows, strict=True):
-                session.database.record_measurement(tried.trial_id, row)
-            session.database.record_winner(self._winner_row(finalists[winner], rows[winner]))
-        session.pack = session.pack or finalists[winner].variant.pack
-        session.promising = [t.variant for t in finalists[1:]]
-        return self._result(finalists[winner], rows[winner], rows[0])
-
-    def _final_race(self, finalists: list[Tried]) -> Timing:
-        """One race in a process of its own: where threads and pages happen to lie differs each time."""
-        self.worker.stop()
-        timing: Timing = self.worker.ask(
-            "race",
-            [self._entrant(t) for t in finalists],
-            self.workload,
-            FINAL_EFFORT,
-            self.session.plan.temperature,
-            timeout_s=trials.RACE_S,
-        )
-        return timing
-
-    def _measured(self, timing: Timing, kernel: int, kind: str) -> MeasurementRow:
+    def measured(self, timing: Timing, kernel: int, kind: str) -> MeasurementRow:
+        """The row of one kernel of a race."""
         session = self.session
         return trials.measurement(
             timing, kernel, session.ceilings, session.target, session.problem, kind
         )
 
-    def _result(self, winner: Tried, measured: MeasurementRow, base: MeasurementRow) -> CellResult:
-        return CellResult(
-            workload=self.workload,
-            default=self.default.name,
-            winner=winner.variant.name,
-            is_default=winner is self.base,
-            ratio=measured.ratio or 1.0,
-            ratio_low=measured.ratio_low or 1.0,
-            ratio_high=measured.ratio_high or 1.0,
-            median_ns=measured.median_ns,
-            default_median_ns=base.median_ns,
-            gflop_s=measured.gflop_s or 0.0,
-            gb_s=measured.gb_s or 0.0,
-            ceiling=measured.ceiling,
-            ceiling_fraction=measured.ceiling_fraction or 0.0,
-            temperature=measured.temperature,
-            statuses=dict(self.statuses),
-        )
+    def finalists(self, pack: str) -> list[Variant]:
+        """The variants of a packed form by their ratio here, the fastest first."""
+        found = [t for t in self.tried.values() if t.variant.pack == pack and t is not self.base]
+        return [t.variant for t in sorted(found, key=lambda t: t.ratio)]
 
-    def _winner_row(self, winner: Tried, measured: MeasurementRow) -> WinnerRow:
-        return WinnerRow(
-            trial_id=winner.trial_id,
-            default_trial_id=self.base.trial_id,
-            problem_id=self.session.keys[0],
-            target_id=self.session.keys[1],
-            tokens=self.workload.tokens,
-            load=self.workload.load,
-            ratio=measured.ratio or 1.0,
-            ratio_low=measured.ratio_low or 1.0,
-            ratio_high=measured.ratio_high or 1.0,
-            is_default=winner is self.base,
-            median_ns=measured.median_ns,
-            gflop_s=measured.gflop_s,
-            gb_s=measured.gb_s,
-            ceiling_fraction=measured.ceiling_fraction,
-        )
-
-    def _report(self, stage: str, note: str) -> None:
-        session = self.session
-        best = min((t.ratio for t in self.tried), default=None)
-        session.report(
-            Progress(
-                workload=self.workload,
-                stage=stage,
-                cell=self.number,
-                cells=len(session.plan.tokens),
-                trials=sum(self.statuses.values()),
-                planned=session.plan.trials,
-                statuses=dict(self.statuses),
-                best_ratio=best,
-                elapsed_s=session.elapsed_s,
-                budget_s=session.plan.time_s,
-                note=note,
-            )
-        )
+    def report(self, stage: str, note: str) -> None:
+        """Tells where the session stands."""
+        best = self.incumbent.ratio if self.tried else None
+        self.session.report(stage, note, self.workload, self.number, best)

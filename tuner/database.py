@@ -22,7 +22,7 @@ import sqlite_utils
 from tuner import migrations, sqlite_file
 from tuner.errors import DatabaseError
 from tuner.problem import Problem
-from tuner.records import CeilingRow, MeasurementRow, TrialRow, WinnerRow, now
+from tuner.records import CeilingRow, MeasurementRow, SessionRow, TrialRow, WinnerRow, now
 from tuner.sqlite_file import ELSEWHERE
 from tuner.target import Target
 
@@ -143,6 +143,20 @@ class Database:
         with self.transaction():
             self._check_winner(winner)
             return self._insert("winners", row, "OR REPLACE")
+
+    def record_session(self, session: SessionRow) -> None:
+        """Store what a session ended with."""
+        row = {**vars(session), "data": _dump(session.data), "created": session.created or now()}
+        with self.transaction():
+            self._insert("sessions", row)
+
+    def sessions(self, problem_id: str, target_id: str) -> list[SessionRow]:
+        """The sessions of one problem and target that went to their end, oldest first."""
+        sql = (
+            "SELECT * FROM sessions WHERE problem_id = ? AND target_id = ? ORDER BY created, rowid"
+        )
+        rows = self._query(sql, [problem_id, target_id])
+        return [SessionRow(**{**row, "data": json.loads(row["data"])}) for row in rows]
 
     def set_ceiling(self, target_id: str, name: str, value: float, unit: str) -> None:
         """Store a measured limit of a target in place of the former value."""

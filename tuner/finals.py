@@ -1,4 +1,4 @@
-"""Finals: who wins, from races of the finalists and the default in several processes."""
+"""Finals: what races of the finalists and the default in several processes say of each."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 from tuner.bench_state import Timing
 from tuner.benchmark import Race
+from tuner.keep import Entry
+from tuner.statistics import Median
 from tuner.variant import Variant
 
-# A gain below this is not told from noise: the default stays.
-NOISE_FLOOR = 0.03
+# Whatever the sentinel says: less than this is never told from noise.
+LEAST_FLOOR = 0.01
 
 
 def joined(parts: Sequence[Timing]) -> Timing:
@@ -27,25 +29,33 @@ def joined(parts: Sequence[Timing]) -> Timing:
     return dataclasses.replace(parts[0], race=race)
 
 
-def choose_winner(parts: Sequence[Timing], variants: list[Variant]) -> int:
-    """Who wins: 0, the default, unless another is surely faster, in every race and by NOISE_FLOOR overall.
+def floor_of(sentinel: Median) -> float:
+    """The noise floor that the default raced against a copy of itself tells.
 
-    Of those that can't be told from the fastest, the one that differs least from the default.
+    The two do the same, so whatever their ratio may be away from 1 is noise: the far end of its
+    interval, at least LEAST_FLOOR.
+    """
+    return max(LEAST_FLOOR, sentinel.high - 1, 1 / sentinel.low - 1)
+
+
+def entries(parts: Sequence[Timing], variants: Sequence[Variant], floor: float) -> list[Entry]:
+    """What races of some variants say; the first variant is the default.
+
+    Proven is who is surely faster in every race, and by more than the floor overall: where threads
+    and pages lie differs from process to process, and may favour one for as long as it lives.
     """
     race = joined(parts).race
-    better = [
-        i
-        for i in range(1, len(variants))
-        if race.ratio(i).value <= 1 - NOISE_FLOOR
-        and all(part.race.ratio(i).high < 1 for part in parts)
-    ]
-    if not better:
-        return 0
-    fastest = min(better, key=lambda i: race.ratio(i).value)
-    ties = [i for i in better if race.ratio(i, fastest).low <= 1]
-    return min(ties, key=lambda i: (_distance(variants[i], variants[0]), race.ratio(i).value))
+    found = []
+    for i, variant in enumerate(variants):
+        ratio = race.ratio(i)
+        sure = all(part.race.ratio(i).high < 1 for part in parts)
+        proven = i > 0 and sure and ratio.value <= 1 / (1 + floor)
+        found.append(
+            Entry(ratio.value, ratio.low, ratio.high, proven, distance(variant, variants[0]))
+        )
+    return found
 
 
-def _distance(variant: Variant, default: Variant) -> int:
+def distance(variant: Variant, default: Variant) -> int:
     """How many parameters differ."""
     return sum(a != b for a, b in zip(variant.values, default.values, strict=True))

@@ -114,9 +114,19 @@ _BEST = (
         ORDER BY m.kind = 'final' DESC, m.id DESC LIMIT 1)""",
 )
 
+_SESSIONS = (
+    """CREATE TABLE sessions (
+        id TEXT PRIMARY KEY,
+        target_id TEXT NOT NULL REFERENCES targets (id),
+        problem_id TEXT NOT NULL REFERENCES problems (id),
+        data TEXT NOT NULL CHECK (json_valid(data)), created TEXT NOT NULL)""",
+    "ALTER TABLE winners ADD COLUMN regret REAL CHECK (regret BETWEEN 1 AND 1e9)",
+)
+
 MIGRATIONS = (
     Migration(1, "tables", _TABLES),
     Migration(2, "view best and what guards it", _BEST),
+    Migration(3, "sessions, and what few variants lose", _SESSIONS),
 )
 
 

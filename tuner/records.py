@@ -114,6 +114,8 @@ class WinnerRow:
         ratio: time of the winner over time of the default, paired; below 1 is faster.
         ratio_low, ratio_high: its interval.
         is_default: the default itself won.
+        regret: its time over that of the variant that is fastest for this workload alone: a session
+            ships few. None where that was not measured.
     """
 
     trial_id: int
@@ -130,6 +132,22 @@ class WinnerRow:
     gflop_s: float | None = None
     gb_s: float | None = None
     ceiling_fraction: float | None = None
+    regret: float | None = None
+    created: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionRow:
+    """A session that went to its end.
+
+    Attributes:
+        data: what it kept and lost, each cell's outcome, and its pace; as JSON can hold it.
+    """
+
+    id: str
+    target_id: str
+    problem_id: str
+    data: dict[str, Any]
     created: str = ""
 
 

@@ -35,6 +35,7 @@ OTHER_COMPILER = 0.5
 OTHER_CACHES = 0.5
 OTHER_TEMPLATE = 0.5
 OLDER_ARCHITECTURE = 1.0  # for each step down the list of architectures
+UNRELATED_ARCHITECTURE = 3.0  # newer, or of another line
 
 _EVIDENCE = (
     "trial_id", "tokens", "load", "median_ns", "low_ns", "high_ns", "p95_ns", "p99_ns",
@@ -139,6 +140,18 @@ def best_config(
             return _selection(request, rung, found)
     variant = default(problem, target, pack, max(workload.tokens, 1))
     return _default_selection(request, variant, _why_default(groups, refusals))
+
+
+def unlike(workload: Workload, target: Target, compiler: str, group: Group) -> float:
+    """How far the winners of a group are from a request, in octaves, but for problem and token count.
+
+    Whether their code runs on the target does not matter here.
+    """
+    request = _Request(workload.tokens, workload.load, target, None, compiler)
+    steps = {arch: step for step, arch in enumerate((target.arch, *older(target.arch)))}
+    step = steps.get(group.target.arch)
+    price = UNRELATED_ARCHITECTURE if step is None else step * OLDER_ARCHITECTURE
+    return price + _cost(request, group)
 
 
 def exact(request: _Request, groups: Iterable[Group]) -> _Found | None:

@@ -238,6 +238,11 @@ def resolve(file: SpaceFile, problem: Problem, target: Target, tokens: int) -> S
     return space
 
 
+def idle(file: SpaceFile, names: Mapping[str, int]) -> frozenset[str]:
+    """The parameters that have no effect on a workload, by its facts."""
+    return frozenset(p.name for p in file.parameters if p.when and not evaluate(p.when, names))
+
+
 def _number(value: int | str, names: Mapping[str, int]) -> int:
     return evaluate(value, names) if isinstance(value, str) else int(value)
 

@@ -34,12 +34,15 @@ from tuner.template import digest
 from tuner.variant import Variant
 from tuner.verify import Verdict
 from tuner.version import __version__
-from tuner.worker import Worker, WorkerCrash, WorkerTimeout
+from tuner.worker import Bench, WorkerCrash, WorkerTimeout
 from tuner.workload import Workload
 
 COMPILE_S = 120.0
 VERIFY_S = 300.0
 RACE_S = 120.0
+# Surely slower than this many times the default: such a variant is never a finalist.
+SLOW = 1.15
+CONFIRM_EFFORT = Effort(budget_s=1.5)
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def build(problem: Problem, target: Target, variant: Variant) -> Build:
 
 
 def evaluate(
-    worker: Worker,
+    worker: Bench,
     built: Build,
     variant: Variant,
     base: Entrant | None,
@@ -113,7 +116,7 @@ def evaluate(
         return Outcome("crash", str(error))
     ratio = timing.race.ratio(len(entrants) - 1)
     outcome.timing, outcome.ratio = timing, ratio.value
-    if ratio.low > effort.hopeless:
+    if ratio.low > SLOW:
         outcome.status, outcome.message = "slow", f"{ratio.value:.2f} times the default's time"
     return outcome
 
@@ -215,6 +218,11 @@ def row(
         compile_ms=built.compile_ms,
         verify_ms=outcome.verify_ms,
         benchmark_ms=outcome.benchmark_ms,
-        environment={**surroundings, **noise, "template": digest(variant.template)},
+        environment={
+            **surroundings,
+            **noise,
+            **outcome.environment,
+            "template": digest(variant.template),
+        },
         session=session,
     )

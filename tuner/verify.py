@@ -7,6 +7,8 @@ routing, tokens don't depend on each other.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +32,8 @@ TIE = 1e-6
 GUARD_BYTES = 4096
 _GUARD = 0xA5
 CHECKED_ROWS = 48
+# Tokens of the batch that small cases share: at least 2 * tile_rows + 3 of the largest tile.
+BATCH_TOKENS = 32
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,62 @@ def cases(problem: Problem, tokens: int, tile_rows: int, seed: int) -> tuple[Cas
 
 def expect(problem: Problem, weights: Weights, case: Case) -> Expected:
     """The right answer of a case, in float64."""
+    (expected,) = _answered(problem, weights, [case])
+    return expected
+
+
+class Answers:
+    """Right answers of many cases, in float64, each worked out once.
+
+    Cases of one load and seed share their tokens: a case has the first of a batch, so that
+    variants with another tile need no answers of their own.
+    """
+
+    def __init__(self, problem: Problem, weights: Weights) -> None:
+        self._problem, self._weights = problem, weights
+        self._batches: dict[Case, Expected] = {}
+
+    def of(self, cases: tuple[Case, ...]) -> tuple[Expected, ...]:
+        """The right answers, in the order of the cases."""
+        wanted = dict.fromkeys(map(_batch, cases))
+        missing = [batch for batch in wanted if batch not in self._batches]
+        answers = _answered(self._problem, self._weights, missing)
+        self._batches.update(zip(missing, answers, strict=True))
+        return tuple(_first(self._batches[_batch(case)], case) for case in cases)
+
+
+def _batch(case: Case) -> Case:
+    """The batch that holds a case's tokens: all small cases of a load and seed have the same one."""
+    small = 2 < case.tokens <= BATCH_TOKENS
+    return dataclasses.replace(case, tokens=BATCH_TOKENS if small else case.tokens)
+
+
+def _first(batch: Expected, case: Case) -> Expected:
+    """The first tokens of a batch, as a case of its own."""
+    count = case.tokens
+    kept = batch.rows < count
+    return Expected(
+        case, batch.x[:count], batch.tolerance, batch.indices[:count], batch.weights[:count],
+        batch.ties[:count], batch.rows[kept], batch.y[kept],
+    )  # fmt: skip
+
+
+def _answered(problem: Problem, weights: Weights, cases: Sequence[Case]) -> list[Expected]:
+    """Right answers of cases. All go through the reference at once: what costs there is each expert's
+    weights in float64."""
+    drawn = [_drawn(problem, weights, case) for case in cases]
+    if not drawn:
+        return []
+    parts = [(d.x[d.rows], d.indices[d.rows], d.weights[d.rows]) for d in drawn]
+    x, indices, chosen = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    y = reference.moe(problem, weights, x, (indices, chosen))
+    ends = np.cumsum([len(d.rows) for d in drawn])[:-1]
+    answers = zip(drawn, np.split(y, ends), strict=True)
+    return [dataclasses.replace(d, y=rows) for d, rows in answers]
+
+
+def _drawn(problem: Problem, weights: Weights, case: Case) -> Expected:
+    """Tokens and routing of a case, without its answer."""
     rng = np.random.default_rng(case.seed)
     x = rng.standard_normal((case.tokens, problem.hidden), dtype=np.float32)
     x = x.astype(NUMPY_DTYPES[problem.dtype])
@@ -98,7 +158,7 @@ def expect(problem: Problem, weights: Weights, case: Case) -> Expected:
     rows = np.arange(case.tokens)
     if case.tokens > CHECKED_ROWS:
         rows = np.sort(rng.choice(case.tokens, CHECKED_ROWS, replace=False))
-    y = reference.moe(problem, weights, x[rows], (indices[rows], chosen[rows]))
+    y = np.empty((0, problem.hidden))
     return Expected(case, x, TOLERANCES[problem.dtype], indices, chosen, ties, rows, y)
 
 

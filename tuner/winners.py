@@ -49,7 +49,7 @@ class _Reader:
         if version != self._version:
             self._version, self._groups = version, {}
         if problem.digest not in self._groups:
-            self._groups[problem.digest] = _grouped(self._db.best(problem_id=problem.digest))
+            self._groups[problem.digest] = grouped(self._db.best(problem_id=problem.digest))
         return self._groups[problem.digest]
 
     def close(self) -> None:
@@ -90,7 +90,7 @@ def _reader(path: Path, file: tuple[int, int]) -> _Reader:
     return reader
 
 
-def _grouped(rows: Iterable[Row]) -> tuple[Group, ...]:
+def grouped(rows: Iterable[Row]) -> tuple[Group, ...]:
     """Group rows that come sorted by target, load and tokens."""
     parts: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:

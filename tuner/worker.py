@@ -15,7 +15,7 @@ import subprocess
 import sys
 from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from tuner.errors import MoetuneError, WorkerError
 from tuner.problem import Problem
@@ -35,14 +35,28 @@ class WorkerTimeout(WorkerError):
     """The measuring process did not answer in time and was killed."""
 
 
+class Bench(Protocol):
+    """Who answers for a measuring process; Worker is one."""
+
+    def ask(self, method: str, *arguments: Any, timeout_s: float) -> Any: ...
+
+    def stop(self) -> None: ...
+
+
 class Worker:
     """Asks a child process, one request at a time; use it as a context manager."""
 
     def __init__(
-        self, problem: Problem, target: Target, seed: int, state: str = BENCH_STATE
+        self,
+        problem: Problem,
+        target: Target,
+        seed: int,
+        state: str = BENCH_STATE,
+        cores: frozenset[int] | None = None,
     ) -> None:
-        """`state` names the class of the child's state, as MODULE:CLASS."""
+        """`state` names the class of the child's state, as MODULE:CLASS; it stays on `cores`."""
         self._state = (state, problem, target, seed)
+        self._cores = cores
         self._child: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
 
@@ -91,6 +105,8 @@ class Worker:
                 start_new_session=True,
                 env=os.environ | THREADS,
             )
+        if self._cores:
+            os.sched_setaffinity(self._child.pid, self._cores)  # before it starts a thread
         self._connection = Connection(mine.detach())
         self._connection.send(self._state)
         return self._connection

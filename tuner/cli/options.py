@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ import click
 
 from tuner.errors import UsageError
 from tuner.problem import ACTIVATIONS, DTYPE_BYTES, PRESETS, Problem
+from tuner.workload import parse_load
 
 Command = Callable[..., int | None]
 
@@ -129,6 +131,49 @@ def token_list(text: str) -> tuple[int, ...]:
             f"{text!r} must be whole numbers of at least 1 with commas between them, like 1,16,128."
         )
     return tuple(dict.fromkeys(int(part) for part in parts))
+
+
+def weighted(text: str) -> dict[str, float]:
+    """``1=4,128`` -> {"1": 4.0, "128": 1.0}: what stands before an equals sign weighs what follows."""
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, equals, weight = part.strip().partition("=")
+        try:
+            value = float(weight) if equals else 1.0
+        except ValueError:
+            value = math.nan
+        if not 0 < value < math.inf:
+            raise click.BadParameter(f"{text!r} must have weights above 0, like 1=4,128.")
+        found[name.strip()] = value
+    return found
+
+
+def weighted_tokens(text: str) -> dict[int, float]:
+    """``1=4,16,128`` -> {1: 4.0, 16: 1.0, 128: 1.0}."""
+    weights = weighted(text)
+    return dict(zip(token_list(",".join(weights)), weights.values(), strict=True))
+
+
+def weighted_loads(text: str) -> dict[str, float]:
+    """``uniform,zipf:1.20=2`` -> {"uniform": 1.0, "zipf:1.2": 2.0}."""
+    return {str(parse_load(name)): weight for name, weight in weighted(text).items()}
+
+
+def held_out(text: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """``8,64,onehot`` -> ((8, 64), ("onehot",)): token counts and loads."""
+    parts = [part.strip() for part in text.split(",")]
+    counts = [part for part in parts if part.isdigit()]
+    loads = tuple(str(parse_load(part)) for part in parts if not part.isdigit())
+    return token_list(",".join(counts)) if counts else (), loads
+
+
+def share(text: str) -> float:
+    """``2%`` or ``0.02`` -> 0.02."""
+    found = re.fullmatch(r"(\d*\.?\d+)(%?)", text.strip(), re.ASCII)
+    value = float(found[1]) / (100 if found[2] else 1) if found else 0.0
+    if not 0 < value < 1:
+        raise click.BadParameter(f"{text!r} must be a share above 0 and below 1, like 2% or 0.02.")
+    return value
 
 
 def seconds(text: str) -> float:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Where no terminal says how wide it is: what a log or a page holds.
 _WIDE = 120
+# In a log: a line where a stage begins, and so often meanwhile.
+_LOG_S = 30.0
 
 
 def stdout() -> Console:
@@ -87,7 +89,8 @@ class TuneProgress:
     def __init__(self) -> None:
         self._console = stderr()
         self._live = self._console.is_terminal
-        self._shown: tuple[int, str] | None = None
+        self._shown: set[tuple[int, str]] = set()
+        self._logged_s = 0.0
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -114,11 +117,16 @@ class TuneProgress:
 
     def __call__(self, report: Report) -> None:
         """Show where the session stands."""
-        head = f"{report.cell + 1}/{report.cells} {report.workload.tokens} tokens: {report.stage}"
+        load = "" if report.workload.load == "uniform" else f" {report.workload.load}"
+        place = f"{report.workload.tokens} tokens{load}"
+        head = f"{report.cell + 1}/{report.cells} {place}: {report.stage}"
         changes: dict[str, Any] = {"description": head, "state": state(report)}
         self._bar.update(self._task, completed=done(report), refresh=True, **changes)
-        if not self._live and self._shown != (report.cell, report.stage):
-            self._shown = (report.cell, report.stage)
+        here = (report.cell, report.stage)
+        late = report.elapsed_s >= self._logged_s + _LOG_S
+        if not self._live and (late or here not in self._shown):
+            self._shown.add(here)
+            self._logged_s = report.elapsed_s
             self._console.print(f"{head}, {state(report)}")
 
 
@@ -131,12 +139,13 @@ def state(report: Report) -> str:
         parts.append(f"best {_inverse(report.best_ratio):.2f}x")
     left = f" of {clock(report.budget_s)}" if report.budget_s else ""
     parts.append(f"{clock(report.elapsed_s)}{left}")
+    if report.per_minute:
+        parts.append(f"{report.per_minute:.1f} variants a minute")
     return ", ".join(parts)
 
 
 def done(report: Report) -> float:
     """The share of the session that is over: of its time, or of its trials where that is more."""
     by_time = report.elapsed_s / report.budget_s if report.budget_s else 0.0
-    in_cell = report.trials / report.planned if report.planned else 0.0
-    in_cell = 1.0 if report.stage == "done" else min(in_cell, 1.0)
-    return min(1.0, max(by_time, (report.cell + in_cell) / report.cells))
+    by_trials = report.trials / report.planned if report.planned else 0.0
+    return 1.0 if report.stage == "done" else min(1.0, max(by_time, by_trials))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,27 +15,29 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuner import doctor, memory
-from tuner.cli import screen
+from tuner.cli import outcome, screen
 from tuner.cli.options import (
     Model,
     db_option,
+    held_out,
     json_option,
-    load_option,
     model_options,
     quoted,
     seconds,
+    share,
     target_option,
-    tokens_option,
+    weighted_loads,
+    weighted_tokens,
 )
 from tuner.database import Database
 from tuner.errors import MoetuneError, UsageError
 from tuner.problem import Problem
 from tuner.target import named
 from tuner.variant import parse
-from tuner.workload import parse_load
+from tuner.workload import Workload
 
 if TYPE_CHECKING:
-    from tuner.tune import CellResult
+    from tuner.tune import CellResult, TuneResult
 
 # A session without --trials and --time ends after this.
 DEFAULT_TIME_S = 600.0
@@ -49,27 +52,43 @@ class Interrupted(MoetuneError):
 
 @click.command()
 @model_options
-@tokens_option
-@load_option
-@click.option("--trials", type=click.IntRange(min=1), help="Trials for each token count.")
+@click.option("--tokens", type=weighted_tokens, metavar="N[=WEIGHT],...",
+              default="1,16,128,1024", show_default=True, help="Token counts to tune.")  # fmt: skip
+@click.option("--load", "loads", type=weighted_loads, metavar="LOAD[=WEIGHT],...",
+              default="uniform", show_default=True,
+              help="Loads over the experts: uniform, zipf:S or onehot; each for all token counts.")  # fmt: skip
+@click.option("--keep", type=click.IntRange(min=1), default=4, show_default=True,
+              help="Ship at most so many variants.")  # fmt: skip
+@click.option("--held-out", type=held_out, metavar="N|LOAD,...", default=None,
+              help="Token counts and loads on which the choice is checked, untuned.")  # fmt: skip
+@click.option("--trials", type=click.IntRange(min=1),
+              help="Trials for each token count and load, on average.")  # fmt: skip
 @click.option("--time", "time_s", type=seconds, metavar="90s|10m|1h",
               help="Time for all of it; 10m where --trials is not given either.")  # fmt: skip
 @target_option
 @db_option
 @click.option("--weights", "temperature", type=click.Choice(["auto", "cold", "warm"]), default="auto",
               help="Caches emptied before each call or not; auto: cold up to 16 tokens.")  # fmt: skip
+@click.option("--noise-floor", type=share, metavar="2%|0.02",
+              help="The gain that counts; what a sentinel measures unless given.")  # fmt: skip
+@click.option("--cores", type=click.IntRange(min=1),
+              help="Tune for so many cores; builds run on the others meanwhile.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
               help="Of the search and of the random weights.")  # fmt: skip
 @json_option
 def tune(
     model: Model,
-    tokens: tuple[int, ...],
-    load: str,
+    tokens: dict[int, float],
+    loads: dict[str, float],
+    keep: int,
+    held_out: tuple[tuple[int, ...], tuple[str, ...]] | None,
     trials: int | None,
     time_s: float | None,
     target: str,
     db: Path | None,
     temperature: str,
+    noise_floor: float | None,
+    cores: int | None,
     seed: int,
     as_json: bool,
 ) -> None:
@@ -81,24 +100,39 @@ def tune(
 
     if trials is None and time_s is None:
         time_s = DEFAULT_TIME_S
-    load = str(parse_load(load))
-    plan = stage.Plan(tokens, load, trials, time_s, seed, temperature)
+    plan = stage.Plan(
+        tuple(tokens), tuple(loads), trials, time_s, seed, temperature, keep, noise_floor,
+        tokens, loads, _untuned(tokens, loads, *(held_out or ((), ()))),
+    )  # fmt: skip
     doctor.require_toolchain()
     check_memory(model.problem)
     hardware = named(target)
+    if cores is not None:
+        hardware = dataclasses.replace(hardware, cores=min(cores, hardware.cores))
     try:
         with Database(db) as database, screen.TuneProgress() as progress:
-            results = stage.tune(model.problem, hardware, database, plan, progress)
+            result = stage.tune(model.problem, hardware, database, plan, progress)
     except KeyboardInterrupt:
         message = "stopped; everything measured is kept, and the same command goes on from there"
         raise Interrupted(message) from None
-    lines = next_lines(model, tokens[0], load, target, db)
+    lines = next_lines(model, plan.tokens[0], plan.loads[0], target, db)
     if as_json:
         told = {"problem": model.problem.key, "name": model.problem.name, "target": hardware.key}
-        cells = [_cell(result) for result in results]
-        click.echo(json.dumps({**told, "cells": cells, "next": lines}, indent=2))
+        cells = [_cell(cell) for cell in result.cells]
+        whole = {**asdict(result), "per_minute": result.pace.per_minute, "cells": cells}
+        click.echo(json.dumps({**told, **whole, "next": lines}, indent=2))
     else:
-        _show(model.problem, results, lines)
+        _show(model.problem, result, lines)
+
+
+def _untuned(
+    tokens: Collection[int], loads: Collection[str], counts: Sequence[int], others: Sequence[str]
+) -> tuple[Workload, ...]:
+    """The workloads held out: other token counts under the loads, other loads at the token counts."""
+    pairs = [(count, load) for count in counts for load in loads]
+    pairs += [(count, load) for count in tokens for load in others]
+    tuned = {(count, load) for count in tokens for load in loads}
+    return tuple(Workload(*pair) for pair in dict.fromkeys(pairs) if pair not in tuned)
 
 
 def check_memory(problem: Problem) -> None:
@@ -150,19 +184,25 @@ def _speed_up(result: CellResult) -> tuple[float, float, float]:
     return screen.speed_up(result.ratio, result.ratio_low, result.ratio_high)
 
 
-def _show(problem: Problem, results: Sequence[CellResult], lines: Sequence[str]) -> None:
+def _show(problem: Problem, result: TuneResult, lines: Sequence[str]) -> None:
     console = screen.stdout()
     console.print(problem.describe())
-    console.print(screen.table(_COLUMNS, [_row(result) for result in results]))
-    for name in dict.fromkeys(result.default for result in results):
+    console.print(screen.table(_COLUMNS, [_row(cell) for cell in result.cells]))
+    if len(result.cells) > 1:
+        console.print(outcome.matrix(result))
+    for line in outcome.lines(result):
+        console.print(line, soft_wrap=True)
+    for name in dict.fromkeys(cell.default for cell in result.cells):
         console.print(f"default: {name}", soft_wrap=True)
     for line in lines:
         console.print(line, soft_wrap=True)
 
 
 def _row(result: CellResult) -> tuple[str, ...]:
+    workload = result.workload
+    load = "" if workload.load == "uniform" else f" {workload.load}"
     return (
-        str(result.workload.tokens),
+        f"{workload.tokens}{load}",
         screen.duration(result.default_median_ns),
         _changed(result),
         screen.duration(result.median_ns),

@@ -1,0 +1,134 @@
+"""Builder: compiles variants ahead of the measuring, and never in its way.
+
+A compiler that runs beside a kernel halves the kernel's speed. Where the machine has cores that no
+kernel uses, builds run there all the time; where it has none, they run in batches on all cores, and
+`settle` waits for them before anything is timed.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from tuner import trial as trials
+from tuner.problem import Problem
+from tuner.target import Target
+from tuner.trial import Build
+from tuner.variant import Variant
+
+# A compiler keeps one core busy and a little of a second one.
+MOST_BUILDERS = 8
+# Batches of this many builds for each builder: the pool runs empty once a batch, not once a build.
+BATCH_PER_BUILDER = 2
+
+Make = Callable[[Problem, Target, Variant], Build]
+
+
+@dataclass(frozen=True)
+class Cores:
+    """Which of this process's cores measure, and which are free for builds meanwhile."""
+
+    measuring: frozenset[int]
+    spare: frozenset[int]
+
+
+def split_cores(
+    wanted: int,
+    allowed: frozenset[int] | None = None,
+    siblings: Callable[[int], frozenset[int]] | None = None,
+) -> Cores:
+    """The first `wanted` cores measure; the others are spare but for those that share a core's units.
+
+    `allowed` (this process's) and `siblings` (the system's word on a core) can be given.
+    """
+    ordered = sorted(os.sched_getaffinity(0) if allowed is None else allowed)
+    measuring = frozenset(ordered[:wanted])
+    shared = frozenset().union(*map(siblings or _siblings, measuring))
+    return Cores(measuring, frozenset(ordered) - measuring - shared)
+
+
+def _siblings(core: int) -> frozenset[int]:
+    """The hardware threads of a core's physical core (sysfs: "0-1" or "0,64")."""
+    path = Path(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")
+    found: set[int] = set()
+    if path.is_file():
+        for part in path.read_text().strip().split(","):
+            first, _, last = part.partition("-")
+            found |= set(range(int(first), int(last or first) + 1))
+    return frozenset(found)
+
+
+class Builder:
+    """A pool that builds each variant once; use it as a context manager.
+
+    `variants` are those that it was asked for.
+    """
+
+    def __init__(
+        self, problem: Problem, target: Target, cores: Cores, make: Make = trials.build
+    ) -> None:
+        self._problem, self._target, self._make = problem, target, make
+        self.ahead = bool(cores.spare)
+        self.builders = max(1, min(MOST_BUILDERS, len(cores.spare or cores.measuring)))
+        own = functools.partial(os.sched_setaffinity, 0, cores.spare)  # children inherit a thread's
+        self._pool = ThreadPoolExecutor(self.builders, "build", own if self.ahead else None)
+        self._builds: dict[str, Future[Build]] = {}
+        self.variants: list[Variant] = []
+        self._compiled: set[str] = set()
+        self.waited_s = 0.0
+
+    def __enter__(self) -> Builder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    @property
+    def batch(self) -> int:
+        """How many variants to ask for at a time."""
+        return BATCH_PER_BUILDER * self.builders
+
+    @property
+    def compiled(self) -> int:
+        """How many variants this builder has compiled: those from the cache don't count."""
+        return len(self._compiled)
+
+    def submit(self, variant: Variant) -> Future[Build]:
+        """Starts to build a variant, or finds it built."""
+        if variant.id not in self._builds:
+            self.variants.append(variant)
+            self._builds[variant.id] = self._pool.submit(self._build, variant)
+        return self._builds[variant.id]
+
+    def _build(self, variant: Variant) -> Build:
+        built = self._make(self._problem, self._target, variant)
+        if built.binary is not None and not built.binary.cached:
+            self._compiled.add(variant.id)
+        return built
+
+    def get(self, variant: Variant) -> Build:
+        """A variant's build, with nothing else building where that would disturb. Raises CompileError
+        when the toolchain is missing."""
+        future = self.submit(variant)
+        self.settle(future)
+        return future.result()
+
+    def settle(self, needed: Future[Build] | None = None) -> None:
+        """Waits until the machine is free for measuring, and what is needed is there."""
+        start = time.monotonic()
+        if self.ahead:
+            wait([needed] if needed else [])
+        else:
+            wait(list(self._builds.values()))
+        self.waited_s += time.monotonic() - start

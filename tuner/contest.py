@@ -1,0 +1,267 @@
+"""Contest: the finalists of all cells meet in all cells, and the few that lose least are recorded.
+
+Each cell puts up its best; each is tried in every cell where it was not; then races in fresh
+processes decide, with the default and its sentinel copy in each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+
+from tuner import finals
+from tuner.bench_state import Entrant, Timing
+from tuner.benchmark import Effort
+from tuner.cell import Cell
+from tuner.errors import KernelError, WorkerError
+from tuner.held_out import check
+from tuner.keep import Entry, Field, Kept, best, keep, selector
+from tuner.plan import CellResult, Pace, TuneResult
+from tuner.records import MeasurementRow, SessionRow, WinnerRow
+from tuner.session import Session
+from tuner.variant import Variant
+
+# How many variants meet in all cells, beside the defaults; more where there are more cells.
+NOMINEES = 8
+# Of these, how many race in the finals of one cell; a choice of the session is always among them.
+FINALISTS = 4
+PROCESSES = 2
+FINAL_EFFORT = Effort(budget_s=4.0, first_rounds=15, least_rounds=15, precision=0.003)
+FINAL_S = 600.0
+
+Measured = Mapping[str, MeasurementRow]
+
+
+def run(session: Session, cells: Sequence[Cell], pace: Pace) -> TuneResult:
+    """Decides what each cell ships, records it, and checks it on the workloads held out."""
+    contest = Contest(session, cells)
+    kept = contest.decide()
+    results = tuple(contest.result(kept, number) for number in range(len(cells)))
+    contest.record(kept)
+    session.pack = contest.variants[kept.variants[0]].pack
+    names = {id: variant.name for id, variant in contest.variants.items()}
+    choices = {cell.workload: names[v] for cell, v in zip(cells, kept.choices, strict=True)}
+    result = TuneResult(
+        session=session.id,
+        cells=results,
+        kept=tuple(names[v] for v in kept.variants),
+        rules=selector(choices),
+        mean_regret=kept.mean_loss,
+        held_out=tuple(check(session, cells[0], list(contest.variants.values()))),
+        pace=pace,
+    )
+    session.database.record_session(_session_row(session, result))
+    for cell in cells:
+        cell.report("done", choices[cell.workload])
+    return result
+
+
+class Contest:
+    """What was measured of the nominees, cell by cell."""
+
+    def __init__(self, session: Session, cells: Sequence[Cell]) -> None:
+        self.session, self.cells = session, cells
+        self.variants = {v.id: v for v in nominees(cells, session.pack)}
+        self.finals: list[dict[str, Entry]] = [{} for _ in cells]
+        self.rows: list[dict[str, MeasurementRow]] = [{} for _ in cells]
+
+    def decide(self) -> Kept:
+        """Tries the nominees everywhere, races those in question, and keeps some.
+
+        A choice that has not been in the finals of its cell is raced there, until all have.
+        """
+        for cell, variant in itertools.product(self.cells, self.variants.values()):
+            cell.visit(variant)
+        kept = self._keep()
+        wanted = [self._finalists(number, kept) for number in range(len(self.cells))]
+        while any(wanted):
+            self._race(wanted)
+            kept = self._keep()
+            wanted = [self._unraced(number, [v]) for number, v in enumerate(kept.choices)]
+        return kept
+
+    def _finalists(self, number: int, kept: Kept) -> list[Variant]:
+        """The cell's choice by the trials, and its fastest nominees."""
+        tried = self.cells[number].tried
+        fastest = sorted((v for v in self.variants if v in tried), key=lambda v: tried[v].ratio)
+        return self._unraced(number, [kept.choices[number], *fastest])[:FINALISTS]
+
+    def _unraced(self, number: int, ids: Iterable[str]) -> list[Variant]:
+        known = {*self.finals[number], self.cells[number].default.id}
+        return [self.variants[v] for v in dict.fromkeys(ids) if v not in known]
+
+    def _keep(self) -> Kept:
+        fields = [self._field(number) for number in range(len(self.cells))]
+        packs = {id: variant.pack for id, variant in self.variants.items()}
+        return keep(fields, packs, self.session.plan.keep)
+
+    def _field(self, number: int) -> Field:
+        """What is known of the nominees in one cell: the finals' word, else the trial's."""
+        cell = self.cells[number]
+        entries = {cell.default.id: Entry(1.0, 1.0, 1.0, False, 0)}
+        for id, variant in self.variants.items():
+            if id in cell.tried and id not in entries:
+                tried = cell.tried[id]
+                apart = finals.distance(variant, cell.default)
+                # Nobody was in the finals yet: what the trials say has to do.
+                proven = not self.finals[number] and tried.high < 1 / (1 + cell.floor)
+                entries[id] = Entry(tried.ratio, tried.low, tried.high, proven, apart)
+        entries |= self.finals[number]
+        return Field(cell.workload, cell.share.weight, cell.default.id, cell.floor, entries)
+
+    def _race(self, wanted: Sequence[Sequence[Variant]]) -> None:
+        """Races of some variants in their cells, in several processes one after the other."""
+        parts: list[list[tuple[list[Variant], Timing]]] = [[] for _ in wanted]
+        for process in range(PROCESSES):
+            self.session.worker.stop()
+            for number, variants in enumerate(wanted):
+                if variants:
+                    note = f"{len(variants)} against the default, process {process + 1}"
+                    self.cells[number].report("finals", note)
+                    parts[number].append(self._one_race(self.cells[number], variants))
+        for number, of_cell in enumerate(parts):
+            if of_cell:
+                self._take(number, of_cell)
+
+    def _one_race(self, cell: Cell, variants: Sequence[Variant]) -> tuple[list[Variant], Timing]:
+        """A race of the default, the variants and the sentinel; who fails is left out."""
+        session = self.session
+        base, twin = cell.entrant(cell.default), session.twin(cell.default)
+        running = list(variants)
+        while True:
+            entrants = [base, *map(cell.entrant, running), twin]
+            try:
+                return running, self._ask(cell, entrants)
+            except (WorkerError, KernelError):
+                if not running:
+                    raise
+                sound = [v for v in running if self._runs(cell, [base, cell.entrant(v)])]
+                running = sound if len(sound) < len(running) else running[:-1]
+
+    def _runs(self, cell: Cell, entrants: list[Entrant]) -> bool:
+        try:
+            self._ask(cell, entrants)
+        except (WorkerError, KernelError):
+            return False
+        return True
+
+    def _ask(self, cell: Cell, entrants: list[Entrant]) -> Timing:
+        effort = dataclasses.replace(FINAL_EFFORT, budget_s=self._budget_s())
+        temperature = self.session.plan.temperature
+        timing: Timing = self.session.worker.ask(
+            "race", entrants, cell.workload, effort, temperature, timeout_s=FINAL_S
+        )
+        return timing
+
+    def _budget_s(self) -> float:
+        """Time of one race: what is kept back for the finals, half of it, is for all races."""
+        kept = self.session.finals_s()
+        share = kept / 2 / PROCESSES / len(self.cells) if kept else FINAL_EFFORT.budget_s
+        return min(FINAL_EFFORT.budget_s, share)
+
+    def _take(self, number: int, parts: Sequence[tuple[list[Variant], Timing]]) -> None:
+        """Notes what the races of one cell say; a variant counts if it ran in all of them."""
+        cell = self.cells[number]
+        ran = [v for v in parts[0][0] if all(v in running for running, _ in parts)]
+        field = [cell.default, *ran]
+        timings = [_only(timing, running, ran) for running, timing in parts]
+        if self.session.plan.noise_floor is None:
+            twin = finals.joined(timings).race.ratio(len(field))
+            cell.floor = max(cell.floor, finals.floor_of(twin))
+        joined = finals.joined(timings)
+        found = finals.entries(timings, field, cell.floor)
+        for kernel, (variant, entry) in enumerate(zip(field, found, strict=True)):
+            self.finals[number][variant.id] = entry
+            self.rows[number][variant.id] = cell.measured(joined, kernel, "final")
+
+    def record(self, kept: Kept) -> None:
+        """Stores the finals' measurements and the winners: all or nothing."""
+        session = self.session
+        with session.database.transaction():
+            for number, cell in enumerate(self.cells):
+                for id, row in self.rows[number].items():
+                    session.database.record_measurement(cell.tried[id].trial_id, row)
+                session.database.record_winner(self._winner(kept, number))
+
+    def _measured(self, number: int, id: str) -> MeasurementRow:
+        """A variant's measurement in the finals; a default that raced nobody has its trial's."""
+        found = self.rows[number].get(id)
+        if found is None:
+            trial_id = self.cells[number].tried[id].trial_id
+            found = self.session.database.trial(trial_id).measurement
+        assert found is not None
+        return found
+
+    def _winner(self, kept: Kept, number: int) -> WinnerRow:
+        cell, chosen = self.cells[number], kept.choices[number]
+        measured, entry = self._measured(number, chosen), self._field(number).entries[chosen]
+        return WinnerRow(
+            trial_id=cell.tried[chosen].trial_id,
+            default_trial_id=cell.base.trial_id,
+            problem_id=self.session.keys[0],
+            target_id=self.session.keys[1],
+            tokens=cell.workload.tokens,
+            load=cell.workload.load,
+            ratio=entry.ratio,
+            ratio_low=entry.low,
+            ratio_high=entry.high,
+            is_default=chosen == cell.default.id,
+            median_ns=measured.median_ns,
+            gflop_s=measured.gflop_s,
+            gb_s=measured.gb_s,
+            ceiling_fraction=measured.ceiling_fraction,
+            regret=kept.losses[number],
+        )
+
+    def result(self, kept: Kept, number: int) -> CellResult:
+        """The outcome for one cell."""
+        cell, chosen = self.cells[number], kept.choices[number]
+        field = self._field(number)
+        measured, base = self._measured(number, chosen), self._measured(number, cell.default.id)
+        entry = field.entries[chosen]
+        return CellResult(
+            workload=cell.workload,
+            default=cell.default.name,
+            winner=self.variants[chosen].name,
+            is_default=chosen == cell.default.id,
+            ratio=entry.ratio,
+            ratio_low=entry.low,
+            ratio_high=entry.high,
+            median_ns=measured.median_ns,
+            default_median_ns=base.median_ns,
+            gflop_s=measured.gflop_s or 0.0,
+            gb_s=measured.gb_s or 0.0,
+            ceiling=measured.ceiling,
+            ceiling_fraction=measured.ceiling_fraction or 0.0,
+            temperature=measured.temperature,
+            statuses=dict(cell.statuses),
+            best=self.variants[best(field)].name,
+            regret=kept.losses[number],
+            noise_floor=cell.floor,
+            weight=cell.share.weight,
+        )
+
+
+def nominees(cells: Sequence[Cell], pack: str | None) -> list[Variant]:
+    """The defaults of all cells, and the fastest few of each.
+
+    All but the defaults read the settled packed form. Each cell puts up as many as any other, so that
+    the same session run again nominates nobody else.
+    """
+    each = max(1, NOMINEES // len(cells))
+    fastest = [v for cell in cells for v in cell.finalists(pack or cell.default.pack)[:each]]
+    return list({v.id: v for v in (*(cell.default for cell in cells), *fastest)}.values())
+
+
+def _only(timing: Timing, running: Sequence[Variant], kept: Sequence[Variant]) -> Timing:
+    """A race of the default, `running` and the sentinel without those that are not kept."""
+    rows = timing.race.times_ns
+    times = (rows[0], *(rows[1 + running.index(v)] for v in kept), rows[-1])
+    return dataclasses.replace(timing, race=dataclasses.replace(timing.race, times_ns=times))
+
+
+def _session_row(session: Session, result: TuneResult) -> SessionRow:
+    data = dataclasses.asdict(result) | {"per_minute": round(result.pace.per_minute, 2)}
+    problem_id, target_id = session.keys
+    return SessionRow(id=session.id, problem_id=problem_id, target_id=target_id, data=data)
