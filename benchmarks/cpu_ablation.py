@@ -1,0 +1,106 @@
+"""What each idea in the CPU kernel is worth: one thing switched off at a time, raced against the full kernel.
+
+    python benchmarks/cpu_ablation.py --out ablation.json
+    python benchmarks/cpu_ablation.py --render ablation.json
+
+The full kernel is the winner that is stored for the cell (MOETUNE_DB, --db), else the template's default.
+docs/ablation.md tells what each row switches off. Needs nothing else running on the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ablation.measure import Asked, measure
+from ablation.page import page
+
+from tuner.compile import toolchain_version
+from tuner.database import default_path
+from tuner.errors import MoetuneError
+from tuner.problem import DTYPE_BYTES, Problem
+from tuner.target import Target, detect
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    try:
+        print(page(json.loads(options.render.read_text()) if options.render else run(options)))
+    except MoetuneError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(description="what each idea in the CPU kernel is worth")
+    result.add_argument("--model", type=words, default=["granite-3.0-1b-a400m"])
+    result.add_argument("--tokens", type=numbers, default=[1, 16, 128, 1024])
+    result.add_argument("--dtype", choices=list(DTYPE_BYTES), default="float32")
+    result.add_argument("--load", default=Asked.load, help="over the experts, for all rows")
+    result.add_argument("--skew", default=Asked.skew, help="load for the hand-out of work, too")
+    result.add_argument("--budget", type=float, default=Asked.budget_s, help="seconds of a race")
+    result.add_argument("--db", type=Path, default=default_path())
+    result.add_argument("--out", type=Path, help="write what was measured as JSON, after each cell")
+    result.add_argument("--render", type=Path, help="print such a file and measure nothing")
+    return result
+
+
+def words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def numbers(text: str) -> list[int]:
+    return [int(word) for word in words(text)]
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Measures every cell; what there is so far is stored after each."""
+    target = detect()
+    asked = Asked(options.load, options.skew, options.budget)
+    data: dict[str, Any] = {"about": surroundings(target, options), "cells": []}
+    for model in options.model:
+        problem = problem_of(model).replace(dtype=options.dtype)
+        for tokens in options.tokens:
+            cell = measure(problem, target, options.db, tokens, asked, tell)
+            data["cells"].append(asdict(cell))
+            if options.out:
+                options.out.write_text(json.dumps(data, indent=1) + "\n")
+    return data
+
+
+def tell(note: str) -> None:
+    print(note, file=sys.stderr)
+
+
+def problem_of(model: str) -> Problem:
+    """A preset, or the layer of a Hugging Face config.json."""
+    path = Path(model)
+    return Problem.from_hf_config(path) if path.exists() else Problem.preset(model)
+
+
+def surroundings(target: Target, options: argparse.Namespace) -> dict[str, str]:
+    """What a reader has to know to judge the numbers, and the command that repeats them."""
+    command = ["python", "benchmarks/cpu_ablation.py", "--model", ",".join(options.model)]
+    command += ["--tokens", ",".join(map(str, options.tokens)), "--dtype", options.dtype]
+    command += ["--load", options.load, "--skew", options.skew, "--budget", f"{options.budget:g}"]
+    return {
+        "machine": f"{target.describe()}, Linux {platform.release()}",
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "versions": f"{toolchain_version()}, Python {platform.python_version()}",
+        "data type": options.dtype,
+        "load": options.load,
+        "command": shlex.join(command),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
