@@ -12,6 +12,7 @@ from tuner import trial as trials
 from tuner.bench_state import Entrant, Timing, is_cold
 from tuner.benchmark import Effort
 from tuner.errors import SpaceError, TemplateError
+from tuner.failure import kind
 from tuner.finals import choose_winner, joined
 from tuner.plan import CellResult, Progress
 from tuner.records import MeasurementRow, TrialRow, WinnerRow
@@ -55,8 +56,8 @@ class Cell:
         self.default = default_variant(problem, target, tokens=workload.tokens)
         if session.pack:
             self.space = self.space.pin(pack_config(session.pack))
-        self.starts = file.starts
-        self.search = Search(self.space, session.plan.seed)
+        plan = session.plan
+        self.search = Search(self.space, plan.seed, plan.sampler, plan.trials)
         self.deadline = session.deadline(number)
 
     def run(self) -> CellResult:
@@ -66,9 +67,6 @@ class Cell:
         self._replay(earlier)
         for variant in self.session.promising:
             self.search.enqueue(variant.config)
-        self.search.enqueue(self.space.default)
-        for start in self.starts:
-            self.search.enqueue({**self.space.default, **start})
         while not self._exhausted() and (batch := self._ask()):
             self._try(batch)
         result = self._finals()
@@ -135,7 +133,7 @@ class Cell:
                 self._keep(Tried(variant, row.id, ratio, built), "ok")
             else:
                 self.statuses[row.status] += 1
-                self.search.remember(row.config, ratio)
+                self.search.remember(row.config, ratio, kind(row.status, row.message))
 
     def _exhausted(self) -> bool:
         count = sum(self.statuses.values())
@@ -159,7 +157,8 @@ class Cell:
         for suggestion, variant, built in zip(batch, variants, builds, strict=True):
             outcome = self._evaluate(variant, built)
             trial_id = self._record(variant, built, outcome)
-            self.search.tell(suggestion, outcome.ratio)
+            failure = kind(outcome.status, outcome.message)
+            self.search.tell(suggestion, outcome.ratio, failure)
             self.statuses[outcome.status] += 1
             if outcome.status == "ok" and outcome.ratio is not None:
                 self.tried.append(Tried(variant, trial_id, outcome.ratio, built))

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 
 from tuner.workload import Workload
 
+# How the next variant is chosen; see ``tuner.search``. ``auto`` lists a small space and models a large one.
+SAMPLERS = ("auto", "model", "tpe", "gp", "random", "grid", "brute")
+
 
 @dataclass(frozen=True)
 class Plan:
     """What a session does: `trials` is per workload, `time_s` for the whole session.
 
-    `temperature` of the weights: cold, warm, or auto (decode is cold, prefill warm).
+    `temperature` of the weights: cold, warm, or auto (decode is cold, prefill warm). `sampler` is
+    one of SAMPLERS.
     """
 
     tokens: tuple[int, ...]
@@ -21,6 +25,7 @@ class Plan:
     time_s: float | None = None
     seed: int = 0
     temperature: str = "auto"
+    sampler: str = "auto"
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from tuner.cli.options import (
 )
 from tuner.database import Database
 from tuner.errors import MoetuneError, UsageError
+from tuner.plan import SAMPLERS
 from tuner.problem import Problem
 from tuner.target import named
 from tuner.variant import parse
@@ -60,6 +61,8 @@ class Interrupted(MoetuneError):
               help="Caches emptied before each call or not; auto: cold up to 16 tokens.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
               help="Of the search and of the random weights.")  # fmt: skip
+@click.option("--sampler", type=click.Choice(SAMPLERS), default="auto", show_default=True,
+              help="How the next variant is chosen.")  # fmt: skip
 @json_option
 def tune(
     model: Model,
@@ -71,6 +74,7 @@ def tune(
     db: Path | None,
     temperature: str,
     seed: int,
+    sampler: str,
     as_json: bool,
 ) -> None:
     """Search the fastest kernels and record them.
@@ -82,7 +86,7 @@ def tune(
     if trials is None and time_s is None:
         time_s = DEFAULT_TIME_S
     load = str(parse_load(load))
-    plan = stage.Plan(tokens, load, trials, time_s, seed, temperature)
+    plan = stage.Plan(tokens, load, trials, time_s, seed, temperature, sampler)
     doctor.require_toolchain()
     check_memory(model.problem)
     hardware = named(target)
