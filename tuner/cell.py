@@ -13,6 +13,7 @@ from tuner import trial as trials
 from tuner.bench_state import Entrant, Timing, is_cold
 from tuner.benchmark import Effort
 from tuner.errors import SpaceError, TemplateError
+from tuner.failure import kind
 from tuner.finals import floor_of
 from tuner.records import MeasurementRow, TrialRow
 from tuner.render import render
@@ -62,14 +63,13 @@ class Cell:
         self.statuses: Counter[str] = Counter()
         self.tried: dict[str, Tried] = {}
         self.judged: set[str] = set()
-        self.told: list[tuple[Config, float | None]] = []
+        self.told: list[tuple[Config, float | None, str]] = []
         self.share = Share(weight)
         self.floor = session.plan.noise_floor or 0.0
         problem, target = session.problem, session.target
         file = spaces.load(CPU_TEMPLATE)
         self.space = spaces.resolve(file, problem, target, workload.tokens)
         self.idle = spaces.idle(file, self.space.facts)
-        self.starts = file.starts
         self.default = default_variant(problem, target, tokens=workload.tokens)
         self.search = self._new_search()
 
@@ -86,16 +86,14 @@ class Cell:
         if pack is not None:
             self.space = self.space.pin(pack_config(pack))
         self.search = self._new_search()
-        for config, ratio in self.told:
-            self.search.remember(config, ratio)
-        self.search.enqueue(self.space.default)
+        for told in self.told:
+            self.search.remember(*told)
         for config in self.session.warm_starts(self.workload, self.space):
             self.search.enqueue(config)
-        for start in self.starts:
-            self.search.enqueue({**self.space.default, **start})
 
     def _new_search(self) -> Search:
-        return Search(self.space, self.session.plan.seed + self.number)
+        plan = self.session.plan
+        return Search(self.space, plan.seed + self.number, plan.sampler, plan.trials)
 
     @property
     def incumbent(self) -> Tried:
@@ -152,10 +150,10 @@ class Cell:
         self.tried[tried.variant.id] = tried
         self._note(tried.variant, tried.ratio, status)
 
-    def _note(self, variant: Variant, ratio: float | None, status: str) -> None:
+    def _note(self, variant: Variant, ratio: float | None, status: str, message: str = "") -> None:
         """Counts a verdict, in this cell and in the session."""
         self.judged.add(variant.id)
-        self.told.append((self.projected(variant.config), ratio))
+        self.told.append((self.projected(variant.config), ratio, kind(status, message)))
         self.statuses[status] += 1
         self.session.statuses[status] += 1
         best = self.incumbent
@@ -173,7 +171,7 @@ class Cell:
                 low, high = found.ratio_low or ratio, found.ratio_high or ratio
                 self._keep(Tried(variant, row.id, ratio, low, high), "ok")
             else:
-                self._note(variant, ratio, row.status)
+                self._note(variant, ratio, row.status, row.message)
 
     def projected(self, config: Config) -> Config:
         """A configuration with what has no effect on this workload as the space has it."""
@@ -206,9 +204,10 @@ class Cell:
         """Verifies and times a candidate, stores the trial, and tells the search."""
         outcome = self._verdict(candidate.variant, self._racing())
         if candidate.search is self.search:
-            self.search.tell(candidate.suggestion, outcome.ratio)
+            failure = kind(outcome.status, outcome.message)
+            self.search.tell(candidate.suggestion, outcome.ratio, failure)
         else:  # the packed form was settled meanwhile
-            self.search.remember(self.told[-1][0], outcome.ratio)
+            self.search.remember(*self.told[-1])
         self.report("search", f"{candidate.variant.name} {outcome.status}")
 
     def visit(self, variant: Variant) -> None:
@@ -237,7 +236,7 @@ class Cell:
             if ratio.value * (1 + self.floor) < before.ratio:
                 session.offer(variant, self.number)
         else:
-            self._note(variant, outcome.ratio, outcome.status)
+            self._note(variant, outcome.ratio, outcome.status, outcome.message)
         return outcome
 
     def _evaluate(self, variant: Variant, built: Build, base: Entrant, effort: Effort) -> Outcome:

@@ -36,6 +36,13 @@ _TRIAL_COLUMNS = [
 _READ_TRIALS = """SELECT trials.*, variants.template, variants.name AS variant, variants.config,
     variants.pack FROM trials JOIN variants ON variants.id = trials.variant_id"""
 
+_READ_WORKLOADS = """SELECT problem_id, problems.name AS problem_name, problems.data AS problem,
+    target_id, targets.arch, targets.name AS target_name, targets.data AS target,
+    tokens, load, COUNT(*) AS trials
+    FROM trials JOIN problems ON problems.id = problem_id JOIN targets ON targets.id = target_id
+    GROUP BY problem_id, target_id, tokens, load
+    ORDER BY problem_name, problem_id, arch, target_id, load, tokens"""
+
 
 def default_path() -> Path:
     """The database that is meant when none is named: ``MOETUNE_DB``, else the user's own."""
@@ -173,6 +180,10 @@ class Database:
         """Every trial of one workload, oldest first, with its variant and measurements."""
         where = "problem_id = ? AND target_id = ? AND tokens = ? AND load = ?"
         return self._trials(where, [problem_id, target_id, tokens, load])
+
+    def workloads(self) -> list[dict[str, Any]]:
+        """Every workload of every problem and target that has trials, with how many (`trials`)."""
+        return self._query(_READ_WORKLOADS, [])
 
     def trial(self, trial_id: int) -> TrialRow:
         """One trial. Raises DatabaseError where there is none."""

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from tuner.keep import Rule
 from tuner.workload import Workload
 
+# How the next variant is chosen; see ``tuner.search``. ``auto`` lists a small space and models a large one.
+SAMPLERS = ("auto", "model", "tpe", "gp", "random", "grid", "brute")
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -19,6 +22,7 @@ class Plan:
     `token_weights` and `load_weights` say how much a cell counts, by its token count and load, where
     that is not 1: the product is its weight. On the workloads `held_out` the choice is checked.
     `warm_starts` configurations of earlier winners are tried first.
+    `sampler` is one of SAMPLERS.
     """
 
     tokens: tuple[int, ...]
@@ -33,6 +37,7 @@ class Plan:
     load_weights: Mapping[str, float] = field(default_factory=dict)
     held_out: tuple[Workload, ...] = ()
     warm_starts: int = 6
+    sampler: str = "auto"
 
     def cells(self) -> list[tuple[Workload, float]]:
         """The workloads to tune, with their weights."""

@@ -6,10 +6,12 @@ and parameters that don't matter there are pinned to their default.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
+import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 from tuner import template
 from tuner.errors import SpaceError, TemplateError
 from tuner.expression import evaluate, names_in
+from tuner.failure import FAILURES
 from tuner.problem import Problem
 from tuner.target import Target, simd_bytes
 
@@ -51,6 +54,19 @@ class Restriction:
 
 
 @dataclass(frozen=True)
+class Monotone:
+    """Parameters that alone decide a kind of failure: where it came once, it comes for all larger values."""
+
+    failure: str
+    parameters: tuple[str, ...]
+    why: str
+
+    def rules_out(self, failed: Mapping[str, int], config: Mapping[str, int]) -> bool:
+        """Whether a configuration must fail, too, where `failed` did."""
+        return all(config[name] >= failed[name] for name in self.parameters)
+
+
+@dataclass(frozen=True)
 class SpaceFile:
     """A template's space file, checked: every name known, no value list empty."""
 
@@ -60,17 +76,24 @@ class SpaceFile:
     pack: tuple[str, ...]
     starts: tuple[Mapping[str, int], ...]
     supports: tuple[tuple[str, tuple[str, ...]], ...]
+    monotone: tuple[Monotone, ...] = ()
 
 
 @dataclass(frozen=True)
 class Space:
-    """The points that may be tried: ordered values per parameter, default, restrictions."""
+    """The points that may be tried: ordered values per parameter, default, restrictions.
+
+    `starts` are changes to the default that won somewhere; `monotone` says which failures rule
+    out larger points.
+    """
 
     template: str
     values: Mapping[str, tuple[int, ...]]
     default: Config
     restrictions: tuple[Restriction, ...]
     facts: Mapping[str, int]
+    starts: tuple[Mapping[str, int], ...] = ()
+    monotone: tuple[Monotone, ...] = ()
 
     def broken(self, config: Mapping[str, int]) -> Restriction | None:
         """The first restriction that a configuration breaks."""
@@ -80,8 +103,11 @@ class Space:
                 return restriction
         return None
 
-    def check(self, config: Mapping[str, int]) -> None:
-        """Raises SpaceError when a configuration lies outside the space, with the reason."""
+    def check(self, config: Mapping[str, int], restricted: bool = True) -> None:
+        """Raises SpaceError when a configuration lies outside the space, with the reason.
+
+        `restricted=False` looks at names and values alone.
+        """
         for name, value in config.items():
             if name not in self.values:
                 raise SpaceError(
@@ -94,7 +120,7 @@ class Space:
             raise SpaceError(
                 f"{', '.join(missing)}: missing in the configuration of {self.template}"
             )
-        restriction = self.broken(config)
+        restriction = self.broken(config) if restricted else None
         if restriction:
             raise SpaceError(f"{restriction.rule}: does not hold: {restriction.why}")
 
@@ -115,9 +141,42 @@ class Space:
     def pin(self, config: Mapping[str, int]) -> Space:
         """The same space with some parameters held at one value."""
         values = {n: (config[n],) if n in config else v for n, v in self.values.items()}
-        return Space(
-            self.template, values, {**self.default, **config}, self.restrictions, self.facts
-        )
+        return dataclasses.replace(self, values=values, default={**self.default, **config})
+
+    def narrow(self, values: Mapping[str, Sequence[int]]) -> Space:
+        """The space in which these parameters alone vary, over these values; others keep the default.
+
+        Raises SpaceError for a parameter or value that the space lacks, and where the default is
+        not among the values.
+        """
+        for name, wanted in values.items():
+            for value in (*wanted, self.default.get(name, 0)):
+                self.check({**self.default, name: value}, restricted=False)
+            if self.default[name] not in wanted:
+                raise SpaceError(
+                    f"{name}={self.default[name]}: is the default and has to be among the values"
+                )
+        narrowed = {n: tuple(sorted(values.get(n, (self.default[n],)))) for n in self.values}
+        return dataclasses.replace(self, values=narrowed)
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field as JSON can hold it; ``from_json`` is the way back."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Space:
+        """The inverse of ``to_json``. Raises SpaceError where fields are lacking or not known."""
+        try:
+            rules = tuple(Restriction(**row) for row in data["restrictions"])
+            monotone = tuple(
+                Monotone(**{**row, "parameters": tuple(row["parameters"])})
+                for row in data["monotone"]
+            )
+            values = {name: tuple(options) for name, options in data["values"].items()}
+            fixed = {"restrictions": rules, "monotone": monotone, "values": values}
+            return cls(**{**data, **fixed, "starts": tuple(data["starts"])})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise SpaceError(f"space: {error!s}; record the grid again") from error
 
 
 @functools.cache
@@ -151,7 +210,10 @@ def _parse(name: str, data: Mapping[str, Any]) -> SpaceFile:
     supports = tuple((key, tuple(values)) for key, values in data["supports"].items())
     starts = tuple(data.get("starts", []))
     pack = tuple(data["pack"]["parameters"])
-    return SpaceFile(name, parameters, restrictions, pack, starts, supports)
+    monotone = tuple(
+        Monotone(r["failure"], tuple(r["parameters"]), r["why"]) for r in data.get("monotone", [])
+    )
+    return SpaceFile(name, parameters, restrictions, pack, starts, supports, monotone)
 
 
 def _check(file: SpaceFile) -> None:
@@ -171,6 +233,14 @@ def _check(file: SpaceFile) -> None:
         for name in start:
             if name not in names:
                 raise SpaceError(f"starts: {name} is no parameter")
+    for rule in file.monotone:
+        if rule.failure not in FAILURES:
+            raise SpaceError(f"monotone: failure {rule.failure!r} must be one of {list(FAILURES)}")
+        if not rule.parameters:
+            raise SpaceError(f"monotone: failure {rule.failure!r} names no parameter")
+        for name in rule.parameters:
+            if name not in names:
+                raise SpaceError(f"monotone: {name} is no parameter")
     shorts = [p.short for p in file.parameters]
     if len(set(shorts)) != len(shorts):
         raise SpaceError(f"parameters: two share one short name ({' '.join(shorts)})")
@@ -231,7 +301,9 @@ def resolve(file: SpaceFile, problem: Problem, target: Target, tokens: int) -> S
         matters = not p.when or evaluate(p.when, names)
         values[p.name] = tuple(options) if matters else (number,)
         default[p.name] = number
-    space = Space(file.template, values, default, file.restrictions, names)
+    space = Space(
+        file.template, values, default, file.restrictions, names, file.starts, file.monotone
+    )
     broken = space.broken(default)
     if broken:
         raise SpaceError(f"{file.template}.toml: the default breaks {broken.rule!r}: {broken.why}")

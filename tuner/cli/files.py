@@ -7,8 +7,10 @@ from pathlib import Path
 import click
 
 from tuner import generate as stage
+from tuner import t4
 from tuner.cli.options import db_option
 from tuner.database import Database
+from tuner.errors import UsageError
 from tuner.exchange import export_best, import_best
 
 BEST = Path("db", "best.jsonl")
@@ -59,15 +61,38 @@ def _best() -> Path:
 
 @click.command()
 @click.argument("path", type=_path, default=BEST)
+@click.option("--format", "form", type=click.Choice(["jsonl", "t4"]), default="jsonl", show_default=True,
+              help="jsonl: the winners; t4: all trials of one cell, in Kernel Tuner's T4 format.")  # fmt: skip
+@click.option("--problem", help="With t4: the cell's problem, by its name.")
+@click.option("--tokens", type=int, help="With t4: the cell's token count.")
+@click.option("--load", help="With t4: the cell's load over the experts.")
 @db_option
-def export(path: Path, db: Path | None) -> None:
-    """Write the winners as JSON lines.
+def export(
+    path: Path,
+    form: str,
+    problem: str | None,
+    tokens: int | None,
+    load: str | None,
+    db: Path | None,
+) -> None:
+    """Write the winners as JSON lines, or recorded trials as T4 results.
 
-    PATH is db/best.jsonl unless given; lines and keys are sorted.
+    PATH is db/best.jsonl unless given; lines and keys are sorted. A T4 file holds one cell, and is packed
+    where its name ends in .gz.
     """
+    if form == "jsonl" and (problem, tokens, load) != (None, None, None):
+        raise UsageError(
+            "--problem, --tokens, --load: only with --format t4; winners are all written"
+        )
+    if form == "t4" and path == BEST:
+        raise UsageError("PATH: missing; name a file like trials.t4.json.gz")
     with Database(db, read_only=True) as database:
-        count = export_best(database, path)
-    click.echo(f"{path}: {count} winners")
+        if form == "t4":
+            count, left_out = t4.export(database, path, problem, tokens, load)
+            old = f", {left_out} of an earlier template or compiler left out" if left_out else ""
+            click.echo(f"{path}: {count} trials{old}")
+        else:
+            click.echo(f"{path}: {export_best(database, path)} winners")
 
 
 @click.command("import")

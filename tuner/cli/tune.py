@@ -31,6 +31,7 @@ from tuner.cli.options import (
 )
 from tuner.database import Database
 from tuner.errors import MoetuneError, UsageError
+from tuner.plan import SAMPLERS
 from tuner.problem import Problem
 from tuner.target import named
 from tuner.variant import parse
@@ -75,6 +76,8 @@ class Interrupted(MoetuneError):
               help="Tune for so many cores; builds run on the others meanwhile.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
               help="Of the search and of the random weights.")  # fmt: skip
+@click.option("--sampler", type=click.Choice(SAMPLERS), default="auto", show_default=True,
+              help="How the next variant is chosen.")  # fmt: skip
 @json_option
 def tune(
     model: Model,
@@ -90,6 +93,7 @@ def tune(
     noise_floor: float | None,
     cores: int | None,
     seed: int,
+    sampler: str,
     as_json: bool,
 ) -> None:
     """Search the fastest kernels and record them.
@@ -102,7 +106,7 @@ def tune(
         time_s = DEFAULT_TIME_S
     plan = stage.Plan(
         tuple(tokens), tuple(loads), trials, time_s, seed, temperature, keep, noise_floor,
-        tokens, loads, _untuned(tokens, loads, *(held_out or ((), ()))),
+        tokens, loads, _untuned(tokens, loads, *(held_out or ((), ()))), sampler=sampler,
     )  # fmt: skip
     doctor.require_toolchain()
     check_memory(model.problem)

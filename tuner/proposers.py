@@ -1,0 +1,132 @@
+"""Proposers: how the next configuration is found: all points in an order, or a model of the trials.
+
+A proposer answers with points that the search calls new: valid, not tried, and not ruled out by a failure.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from tuner import moves
+from tuner.moves import Test
+from tuner.space import Config, Space
+from tuner.surrogate import Array, Surrogate, expected_improvement
+
+# What a failure is worth, and the most that a time counts for: twice the best one's. How bad the bad
+# ones are says nothing about the good ones.
+MOST_LOSS = math.log(2.0)
+# More trials than this make a fit slow, and tell little more: the best are kept.
+MOST_POINTS = 256
+# Spaces up to this size, before restrictions, are listed once; of larger ones candidates are drawn.
+LISTED = 20_000
+# Candidates in a space that is not listed: changes of the best points, mutations of them, others.
+BEST = 3
+MUTATIONS = 300
+RANDOM = 200
+
+
+class Proposer(Protocol):
+    """Finds configurations, and is told what became of every trial, its own or not."""
+
+    def propose(self, is_new: Test) -> Config | None:
+        """A configuration that is new; None when there is none, or none was found."""
+
+    def tell(self, config: Config, ratio: float | None, failure: str) -> None:
+        """The outcome of a trial: time / default's time, or None with its kind of failure."""
+
+
+class Enumeration:
+    """Every valid point, in a given order."""
+
+    def __init__(self, order: Iterable[Config]) -> None:
+        self._rest: Iterator[Config] = iter(order)
+
+    def propose(self, is_new: Test) -> Config | None:
+        return next((config for config in self._rest if is_new(config)), None)
+
+    def tell(self, config: Config, ratio: float | None, failure: str) -> None:
+        """The order does not depend on outcomes."""
+
+
+class Model:
+    """The point of which a Gaussian process over all trials so far expects most.
+
+    Candidates are all points of a small space; of a large one every change of one parameter of the best
+    trials, mutations of them, and random points.
+    """
+
+    def __init__(self, space: Space, seed: int) -> None:
+        self._space = space
+        self._free = moves.free(space)
+        self._rng = random.Random(seed)
+        self._surrogate = Surrogate(len(self._free))
+        self._losses: dict[tuple[int, ...], tuple[Config, float]] = {}
+        self._asked: dict[tuple[int, ...], Config] = {}
+        self._all = list(space.points()) if space.size() <= LISTED else None
+
+    def tell(self, config: Config, ratio: float | None, failure: str) -> None:
+        key = moves.key(self._space, config)
+        self._asked.pop(key, None)
+        self._losses[key] = (config, math.inf if ratio is None else math.log(ratio))
+
+    def propose(self, is_new: Test) -> Config | None:
+        candidates = self._candidates(is_new)
+        if not candidates:
+            return None
+        chosen = candidates[0]
+        if self._losses and len(candidates) > 1:
+            chosen = candidates[int(np.argmax(self._gain(candidates)))]
+        self._asked[moves.key(self._space, chosen)] = chosen
+        return chosen
+
+    def _candidates(self, is_new: Test) -> list[Config]:
+        """In random order: of those that promise as much, any may come."""
+        found = list(filter(is_new, self._all if self._all is not None else self._near(is_new)))
+        self._rng.shuffle(found)
+        return found
+
+    def _near(self, is_new: Test) -> list[Config]:
+        ranked = sorted(self._losses.values(), key=lambda row: row[1])
+        best = [config for config, _ in ranked[:BEST]]
+        found = [change for config in best for change in moves.changes(self._space, config)]
+        if best:
+            parents = self._rng.choices(best, k=MUTATIONS)
+            found += [moves.mutated(self._space, self._rng, parent) for parent in parents]
+        drawn = (moves.drawn(self._space, self._rng, is_new) for _ in range(RANDOM))
+        found += [config for config in drawn if config is not None]
+        return list({moves.key(self._space, config): config for config in found}.values())
+
+    def _gain(self, candidates: Sequence[Config]) -> Array:
+        """What each candidate is expected to improve on the best, times the chance that it does not fail."""
+        tried, failed = self._fit()
+        best = float(self._surrogate.predict(tried)[0].min())  # as modelled: no lucky time
+        there = self._scaled(candidates)
+        gain = expected_improvement(*self._surrogate.predict(there), best)
+        return gain * (1 - self._surrogate.share(there, failed)) if failed.any() else gain
+
+    def _fit(self) -> tuple[Array, Array]:
+        """Fits the model; returns the points [n, d], and 1 where one failed [n]."""
+        rows = sorted(self._losses.values(), key=lambda row: row[1])[:MOST_POINTS]
+        losses = np.array([loss for _, loss in rows])
+        failed = np.isinf(losses)
+        least = 0.0 if failed.all() else losses.min()
+        losses = np.minimum(losses, least + MOST_LOSS)
+        tried = self._scaled([config for config, _ in rows])
+        self._surrogate.fit(tried, losses)
+        if self._asked:  # what is being tried counts as if it came out as expected
+            asked = self._scaled(list(self._asked.values()))
+            expected, _ = self._surrogate.predict(asked)
+            tried, losses = np.concatenate([tried, asked]), np.concatenate([losses, expected])
+            failed = np.concatenate([failed, np.zeros(len(asked))])
+            self._surrogate.fit(tried, losses, lengths=False)
+        return tried, failed.astype(np.float64)
+
+    def _scaled(self, configs: Sequence[Config]) -> Array:
+        """Configurations as points [n, d] of the unit cube: values are ordered and evenly spaced."""
+        rows = [[v.index(c[n]) / (len(v) - 1) for n, v in self._free.items()] for c in configs]
+        return np.array(rows, dtype=np.float64)
