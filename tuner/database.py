@@ -137,6 +137,7 @@ class Database:
     def record_measurement(self, trial_id: int, measurement: MeasurementRow) -> int:
         """Store one more measurement of a trial; return its id."""
         row = {**vars(measurement), "samples": _dump(measurement.samples), "trial_id": trial_id}
+        row["created"] = measurement.created or now()
         with self.transaction():
             return self._insert("measurements", row)
 
