@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import sqlite3
 import subprocess
@@ -155,6 +156,17 @@ def test_best_has_all_that_a_selection_needs(db: Database) -> None:
     assert (row["is_default"], row["ratio"], row["median_ns"]) == (True, 0.8, 900.25)
     assert (row["low_ns"], row["created"]) == (990, CREATED)
     assert db.best(problem_id="another") == []
+
+
+def test_stage_times_are_of_one_target_or_of_all(db: Database) -> None:
+    add_trial(db, 4, compile_ms=5.0, verify_ms=2.0, benchmark_ms=9.0, session="s")
+    add_trial(db, target=dataclasses.replace(TARGET, cores=8))
+    (here,) = db.stage_times(TARGET.digest)
+    assert here == {
+        "problem_id": PROBLEM.digest, "problem": PROBLEM.key, "session": "s", "tokens": 4,
+        "compile_ms": 5.0, "verify_ms": 2.0, "benchmark_ms": 9.0,
+    }  # fmt: skip
+    assert [row["compile_ms"] for row in db.stage_times()] == [5.0, None]
 
 
 def test_foreign_keys_are_enforced(db: Database) -> None:
@@ -323,7 +335,12 @@ def test_measurements_of_schema_2_are_kept(path: Path) -> None:
     with Database(path) as db:
         search, final = db.trial(1).measurements
         (best,) = db.best()
-    assert (search.samples, search.p95_ns, search.ratio, search.created) == ((5.0,), 7, 0.9, CREATED)
+    assert (search.samples, search.p95_ns, search.ratio, search.created) == (
+        (5.0,),
+        7,
+        0.9,
+        CREATED,
+    )
     assert (final.temperature, final.p99_ns, final.ceiling_fraction, final.created) == (
         "warm", 9, 0.6, "",
     )  # fmt: skip

@@ -186,6 +186,17 @@ class Database:
         """Every workload of every problem and target that has trials, with how many (`trials`)."""
         return self._query(_READ_WORKLOADS, [])
 
+    def stage_times(self, target_id: str | None = None) -> list[dict[str, Any]]:
+        """What the stages of earlier trials took, oldest first; of one target unless None.
+
+        Keys: problem_id, problem (its key), session, tokens, compile_ms, verify_ms, benchmark_ms.
+        """
+        where = "1" if target_id is None else "target_id = ?"
+        sql = f"""SELECT problem_id, problems.data AS problem, session, tokens, compile_ms,
+            verify_ms, benchmark_ms FROM trials JOIN problems ON problems.id = problem_id
+            WHERE {where} ORDER BY trials.id"""
+        return self._query(sql, [] if target_id is None else [target_id])
+
     def trial(self, trial_id: int) -> TrialRow:
         """One trial. Raises DatabaseError where there is none."""
         for row in self._trials("trials.id = ?", [trial_id]):
