@@ -19,9 +19,9 @@ from tuner.problem import Problem
 from tuner.records import MeasurementRow, TrialRow
 from tuner.space import multiplies_pairs
 from tuner.target import Target
+from tuner.variant import Changes, changes
 from tuner.workload import Workload
 
-Changes = dict[str, tuple[int, int]]
 # Contenders to name: as many as were in the finals, and a few more.
 MOST_CONTENDERS = 5
 
@@ -265,15 +265,6 @@ def _winner(
         temperature=best["temperature"] or "",
         audits=tuple(Audit(a.created, a.ratio, a.ratio_low, a.ratio_high) for a in row.audits),
     )
-
-
-def changes(before: Mapping[str, int], after: Mapping[str, int]) -> Changes:
-    """The parameters in which two configurations differ: name -> (before, after)."""
-    return {
-        name: (before[name], after[name])
-        for name in after
-        if name in before and before[name] != after[name]
-    }
 
 
 def _contender(row: TrialRow, centre: TrialRow | None) -> Contender:

@@ -102,11 +102,7 @@ def _difference(winner: Winner) -> str:
         return "in nothing: the template's default won, nothing was surely faster"
     if winner.changes is None:
         return "the default that it was paired with is not recorded"
-    return _changes(winner.changes)
-
-
-def _changes(changes: dict[str, tuple[int, int]]) -> str:
-    return ", ".join(f"{name} {before}->{after}" for name, (before, after) in changes.items())
+    return screen.changed(winner.changes)
 
 
 def _search(found: Found) -> Iterator[tuple[str, str]]:
@@ -172,7 +168,7 @@ def _row(contender: Contender) -> tuple[str, ...]:
         _speed(contender.ratio, contender.ratio_low, contender.ratio_high),
         contender.kind,
         contender.status,
-        _changes(contender.changes),
+        screen.changed(contender.changes),
         contender.message,
     )
 

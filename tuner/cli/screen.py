@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +68,11 @@ def speed_up(ratio: float, low: float, high: float) -> tuple[float, float, float
 
 def _inverse(ratio: float) -> float:
     return 1 / ratio if ratio else math.inf
+
+
+def changed(changes: Mapping[str, tuple[int, int]]) -> str:
+    """In what two configurations differ."""
+    return ", ".join(f"{name} {before}->{after}" for name, (before, after) in changes.items())
 
 
 def times(speed: float, low: float, high: float) -> str:

@@ -165,8 +165,7 @@ def changes(default: str, winner: str) -> dict[str, tuple[int, int]]:
 def _changed(result: CellResult) -> str:
     if result.is_default:
         return "default"
-    differences = changes(result.default, result.winner).items()
-    return ", ".join(f"{name} {before}->{after}" for name, (before, after) in differences)
+    return screen.changed(changes(result.default, result.winner))
 
 
 def _cell(result: CellResult) -> dict[str, Any]:
