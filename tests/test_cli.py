@@ -103,6 +103,7 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Problem, Target, tun
 
     monkeypatch.setattr(tune_stage, "tune", tune)
     monkeypatch.setattr("tuner.doctor.require_toolchain", lambda: None)
+    monkeypatch.setattr("tuner.estimate.is_cached", lambda text, target: False)
     monkeypatch.setattr("tuner.target.find_mojo", lambda: None)
     return held
 
@@ -208,7 +209,10 @@ def test_a_session_ends_with_a_table_and_two_lines(sessions: list[Any], moetune:
     assert lines[-3] == f"default: {DEFAULT.name}"
     assert f"best {GRANITE} --tokens 16" in lines[-2]
     assert "tuner.load(problem, tuner.Weights.random(problem, seed=0)); " in lines[-1]
-    assert "1/2 16 tokens: search, trials: 12 ok 3 slow, best 1.25x, 1:01 of 10:00" in said.err
+    assert (
+        "1/2 16 tokens: search, trials: 12 ok 3 slow, best 1.25x, 1:01 of 10:00, 8:59 left"
+        in said.err
+    )
     assert said.err.count("search") == 2
 
 
