@@ -19,7 +19,7 @@ from tuner.bench_state import Timing
 from tuner.benchmark import Race
 from tuner.ceilings import Ceilings
 from tuner.cell import FINAL_EFFORT, FINAL_PROCESSES, TRIAL_EFFORT
-from tuner.claims import Claim, Finding, Verdict, claims, is_here
+from tuner.claims import Claim, Finding, Verdict, claims, finding, is_here
 from tuner.database import Database
 from tuner.errors import UsageError
 from tuner.records import MeasurementRow, TrialRow
@@ -284,6 +284,15 @@ def test_a_default_that_is_no_longer_the_default_is_gone(db: Database) -> None:
     assert "the template's default is another now: moe_cpu_v" in found.reason
 
 
+def test_a_problem_without_a_name_is_described(db: Database) -> None:
+    add_winner(db, 4)
+    nameless = TINY.replace(name="")
+    assert db.add_problem(TINY.replace(name="another")) == nameless.digest
+    assert claims(db, HOST)[0][0].problem.name == "another"
+    raw = db.best()[0] | {"problem_name": ""}
+    assert finding(raw, Verdict.GONE, "").problem == nameless.describe()
+
+
 def test_winners_of_another_machine_are_named_and_left_alone(db: Database) -> None:
     add_winner(db, 4, target=dataclasses.replace(HOST, cores=8))
     (found,) = audited(db, _never)
@@ -355,7 +364,7 @@ def test_the_command_ends_with_1_where_a_winner_no_longer_holds(
 ) -> None:  # fmt: skip
     add_winner(db, 4)
     said = run_audit(db, moetune, monkeypatch, ratios, "audit")
-    assert (said[0], said[2]) == (code, "1/1 tiny, 4 tokens uniform\n")
+    assert (said[0], said[2]) == (code, "1/1 tiny, 4 tokens uniform, about 0:05\n")
     verdict_line, ratios_line, *_ = said[1].splitlines()
     default, better = variants(4)
     rows = f"tile_rows {default.config['tile_rows']}->{better.config['tile_rows']}"

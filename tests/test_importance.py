@@ -51,3 +51,8 @@ def test_too_few_trials_are_said_to_be_too_few() -> None:
 def test_a_parameter_of_one_value_has_none() -> None:
     found = importances([({"d": 5}, 1.0)] * LEAST_TRIALS)
     assert (found.too_few, found.values) == (False, {})
+
+
+def test_nothing_is_logged(capfd: pytest.CaptureFixture[str]) -> None:
+    importances([(c, float(c["b"])) for c in grid(0, 24)])
+    assert capfd.readouterr() == ("", "")

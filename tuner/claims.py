@@ -75,6 +75,7 @@ class Finding:
     """What an audit says of one winner.
 
     Attributes:
+        problem: its name, or what it is where it has none.
         winner, against: names of variants; ``against`` is empty where there was none.
         changes: parameter -> (default's value, the winner's or, where the default won, the contender's).
         then: ratio of times, winner / default, with its interval, as it was recorded.
@@ -101,7 +102,7 @@ class Finding:
 def finding(row: Row, verdict: Verdict, reason: str, **more: Any) -> Finding:
     """The Finding about a row of the view ``best``."""
     return Finding(
-        problem=row["problem_name"],
+        problem=row["problem_name"] or Problem.from_key(row["problem"]).describe(),
         problem_id=row["problem_id"],
         tokens=row["tokens"],
         load=row["load"],

@@ -120,10 +120,10 @@ class Roofline:
         compute, compute_gflop_s: the ceiling of operations that the problem may use.
         read_gb_s: the ceiling of reads from memory.
         ridge: the intensity from which on operations bind (compute / read).
-        binds: the ceiling that the fraction is of. It may be one of operations below the ridge: then
-            the weights stay in the last cache.
-        fraction: of the time that this ceiling allows at best; with cold weights, by the bandwidth that
-            was probed in the race itself.
+        binds: the ceiling that the fraction is of, as it was found in the race. It can be another than
+            the ridge says: weights that stay in the last cache don't count as read, and the race goes
+            by the rates that were probed beside it.
+        fraction: of the speed that this ceiling allows at best.
 
     Williams, Waterman and Patterson 2009, https://doi.org/10.1145/1498765.1498785.
     """

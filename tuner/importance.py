@@ -20,6 +20,8 @@ LARGEST_SHARE = 0.25
 BEST_SHARE = 0.1
 LEAST_TRIALS = math.ceil(LEAST_BEST / LARGEST_SHARE)
 
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
 Sample = tuple[Mapping[str, int], float]
 
 

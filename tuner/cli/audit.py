@@ -43,8 +43,9 @@ def audit(model: Model | None, time_s: float, db: Path | None, as_json: bool) ->
     doctor.require_toolchain()
 
     def report(number: int, count: int, claim: Claim) -> None:
-        progress.print(f"{number}/{count} {_name(claim.problem.name, claim.problem.digest)}, "
-                       f"{claim.workload.tokens} tokens {claim.workload.load}")  # fmt: skip
+        name = claim.problem.name or claim.problem.describe()
+        place = f"{claim.workload.tokens} tokens {claim.workload.load}"
+        progress.print(f"{number}/{count} {name}, {place}, about {screen.clock(claim.cost_s)}")
 
     def measure(claim: Claim, ceilings: Ceilings | None) -> stage.Measured:
         check_memory(claim.problem)
@@ -76,8 +77,7 @@ def _show(findings: Sequence[Finding]) -> None:
 
 
 def _lines(finding: Finding) -> Iterator[str]:
-    name = _name(finding.problem, finding.problem_id)
-    yield f"{name}, {finding.tokens} tokens {finding.load}: {_winner(finding)}"
+    yield f"{finding.problem}, {finding.tokens} tokens {finding.load}: {_winner(finding)}"
     if not finding.is_default:
         now = f", {_speed(finding.now)} now" if finding.now else ""
         yield f"{_speed(finding.then)} of the default's speed then{now}"
@@ -85,10 +85,6 @@ def _lines(finding: Finding) -> Iterator[str]:
         yield f"the contender has {_speed(finding.now)} of the default's speed now"
     if finding.reason:
         yield finding.reason
-
-
-def _name(problem: str, digest: str) -> str:
-    return problem or digest
 
 
 def _winner(finding: Finding) -> str:

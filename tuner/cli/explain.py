@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from rich.table import Table
 
 from tuner.cli import screen
 from tuner.cli.options import (
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from tuner.explain import Contender, Explanation, Found, Roofline, Winner
     from tuner.importance import Importances
 
-_CONTENDERS = ("> speed / default's", "measured", "status", "differs in", "why")
+_CONTENDERS = ("> speed / default's", "measured", "status", "differs in")
 # Importances below this share are not named one by one.
 _LEAST_SHARE = 0.01
 
@@ -56,7 +57,7 @@ def explain(
     for title, contenders in _lists(told):
         out.print(f"\n{title}", soft_wrap=True)
         if contenders:
-            out.print(screen.table(_CONTENDERS, [_row(c) for c in contenders]))
+            out.print(_table(contenders))
 
 
 def _lines(told: Explanation) -> Iterator[tuple[str, str]]:
@@ -99,7 +100,9 @@ def _winner(winner: Winner, trials: int) -> Iterator[tuple[str, str]]:
 
 def _difference(winner: Winner) -> str:
     if winner.is_default:
-        return "in nothing: the template's default won, nothing was surely faster"
+        return (
+            "in nothing: the template's default won; nothing else was surely faster in every final"
+        )
     if winner.changes is None:
         return "the default that it was paired with is not recorded"
     return screen.changed(winner.changes)
@@ -137,8 +140,8 @@ def _roofline(roofline: Roofline) -> Iterator[str]:
     )
     if roofline.fraction is not None:
         yield f"{roofline.binds} binds: {screen.percent(roofline.fraction)} of it"
-    if roofline.binds != "read" and roofline.intensity < roofline.ridge:
-        yield "below the ridge, but the weights stay in the last cache"
+    if (roofline.binds == "read") != (roofline.intensity < roofline.ridge):
+        yield "other than by the ridge: weights in the last cache, or other rates beside the race"
 
 
 def _importances(found: Importances) -> str:
@@ -161,6 +164,12 @@ def _lists(told: Explanation) -> Iterator[tuple[str, Sequence[Contender]]]:
     others = told.contenders
     title = "Nearest contenders" if told.winner else "Fastest so far"
     yield f"{title}{'' if others else ': nothing else was timed'}", others
+
+
+def _table(contenders: Sequence[Contender]) -> Table:
+    """One row each; with what went wrong where anything did."""
+    columns = (*_CONTENDERS, "why") if any(c.message for c in contenders) else _CONTENDERS
+    return screen.table(columns, [_row(c)[: len(columns)] for c in contenders])
 
 
 def _row(contender: Contender) -> tuple[str, ...]:
