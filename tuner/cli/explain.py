@@ -140,6 +140,8 @@ def _roofline(roofline: Roofline) -> Iterator[str]:
     )
     if roofline.fraction is not None:
         yield f"{roofline.binds} binds: {screen.percent(roofline.fraction)} of it"
+        if roofline.fraction > 1:
+            yield "more than the ceiling: it was measured on a busy machine"
     if (roofline.binds == "read") != (roofline.intensity < roofline.ridge):
         yield "other than by the ridge: weights in the last cache, or other rates beside the race"
 
