@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.commands import Run, Said
+from tuner.cli import main
 from tuner.process import find_linker, find_mojo
 
 
@@ -33,6 +36,17 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("MOETUNE_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture
+def moetune(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command line in this process."""
+
+    def run(line: str) -> Said:
+        code = main(shlex.split(line))
+        return Said(code, *capsys.readouterr())
+
+    return run
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,17 +7,17 @@ import shlex
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
+from tests.commands import Run
 from tests.rows import CREATED, add_trial, add_winner
 from tuner import peers
 from tuner import tune as tune_stage
-from tuner.cli import main
 from tuner.cli.options import read_model, seconds, token_list
 from tuner.cli.outcome import lines as outcome_lines
 from tuner.cli.tune import check_memory
@@ -36,26 +36,6 @@ SMALL = "--hidden 64 --expert-dim 32 --experts 4 --top-k 2"
 HOST = Target("amd", "x86-64-v3", ("avx2", "fma"), 4, 32 << 10, 512 << 10, 32 << 20)
 DEFAULT = default_variant(PRESETS[GRANITE], HOST, tokens=16)
 BETTER = make(DEFAULT.template, {**DEFAULT.config, "tile_rows": 4, "chunks": 4})
-
-
-class Said(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[[str], Said]
-
-
-@pytest.fixture
-def moetune(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command line in this process."""
-
-    def run(line: str) -> Said:
-        code = main(shlex.split(line))
-        return Said(code, *capsys.readouterr())
-
-    return run
 
 
 def result(**more: Any) -> tune_stage.CellResult:
@@ -123,13 +103,14 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Problem, Target, tun
 
     monkeypatch.setattr(tune_stage, "tune", tune)
     monkeypatch.setattr("tuner.doctor.require_toolchain", lambda: None)
+    monkeypatch.setattr("tuner.estimate.is_cached", lambda text, target: False)
     monkeypatch.setattr("tuner.target.find_mojo", lambda: None)
     return held
 
 
 def test_version_and_help(moetune: Run) -> None:
     assert moetune("--version").out == "moetune 0.1.0\n"
-    commands = "doctor tune best bench generate export import"
+    commands = "doctor tune best explain audit bench generate export import"
     assert all(f"\n  {name} " in moetune("--help").out for name in commands.split())
 
 
@@ -228,7 +209,10 @@ def test_a_session_ends_with_a_table_and_two_lines(sessions: list[Any], moetune:
     assert lines[-3] == f"default: {DEFAULT.name}"
     assert f"best {GRANITE} --tokens 16" in lines[-2]
     assert "tuner.load(problem, tuner.Weights.random(problem, seed=0)); " in lines[-1]
-    assert "1/2 16 tokens: search, trials: 12 ok 3 slow, best 1.25x, 1:01 of 10:00" in said.err
+    assert (
+        "1/2 16 tokens: search, trials: 12 ok 3 slow, best 1.25x, 1:01 of 10:00, 8:59 left"
+        in said.err
+    )
     assert said.err.count("search") == 2
 
 

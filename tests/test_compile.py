@@ -14,7 +14,13 @@ from pathlib import Path
 import pytest
 
 from tuner import compile as stage
-from tuner.compile import Binary, CompileTimeout, compile_source, toolchain_version
+from tuner.compile import (
+    Binary,
+    CompileTimeout,
+    compile_source,
+    is_cached,
+    toolchain_version,
+)
 from tuner.errors import CompileError
 from tuner.target import Target, detect, named
 
@@ -146,6 +152,18 @@ def test_the_key_does_not_depend_on_how_fast_the_machine_is(mojo: Path, cache: P
     assert compile_source(SOURCE, dataclasses.replace(FAKE, cores=64, l3_bytes=1)).cached
     assert first.seconds > 0
     assert builds(mojo) == 1
+
+
+def test_cached_is_what_needs_no_build(mojo: Path, cache: Path) -> None:
+    assert not is_cached(SOURCE, FAKE)
+    compile_source(SOURCE, FAKE)
+    act(mojo, "echo 'kernel.mojo:1:1: error: no' >&2; exit 1")
+    with pytest.raises(CompileError):
+        compile_source("refused", FAKE)
+    assert is_cached(SOURCE, FAKE)
+    assert is_cached("refused", FAKE)
+    assert not is_cached(SOURCE, FAKE, optimize="0")
+    assert builds(mojo) == 2
 
 
 @pytest.mark.parametrize("damage", ["truncated", "altered", "absent", "record", "record absent"])

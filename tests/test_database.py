@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import sqlite3
 import subprocess
@@ -157,6 +158,17 @@ def test_best_has_all_that_a_selection_needs(db: Database) -> None:
     assert db.best(problem_id="another") == []
 
 
+def test_stage_times_are_of_one_target_or_of_all(db: Database) -> None:
+    add_trial(db, 4, compile_ms=5.0, verify_ms=2.0, benchmark_ms=9.0, session="s")
+    add_trial(db, target=dataclasses.replace(TARGET, cores=8))
+    (here,) = db.stage_times(TARGET.digest)
+    assert here == {
+        "problem_id": PROBLEM.digest, "problem": PROBLEM.key, "session": "s", "tokens": 4,
+        "compile_ms": 5.0, "verify_ms": 2.0, "benchmark_ms": 9.0,
+    }  # fmt: skip
+    assert [row["compile_ms"] for row in db.stage_times()] == [5.0, None]
+
+
 def test_foreign_keys_are_enforced(db: Database) -> None:
     with pytest.raises(DatabaseError, match="FOREIGN KEY constraint failed"):
         db.record_measurement(99, MeasurementRow(median_ns=1, low_ns=1, high_ns=1))
@@ -256,6 +268,38 @@ def test_threads_share_one_database(db: Database) -> None:
     assert found == [1] * 8
 
 
+def test_audit_is_evidence_beside_the_final_and_never_in_its_place(db: Database) -> None:
+    trial = add_winner(db)
+    assert trial.id is not None
+    final = MeasurementRow(kind="final", median_ns=5, low_ns=4, high_ns=6, p99_ns=9)
+    audit = MeasurementRow(kind="audit", median_ns=7, low_ns=6, high_ns=8, p99_ns=11)
+    db.record_measurement(trial.id, audit)
+    assert (db.trial(trial.id).final, db.best()[0]["p99_ns"]) == (trial.measurement, None)
+    db.record_measurement(trial.id, final)
+    db.record_measurement(trial.id, audit)
+    read = db.trial(trial.id)
+    assert (read.final, read.measurement, read.audits) == (final, trial.measurement, (audit,) * 2)
+    assert (db.best()[0]["p99_ns"], len(db.best())) == (9, 1)
+
+
+def test_trial_with_audits_alone_has_no_measurement_of_its_search(db: Database) -> None:
+    trial = add_trial(db, status="slow")
+    assert trial.id is not None
+    db.record_measurement(trial.id, MeasurementRow(kind="audit", median_ns=7, low_ns=6, high_ns=8))
+    read = db.trial(trial.id)
+    assert (read.final, read.measurement, len(read.audits)) == (None, None, 1)
+
+
+def test_measurement_tells_when_it_was_taken(db: Database) -> None:
+    trial = add_trial(db)
+    assert trial.id is not None
+    given = MeasurementRow(kind="audit", median_ns=7, low_ns=6, high_ns=8, created=CREATED)
+    db.record_measurement(trial.id, given)
+    taken = [row.created for row in db.trial(trial.id).measurements]
+    assert taken[0] > CREATED
+    assert taken[1] == CREATED
+
+
 def test_older_schema_is_brought_up_to_date(path: Path) -> None:
     raw = sqlite3.connect(path)
     migrations.migrate(raw, migrations.MIGRATIONS[:1])
@@ -270,6 +314,37 @@ def test_older_schema_is_brought_up_to_date(path: Path) -> None:
     assert migrations.version(raw) == NEWEST
     assert raw.execute("SELECT name FROM problems WHERE id = 'p'").fetchall() == [("kept",)]
     raw.close()
+
+
+def test_measurements_of_schema_2_are_kept(path: Path) -> None:
+    raw = sqlite3.connect(path)
+    migrations.migrate(raw, migrations.MIGRATIONS[:2])
+    raw.executescript(f"""
+        INSERT INTO problems VALUES ('p', '', '{{}}');
+        INSERT INTO targets VALUES ('t', 'znver3', '', '{{}}');
+        INSERT INTO variants VALUES ('v', 'k', 'k_a8', '{{"a": 8}}', 'p1');
+        INSERT INTO trials VALUES (1, 't', 'p', 'v', 4, 'uniform', 'ok', '', '', '', NULL, NULL,
+            NULL, NULL, '{{}}', 's', '{CREATED}');
+        INSERT INTO measurements VALUES
+            (3, 1, 'trial', 'cold', '[5.0]', 1, 5, 4, 6, 7, 8, 0.9, 0.8, 1.0, 1, 2, 'fma', 0.5),
+            (4, 1, 'final', 'warm', '[]', 0, 6, 5, 7, 8, 9, 0.8, 0.7, 0.9, 2, 3, 'read', 0.6);
+        INSERT INTO winners VALUES (1, 1, 't', 'p', 4, 'uniform', NULL, 0.8, 0.7, 0.9, 0, 6,
+            2, 3, 0.6, '{CREATED}');
+    """)
+    raw.close()
+    with Database(path) as db:
+        search, final = db.trial(1).measurements
+        (best,) = db.best()
+    assert (search.samples, search.p95_ns, search.ratio, search.created) == (
+        (5.0,),
+        7,
+        0.9,
+        CREATED,
+    )
+    assert (final.temperature, final.p99_ns, final.ceiling_fraction, final.created) == (
+        "warm", 9, 0.6, "",
+    )  # fmt: skip
+    assert (best["p99_ns"], best["ceiling"], best["temperature"]) == (9, "read", "warm")
 
 
 def test_migration_numbers_count_up_from_one() -> None:

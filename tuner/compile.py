@@ -34,6 +34,7 @@ __all__ = [
     "binary_key",
     "cache_dir",
     "compile_source",
+    "is_cached",
     "require_linker",
     "toolchain_version",
 ]
@@ -93,6 +94,18 @@ def compile_source(
             _build(draft, text, flags, timeout_s)
             _publish(draft, folder)
     raise CompileError(f"{folder}: damaged again and again; check the disk, then delete the folder")
+
+
+def is_cached(text: str, target: Target, *, optimize: str = "3", cache: Path | None = None) -> bool:
+    """Whether ``compile_source`` would answer at once: built before, or refused before.
+
+    Raises CompileError where the toolchain is missing: its version is part of the key.
+    """
+    try:
+        key = binary_key(text, (*compile_flags(target), f"-O{optimize}"))
+        return _look_up((cache or cache_dir()) / key[:2] / key) is not None
+    except SourceRefused:
+        return True
 
 
 def binary_key(text: str, flags: Sequence[str]) -> str:

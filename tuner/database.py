@@ -137,6 +137,7 @@ class Database:
     def record_measurement(self, trial_id: int, measurement: MeasurementRow) -> int:
         """Store one more measurement of a trial; return its id."""
         row = {**vars(measurement), "samples": _dump(measurement.samples), "trial_id": trial_id}
+        row["created"] = measurement.created or now()
         with self.transaction():
             return self._insert("measurements", row)
 
@@ -184,6 +185,17 @@ class Database:
     def workloads(self) -> list[dict[str, Any]]:
         """Every workload of every problem and target that has trials, with how many (`trials`)."""
         return self._query(_READ_WORKLOADS, [])
+
+    def stage_times(self, target_id: str | None = None) -> list[dict[str, Any]]:
+        """What the stages of earlier trials took, oldest first; of one target unless None.
+
+        Keys: problem_id, problem (its key), session, tokens, compile_ms, verify_ms, benchmark_ms.
+        """
+        where = "1" if target_id is None else "target_id = ?"
+        sql = f"""SELECT problem_id, problems.data AS problem, session, tokens, compile_ms,
+            verify_ms, benchmark_ms FROM trials JOIN problems ON problems.id = problem_id
+            WHERE {where} ORDER BY trials.id"""
+        return self._query(sql, [] if target_id is None else [target_id])
 
     def trial(self, trial_id: int) -> TrialRow:
         """One trial. Raises DatabaseError where there is none."""

@@ -123,10 +123,60 @@ _SESSIONS = (
     "ALTER TABLE winners ADD COLUMN regret REAL CHECK (regret BETWEEN 1 AND 1e9)",
 )
 
+# SQLite cannot alter a CHECK: the table is made anew. The view reads it, so it goes first, and comes
+# back without audits: they are evidence about a winner, never the measurement that made it one.
+_AUDIT = (
+    "DROP VIEW best",
+    """CREATE TABLE measurements_4 (
+        id INTEGER PRIMARY KEY,
+        trial_id INTEGER NOT NULL REFERENCES trials (id),
+        kind TEXT NOT NULL CHECK (kind IN ('trial', 'final', 'audit')),
+        temperature TEXT NOT NULL CHECK (temperature IN ('cold', 'warm')),
+        samples TEXT NOT NULL CHECK (json_valid(samples)),
+        sample_count INTEGER NOT NULL,
+        median_ns REAL NOT NULL CHECK (median_ns BETWEEN 0 AND 1e18),
+        low_ns REAL NOT NULL CHECK (low_ns BETWEEN 0 AND 1e18),
+        high_ns REAL NOT NULL CHECK (high_ns BETWEEN 0 AND 1e18),
+        p95_ns REAL, p99_ns REAL, ratio REAL, ratio_low REAL, ratio_high REAL,
+        gflop_s REAL, gb_s REAL,
+        ceiling TEXT NOT NULL, ceiling_fraction REAL,
+        created TEXT NOT NULL)""",
+    # When an earlier measurement was taken is not known, but for those of a search.
+    """INSERT INTO measurements_4 SELECT id, trial_id, kind, temperature, samples, sample_count,
+        median_ns, low_ns, high_ns, p95_ns, p99_ns, ratio, ratio_low, ratio_high, gflop_s, gb_s,
+        ceiling, ceiling_fraction, CASE kind WHEN 'trial'
+            THEN (SELECT created FROM trials WHERE trials.id = trial_id) ELSE '' END
+        FROM measurements""",
+    "DROP TABLE measurements",
+    "ALTER TABLE measurements_4 RENAME TO measurements",
+    "CREATE INDEX measurements_trial ON measurements (trial_id)",
+    """CREATE VIEW best AS SELECT
+        winners.problem_id, problems.name AS problem_name, problems.data AS problem,
+        winners.target_id, targets.arch, targets.name AS target_name, targets.data AS target,
+        winners.tokens, winners.load, trials.variant_id, variants.template,
+        variants.name AS variant, variants.config, variants.pack,
+        winners.trial_id, winners.default_trial_id, winners.is_default,
+        winners.ratio, winners.ratio_low, winners.ratio_high,
+        winners.median_ns, winners.gflop_s, winners.gb_s, winners.ceiling_fraction,
+        measurements.temperature, measurements.low_ns, measurements.high_ns,
+        measurements.p95_ns, measurements.p99_ns, measurements.sample_count, measurements.ceiling,
+        trials.status, trials.source_digest, trials.binary_key, trials.environment,
+        winners.created
+    FROM winners
+    JOIN problems ON problems.id = winners.problem_id
+    JOIN targets ON targets.id = winners.target_id
+    JOIN trials ON trials.id = winners.trial_id AND trials.status = 'ok'
+    JOIN variants ON variants.id = trials.variant_id
+    LEFT JOIN measurements ON measurements.id = (
+        SELECT m.id FROM measurements AS m WHERE m.trial_id = trials.id AND m.kind <> 'audit'
+        ORDER BY m.kind = 'final' DESC, m.id DESC LIMIT 1)""",
+)
+
 MIGRATIONS = (
     Migration(1, "tables", _TABLES),
     Migration(2, "view best and what guards it", _BEST),
     Migration(3, "sessions, and what few variants lose", _SESSIONS),
+    Migration(4, "measurements of audits, and when each was taken", _AUDIT),
 )
 
 

@@ -24,13 +24,15 @@ class MeasurementRow:
     """Timings of one trial: raw samples and what follows from them.
 
     Attributes:
-        kind: ``trial`` (during the search) or ``final`` (finalists, interleaved with the default).
+        kind: ``trial`` (during the search), ``final`` (finalists, interleaved with the default) or
+            ``audit`` (a winner measured again later; never what a winner rests on).
         temperature: of the weights: ``cold`` or ``warm``.
         samples: ns, in the order taken; empty in a row that was imported.
         sample_count: how many samples there were; follows ``samples`` unless given.
         low_ns, high_ns: interval of the median.
         ratio: time over the time of the default in the same race, with its interval.
         ceiling: name of the limit that ``ceiling_fraction`` is a fraction of.
+        created: UTC, ISO 8601; the time of recording unless given, empty where it is not known.
     """
 
     median_ns: float
@@ -49,6 +51,7 @@ class MeasurementRow:
     gb_s: float | None = None
     ceiling: str = ""
     ceiling_fraction: float | None = None
+    created: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if self.samples:
@@ -102,6 +105,11 @@ class TrialRow:
     def final(self) -> MeasurementRow | None:
         """The paired re-measurement; that of the search where the trial was no finalist."""
         return _last(self.measurements, "final")
+
+    @property
+    def audits(self) -> tuple[MeasurementRow, ...]:
+        """What audits measured since, oldest first."""
+        return tuple(row for row in self.measurements if row.kind == "audit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,5 +170,6 @@ class CeilingRow:
 
 
 def _last(rows: Sequence[MeasurementRow], kind: str) -> MeasurementRow | None:
-    of_kind = [row for row in rows if row.kind == kind] or rows
+    tuned = [row for row in rows if row.kind != "audit"]
+    of_kind = [row for row in tuned if row.kind == kind] or tuned
     return of_kind[-1] if of_kind else None

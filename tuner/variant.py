@@ -19,6 +19,8 @@ from tuner.target import Target
 
 CPU_TEMPLATE = "moe_cpu"
 
+Changes = dict[str, tuple[int, int]]
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -92,3 +94,12 @@ def pack_config(pack: str, template: str = CPU_TEMPLATE) -> Config:
     file = load(template)
     shorts = {p.short: p.name for p in file.parameters if p.name in file.pack}
     return {shorts[part[0]]: int(part[1:]) for part in pack.split("_")}
+
+
+def changes(before: Mapping[str, int], after: Mapping[str, int]) -> Changes:
+    """The parameters in which two configurations differ: name -> (before, after)."""
+    return {
+        name: (before[name], after[name])
+        for name in after
+        if name in before and before[name] != after[name]
+    }

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import click
 
-from tuner.cli import bench, best, doctor, files, tune
+from tuner.cli import audit, bench, best, doctor, explain, files, tune
 from tuner.errors import MoetuneError
 from tuner.version import __version__
 
@@ -52,5 +52,6 @@ def _moetune() -> None:
     """
 
 
-for _command in (doctor.doctor, tune.tune, best.best, bench.bench, *files.COMMANDS):
+_COMMANDS = (doctor.doctor, tune.tune, best.best, explain.explain, audit.audit, bench.bench)
+for _command in (*_COMMANDS, *files.COMMANDS):
     _moetune.add_command(_command)

@@ -50,12 +50,21 @@ class Model:
 
 def model_options(command: Command) -> Command:
     """Give a command MODEL and the options that change or replace it, as its argument ``model``."""
+    return _with_model(command, needed=True)
 
+
+def optional_model_options(command: Command) -> Command:
+    """The same, but ``model`` is None where neither MODEL nor any of its options is given."""
+    return _with_model(command, needed=False)
+
+
+def _with_model(command: Command, needed: bool) -> Command:
     @functools.wraps(command)
     def wrapped(*, model: str | None, **options: Any) -> int | None:
         changes = {field: options.pop(field) for field, *_ in _CHANGES.values()}
         given = {field: value for field, value in changes.items() if value is not None}
-        return command(model=read_model(model, given), **options)
+        named = needed or model is not None or given
+        return command(model=read_model(model, given) if named else None, **options)
 
     for option, (field, _, kind, text) in reversed(_CHANGES.items()):
         wrapped = click.option(option, field, type=kind, help=text)(wrapped)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +70,11 @@ def _inverse(ratio: float) -> float:
     return 1 / ratio if ratio else math.inf
 
 
+def changed(changes: Mapping[str, tuple[int, int]]) -> str:
+    """In what two configurations differ."""
+    return ", ".join(f"{name} {before}->{after}" for name, (before, after) in changes.items())
+
+
 def times(speed: float, low: float, high: float) -> str:
     """A speed-up with its interval."""
     return f"{speed:.2f}x [{low:.2f}, {high:.2f}]"
@@ -86,7 +91,9 @@ class TuneProgress:
     It draws when the tuner reports, not by a thread of its own, which would disturb the timings.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, left: Callable[[Report], float]) -> None:
+        """``left`` tells from each report how many seconds the session still needs."""
+        self._left = left
         self._console = stderr()
         self._live = self._console.is_terminal
         self._shown: set[tuple[int, str]] = set()
@@ -120,32 +127,32 @@ class TuneProgress:
         load = "" if report.workload.load == "uniform" else f" {report.workload.load}"
         place = f"{report.workload.tokens} tokens{load}"
         head = f"{report.cell + 1}/{report.cells} {place}: {report.stage}"
-        changes: dict[str, Any] = {"description": head, "state": state(report)}
-        self._bar.update(self._task, completed=done(report), refresh=True, **changes)
+        left_s = self._left(report)
+        changes: dict[str, Any] = {"description": head, "state": state(report, left_s)}
+        self._bar.update(self._task, completed=done(report, left_s), refresh=True, **changes)
         here = (report.cell, report.stage)
         late = report.elapsed_s >= self._logged_s + _LOG_S
         if not self._live and (late or here not in self._shown):
             self._shown.add(here)
             self._logged_s = report.elapsed_s
-            self._console.print(f"{head}, {state(report)}")
+            self._console.print(f"{head}, {state(report, left_s)}")
 
 
-def state(report: Report) -> str:
-    """Trials by status, the incumbent against the default, the time, the last variant."""
+def state(report: Report, left_s: float) -> str:
+    """Trials by status, the incumbent against the default, the time so far and the time left."""
     counts = " ".join(f"{count} {name}" for name, count in sorted(report.statuses.items()) if count)
     planned = f" of {report.planned}" if report.planned else ""
     parts = [f"trials{planned}: {counts or 'none yet'}"]
     if report.best_ratio:
         parts.append(f"best {_inverse(report.best_ratio):.2f}x")
-    left = f" of {clock(report.budget_s)}" if report.budget_s else ""
-    parts.append(f"{clock(report.elapsed_s)}{left}")
+    budget = f" of {clock(report.budget_s)}" if report.budget_s else ""
+    parts.append(f"{clock(report.elapsed_s)}{budget}, {clock(left_s)} left")
     if report.per_minute:
         parts.append(f"{report.per_minute:.1f} variants a minute")
     return ", ".join(parts)
 
 
-def done(report: Report) -> float:
-    """The share of the session that is over: of its time, or of its trials where that is more."""
-    by_time = report.elapsed_s / report.budget_s if report.budget_s else 0.0
-    by_trials = report.trials / report.planned if report.planned else 0.0
-    return 1.0 if report.stage == "done" else min(1.0, max(by_time, by_trials))
+def done(report: Report, left_s: float) -> float:
+    """The share of the session's time that is over."""
+    whole_s = report.elapsed_s + left_s
+    return report.elapsed_s / whole_s if whole_s else 1.0

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuner import doctor, memory
-from tuner.cli import outcome, screen
+from tuner.cli import forecast, outcome, screen
 from tuner.cli.options import (
     Model,
     db_option,
@@ -78,6 +78,9 @@ class Interrupted(MoetuneError):
               help="Of the search and of the random weights.")  # fmt: skip
 @click.option("--sampler", type=click.Choice(SAMPLERS), default="auto", show_default=True,
               help="How the next variant is chosen.")  # fmt: skip
+@click.option(
+    "--dry-run", is_flag=True, help="Say what it would do and how long that takes; do nothing."
+)
 @json_option
 def tune(
     model: Model,
@@ -94,6 +97,7 @@ def tune(
     cores: int | None,
     seed: int,
     sampler: str,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Search the fastest kernels and record them.
@@ -101,6 +105,7 @@ def tune(
     Every trial is stored as it ends: stopped at any moment, the same command goes on.
     """
     from tuner import tune as stage  # it brings the search's engine, which takes a moment
+    from tuner.estimate import TimeLeft, estimate
 
     if trials is None and time_s is None:
         time_s = DEFAULT_TIME_S
@@ -113,9 +118,15 @@ def tune(
     hardware = named(target)
     if cores is not None:
         hardware = dataclasses.replace(hardware, cores=min(cores, hardware.cores))
+    if dry_run:
+        with forecast.history(db) as database:
+            forecast.show(model.problem, estimate(model.problem, hardware, database, plan), as_json)
+        return
     try:
-        with Database(db) as database, screen.TuneProgress() as progress:
-            result = stage.tune(model.problem, hardware, database, plan, progress)
+        with Database(db) as database:
+            left = TimeLeft(estimate(model.problem, hardware, database, plan))
+            with screen.TuneProgress(left) as progress:
+                result = stage.tune(model.problem, hardware, database, plan, progress)
     except KeyboardInterrupt:
         message = "stopped; everything measured is kept, and the same command goes on from there"
         raise Interrupted(message) from None
@@ -165,8 +176,7 @@ def changes(default: str, winner: str) -> dict[str, tuple[int, int]]:
 def _changed(result: CellResult) -> str:
     if result.is_default:
         return "default"
-    differences = changes(result.default, result.winner).items()
-    return ", ".join(f"{name} {before}->{after}" for name, (before, after) in differences)
+    return screen.changed(changes(result.default, result.winner))
 
 
 def _cell(result: CellResult) -> dict[str, Any]:

@@ -1,0 +1,329 @@
+"""Estimates: points, trials and builds of a session before it starts, and its time left."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.commands import Run
+from tests.kernels import TINY
+from tests.rows import winner_of
+from tuner import estimate as stage
+from tuner import points, template
+from tuner import space as spaces
+from tuner.cell import BUILDERS, FINAL_EFFORT, FINAL_PROCESSES
+from tuner.cli import screen
+from tuner.database import Database
+from tuner.estimate import TRUST_S, Estimate, TimeLeft, estimate
+from tuner.plan import Plan, Progress
+from tuner.problem import Problem
+from tuner.records import MeasurementRow, TrialRow
+from tuner.render import render
+from tuner.session import FINALS_S
+from tuner.target import Target
+from tuner.variant import Variant, default_variant, make
+from tuner.workload import Workload
+
+HOST = Target("amd", "x86-64-v3", ("avx2", "fma"), 2, 32 << 10, 512 << 10, 32 << 20)
+COMPILER = "Mojo 1"
+COMPILE_S, VERIFY_S, BENCHMARK_S, FIRST_S = 4.0, 0.5, 1.5, 3.0
+BUILT_S = COMPILE_S / BUILDERS
+APART_S = VERIFY_S + BENCHMARK_S
+TRIAL_S = BUILT_S + APART_S
+FINAL_S = FINAL_PROCESSES * (FIRST_S + FINAL_EFFORT.budget_s)
+STARTS = len(spaces.load("moe_cpu").starts)
+
+
+@pytest.fixture(autouse=True)
+def no_toolchain(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """A compiler that is never called; the set holds the sources that count as cached."""
+    cached: set[str] = set()
+    monkeypatch.setattr(stage, "toolchain_version", lambda: COMPILER)
+    monkeypatch.setattr(stage, "is_cached", lambda text, target: text in cached)
+    return cached
+
+
+@pytest.fixture
+def db(database: Path) -> Iterator[Database]:
+    with Database(database) as opened:
+        yield opened
+
+
+def default(tokens: int = 16, problem: Problem = TINY) -> Variant:
+    return default_variant(problem, HOST, tokens=tokens)
+
+
+def changed(**changes: int) -> Variant:
+    base = default()
+    return make(base.template, {**base.config, **changes})
+
+
+def tried(db: Database, variant: Variant, tokens: int = 16, problem: Problem = TINY,
+          verify_s: float = VERIFY_S, **more: Any) -> TrialRow:  # fmt: skip
+    environment = {"toolchain": COMPILER, "template": template.digest(variant.template)}
+    fields: dict[str, Any] = {
+        "target_id": db.add_target(HOST), "problem_id": db.add_problem(problem), "tokens": tokens,
+        "variant_id": db.add_variant(
+            variant.id, variant.template, variant.name, variant.config, variant.pack),
+        "load": "uniform", "status": "ok", "environment": environment, "session": "s",
+        "compile_ms": 1e3 * COMPILE_S, "verify_ms": 1e3 * verify_s,
+        "benchmark_ms": 1e3 * BENCHMARK_S, "source_digest": render(problem, variant).digest,
+    }  # fmt: skip
+    measured = MeasurementRow(median_ns=1, low_ns=1, high_ns=1, temperature="cold", ratio=1.0)
+    return db.trial(db.record_trial(TrialRow(**{**fields, **more}), measured))
+
+
+@pytest.fixture
+def past(db: Database) -> Database:
+    """A database with the times above, from another problem."""
+    other = TINY.replace(hidden=64)
+    base = default(problem=other)
+    tried(db, base, problem=other, verify_s=VERIFY_S + FIRST_S)
+    for chunks in (1, 4, 8):
+        variant = make(base.template, {**base.config, "chunks": chunks})
+        tried(db, variant, problem=other)
+    return db
+
+
+def the_cell(db: Database, plan: Plan) -> stage.CellEstimate:
+    (cell,) = estimate(TINY, HOST, db, plan).cells
+    return cell
+
+
+def test_a_new_cell_costs_builds_trials_and_finals(past: Database) -> None:
+    cell = the_cell(past, Plan((16,), trials=20))
+    assert (cell.recorded, cell.trials, cell.cached, cell.builds) == (0, 20, 0, 20)
+    assert cell.search_s == pytest.approx(FIRST_S + 20 * TRIAL_S)
+    assert cell.finals_s == pytest.approx(FINAL_S)
+    assert cell.times.source == "medians of 4 trials of float32 problems on this machine"
+
+
+def test_points_are_those_of_the_space_and_of_the_packed_form_that_won(past: Database) -> None:
+    whole = spaces.resolve(spaces.load("moe_cpu"), TINY, HOST, 16)
+    assert the_cell(past, Plan((16,), trials=1)).points == points.count(whole)
+    row = tried(past, default(1), tokens=1)
+    past.record_winner(winner_of(row, is_default=True))
+    pinned = the_cell(past, Plan((16,), trials=1)).points
+    assert pinned.exact
+    assert pinned.value < points.count(whole).value
+
+
+def test_recorded_trials_are_not_made_again(past: Database) -> None:
+    tried(past, default())
+    tried(past, changed(chunks=4))
+    cell = the_cell(past, Plan((16,), trials=10))
+    assert (cell.recorded, cell.trials) == (2, 8)
+    assert the_cell(past, Plan((16,), trials=2)).trials == 0
+    assert the_cell(past, Plan((16,), trials=2)).search_s == 0
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"environment": {"toolchain": "Mojo 0"}},
+        {"environment": {"toolchain": COMPILER, "template": "t0"}, "source_digest": "another"},
+    ],
+)
+def test_trials_of_another_compiler_or_source_are_made_again(
+    other: dict[str, Any], past: Database
+) -> None:
+    tried(past, changed(chunks=4), **other)
+    assert the_cell(past, Plan((16,), trials=10)).recorded == 0
+
+
+def test_a_template_that_changed_elsewhere_leaves_the_same_source_recorded(past: Database) -> None:
+    tried(past, changed(chunks=4), environment={"toolchain": COMPILER, "template": "t0"})
+    assert the_cell(past, Plan((16,), trials=10)).recorded == 1
+
+
+def test_trials_of_another_temperature_are_made_again(past: Database) -> None:
+    tried(past, changed(chunks=4))
+    assert the_cell(past, Plan((16,), trials=10, temperature="warm")).recorded == 0
+
+
+def test_what_is_cached_needs_no_build(past: Database, no_toolchain: set[str]) -> None:
+    no_toolchain.add(render(TINY, default()).text)
+    cell = the_cell(past, Plan((16,), trials=20))
+    assert (cell.trials, cell.cached, cell.builds) == (20, 1, 19)
+    assert cell.search_s == pytest.approx(FIRST_S + 20 * TRIAL_S - BUILT_S)
+    assert the_cell(past, Plan((16,), trials=1)).builds == 0
+
+
+def test_a_later_cell_finds_what_an_earlier_one_built(past: Database) -> None:
+    first, second = estimate(TINY, HOST, past, Plan((8, 16), trials=20)).cells
+    assert default(8).id == default(16).id
+    assert first.cached == 0
+    assert 1 <= second.cached <= 1 + STARTS
+    assert second.search_s == pytest.approx(20 * TRIAL_S - second.cached * BUILT_S)
+
+
+def test_time_bounds_the_trials_of_each_cell(past: Database) -> None:
+    time_s = 2 * (FINALS_S + 10 * TRIAL_S + 0.1)
+    found = estimate(TINY, HOST, past, Plan((8, 16), time_s=time_s))
+    assert [cell.trials for cell in found.cells] == [10, 10]
+    assert found.budget_s == time_s
+    assert [c.trials for c in estimate(TINY, HOST, past, Plan((8,), time_s=1.0)).cells] == [1]
+    both = estimate(TINY, HOST, past, Plan((8, 16), trials=3, time_s=time_s))
+    assert [cell.trials for cell in both.cells] == [3, 3]
+
+
+def test_a_small_space_bounds_the_trials(past: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(points, "count", lambda space: points.Count(7, 7, 7))
+    tried(past, default())
+    assert the_cell(past, Plan((16,), trials=100)).trials == 6
+
+
+def report(stage: str, trials: int, elapsed_s: float, *, tokens: int = 16, planned: int | None = 20,
+           budget_s: float | None = None) -> Progress:  # fmt: skip
+    return Progress(
+        workload=Workload(tokens), stage=stage, cell=0, cells=1, trials=trials, planned=planned,
+        statuses={"ok": trials}, best_ratio=0.8, elapsed_s=elapsed_s, budget_s=budget_s, note="",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def one(past: Database) -> Estimate:
+    return estimate(TINY, HOST, past, Plan((16,), trials=20))
+
+
+def test_time_left_is_the_estimate_at_first_and_nothing_at_the_end(one: Estimate) -> None:
+    left = TimeLeft(one)
+    assert left(report("default", 0, 0.0)) == pytest.approx(one.seconds)
+    assert left(report("finals", 20, 90.0)) > 0
+    assert left(report("done", 20, 110.0)) == 0
+
+
+def test_a_session_that_keeps_to_the_estimate_counts_down(one: Estimate) -> None:
+    left = TimeLeft(one)
+    cell = one.cells[0]
+    for trials in (5, 10, 20):
+        elapsed_s = cell.search_s * trials / 20
+        assert left(report("search", trials, elapsed_s)) == pytest.approx(one.seconds - elapsed_s)
+
+
+def test_a_slower_session_corrects_the_estimate_by_its_own_pace(one: Estimate) -> None:
+    cell = one.cells[0]
+    half_s = cell.search_s / 2
+    slow = TimeLeft(one)(report("search", 10, 3 * half_s))
+    planned_s = one.seconds - half_s
+    assert slow == pytest.approx(planned_s * (TRUST_S + 3 * half_s) / (TRUST_S + half_s))
+    assert 1.5 * planned_s < slow < 3 * planned_s
+    assert TimeLeft(one)(report("search", 10, half_s / 3)) < planned_s
+
+
+def test_recorded_trials_are_no_progress(past: Database) -> None:
+    for chunks in (1, 4, 8):
+        tried(past, changed(chunks=chunks))
+    resumed = estimate(TINY, HOST, past, Plan((16,), trials=20))
+    assert (resumed.cells[0].recorded, resumed.cells[0].trials) == (3, 17)
+    assert TimeLeft(resumed)(report("search", 3, 0.0)) == pytest.approx(resumed.seconds)
+
+
+def test_cells_in_turns_count_each_by_itself(past: Database) -> None:
+    both = estimate(TINY, HOST, past, Plan((8, 16), trials=20))
+    left = TimeLeft(both)
+    elapsed_s = 0.0
+    for trials in (5, 10, 20):
+        for cell in both.cells:
+            elapsed_s = sum(c.search_s for c in both.cells) * trials / 20
+            told = left(report("search", trials, elapsed_s, tokens=cell.workload.tokens))
+    assert told == pytest.approx(both.seconds - elapsed_s)
+    assert left(report("done", 20, elapsed_s, tokens=8)) == pytest.approx(
+        both.cells[1].finals_s
+        * (TRUST_S + elapsed_s)
+        / (TRUST_S + elapsed_s + both.cells[0].finals_s)
+    )
+
+
+def test_other_workloads_change_nothing_but_the_time(one: Estimate) -> None:
+    left = TimeLeft(one)
+    before = left(report("search", 10, 20.0))
+    assert left(report("search", 3, 20.0, tokens=999)) == before
+
+
+def test_the_time_given_is_never_exceeded(one: Estimate) -> None:
+    left = TimeLeft(one)
+    assert left(report("search", 2, 50.0, budget_s=60.0)) == 10.0
+    assert left(report("search", 2, 70.0, budget_s=60.0)) == 0.0
+    assert left(report("search", 19, 20.0, planned=None, budget_s=60.0)) == 40.0
+
+
+def test_the_bar_shows_incumbent_statuses_and_time_left(
+    one: Estimate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with screen.TuneProgress(TimeLeft(one)) as progress:
+        progress(report("default", 0, 0.0))
+        slow = dataclasses.replace(report("search", 13, 61.0), statuses={"ok": 12, "slow": 1})
+        progress(slow)
+        progress(report("search", 14, 65.0))
+        progress(report("done", 20, 110.0))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith(
+        "1/1 16 tokens: default, trials of 20: none yet, best 1.25x, 0:00, 1:"
+    )
+    assert "trials of 20: 12 ok 1 slow, best 1.25x, 1:01, 0:" in lines[1]
+    assert lines[1].endswith(" left")
+    assert lines[2].endswith("1:50, 0:00 left")
+
+
+def test_the_bar_fills_with_the_time_that_is_over() -> None:
+    assert screen.done(report("search", 1, 30.0), 90.0) == 0.25
+    assert screen.done(report("done", 1, 30.0), 0.0) == 1.0
+    assert screen.done(report("default", 0, 0.0), 0.0) == 1.0
+
+
+SIZES = "--hidden 48 --expert-dim 40 --experts 4 --top-k 2"
+
+
+@pytest.fixture
+def dry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No machine is asked, and nothing may be tuned."""
+
+    def never(*_: object) -> None:
+        raise AssertionError("a dry run tuned")
+
+    monkeypatch.setattr("tuner.tune.tune", never)
+    monkeypatch.setattr("tuner.doctor.require_toolchain", lambda: None)
+    monkeypatch.setattr("tuner.cli.tune.named", lambda name: HOST)
+
+
+def test_a_dry_run_prints_what_would_be_done(past: Database, dry: None, moetune: Run) -> None:
+    tried(past, default())
+    before = past.data_version()
+    said = moetune(f"tune {SIZES} --tokens 8,16 --trials 10 --dry-run")
+    assert (said.code, said.err) == (0, "")
+    assert past.data_version() == before
+    rows = {line.split()[0]: line.split() for line in said.out.splitlines() if "uniform" in line}
+    first, second = estimate(TINY, HOST, past, Plan((8, 16), trials=10)).cells
+    assert rows["8"][1:5] == ["uniform", f"{first.points.value:,.0f}", "0", "10"]
+    assert rows["16"][1:5] == ["uniform", f"{second.points.value:,.0f}", "1", "9"]
+    assert (
+        f"each: compile {COMPILE_S:.2g} s, verify {VERIFY_S:.2g} s, timing {BENCHMARK_S:.2g} s "
+        "(medians of 5 trials of float32 problems on this machine)"
+    ) in said.out
+    assert said.out.splitlines()[-1].startswith("19 trials with ")
+
+
+def test_a_dry_run_makes_no_database_and_says_what_it_assumes(
+    dry: None, database: Path, moetune: Run
+) -> None:
+    said = moetune(f"tune {SIZES} --tokens 16 --time 5m --dry-run")
+    assert said.code == 0
+    assert "assumed, as this machine has no trials: medians of " in said.out
+    assert said.out.splitlines()[-1].endswith(", and stops after 5:00")
+    assert not database.exists()
+
+
+def test_a_dry_run_gives_json(past: Database, dry: None, moetune: Run) -> None:
+    told = json.loads(moetune(f"tune {SIZES} --tokens 16 --trials 10 --dry-run --json").out)
+    (cell,) = told["cells"]
+    assert (cell["trials"], cell["builds"], cell["recorded"]) == (10, 10, 0)
+    assert cell["points"]["low"] == cell["points"]["high"] == cell["points"]["value"]
+    assert told["seconds"] == pytest.approx(cell["search_s"] + cell["finals_s"])
+    assert told["budget_s"] is None

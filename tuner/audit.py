@@ -1,0 +1,232 @@
+"""Audit: do the stored winners of this machine still win?
+
+Each is built again, verified, and raced as in the finals of a session: paired with the template's
+default, in fresh processes. A default that won is raced against the nearest contender that is stored.
+What was measured is kept as measurements of kind ``audit``; winners are never changed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tuner import trial as trials
+from tuner.bench_state import Entrant, Timing
+from tuner.ceilings import Ceilings
+from tuner.cell import FINAL_EFFORT, FINAL_PROCESSES
+from tuner.claims import Claim, Finding, Verdict, claims, finding
+from tuner.compile import toolchain_version
+from tuner.database import Database
+from tuner.errors import KernelError, UsageError
+from tuner.finals import NOISE_FLOOR, joined
+from tuner.foreign import FOREIGN_LIMIT
+from tuner.target import Target
+from tuner.variant import Variant
+from tuner.verify import Verdict as Verification
+from tuner.worker import Worker, WorkerCrash, WorkerTimeout
+
+# A variant that was refused, crashed or was wrong is gone; of one that took too long nobody can tell.
+_GONE = ("compile", "crash", "wrong")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The races of one claim, or what stood in their way.
+
+    Attributes:
+        parts: one race per process; the default is kernel 0, the other variant, if any, kernel 1.
+        ceilings: of the machine, for the rows; there where the races are.
+        status, message: as of a trial, where no race could be run.
+        culprit: the variant that this is about; None where it may be either.
+        toolchain: the compiler's version.
+    """
+
+    parts: tuple[Timing, ...] = ()
+    ceilings: Ceilings | None = None
+    status: str = "ok"
+    message: str = ""
+    culprit: Variant | None = None
+    toolchain: str = ""
+
+
+Measure = Callable[[Claim, Ceilings | None], Measured]
+Report = Callable[[int, int, Claim], None]
+
+
+def audit(
+    db: Database,
+    host: Target,
+    time_s: float,
+    problem_id: str | None = None,
+    *,
+    report: Report,
+    measure: Measure,
+    clock: Callable[[], float] = time.monotonic,
+) -> list[Finding]:
+    """Measure the winners again, cheapest first, and say what became of each.
+
+    Those whose estimated cost exceeds what is left of ``time_s`` are named as left. ``report`` is told
+    the number, the count and the claim before each; ``measure`` is ``remeasure``, or wraps it. A
+    UsageError of it (too little memory, say) is told and goes on to the next.
+
+    Raises:
+        CompileError: the toolchain is missing, or the cache cannot be written.
+        DatabaseError: what was measured cannot be stored.
+    """
+    start = clock()
+    waiting, findings = claims(db, host, problem_id)
+    for number, claim in enumerate(waiting, start=1):
+        left = time_s - (clock() - start)
+        if claim.cost_s > left:
+            reason = f"would take about {claim.cost_s:.0f} s, {max(left, 0):.0f} s were left"
+            findings.append(_of(claim, Verdict.LEFT, reason))
+            continue
+        report(number, len(waiting), claim)
+        findings.append(_audited(db, claim, measure))
+    return findings
+
+
+def _audited(db: Database, claim: Claim, measure: Measure) -> Finding:
+    try:
+        measured = measure(claim, _stored_ceilings(db, claim.row["target_id"]))
+    except UsageError as error:  # it does not fit this machine's memory at the moment
+        return _of(claim, Verdict.UNSURE, str(error))
+    if measured.status != "ok":
+        return _failed(claim, measured)
+    _record(db, claim, measured)
+    verdict, reason = judge(claim, measured.parts)
+    then = claim.row["environment"].get("toolchain", "")
+    if then and then != measured.toolchain:
+        reason = "; ".join(filter(None, [reason, f"{then} then, {measured.toolchain} now"]))
+    return _of(claim, verdict, reason, measured.parts)
+
+
+def _failed(claim: Claim, measured: Measured) -> Finding:
+    what = f"{measured.status}: {measured.message}"
+    culprit = measured.culprit
+    if measured.status not in _GONE or culprit is None:
+        return _of(claim, Verdict.UNSURE, what)
+    if culprit.id == claim.row["variant_id"]:
+        return _of(claim, Verdict.GONE, what)
+    if claim.is_default:
+        return _of(claim, Verdict.HOLDS, f"verified; its contender is gone: {what}")
+    return _of(claim, Verdict.UNSURE, f"the default fails: {what}")
+
+
+def _of(claim: Claim, verdict: Verdict, reason: str, parts: Sequence[Timing] = ()) -> Finding:
+    rival = claim.other if claim.is_default else claim.default
+    ratio = joined(parts).race.ratio(1) if parts and claim.other else None
+    return finding(
+        claim.row,
+        verdict,
+        reason,
+        against=rival.name if rival else "",
+        changes=claim.changes,
+        now=(ratio.value, ratio.low, ratio.high) if ratio else None,
+        cost_s=claim.cost_s,
+    )
+
+
+def _record(db: Database, claim: Claim, measured: Measured) -> None:
+    """Store what was measured with the trials it is about; a default without a trial has no place."""
+    assert measured.ceilings is not None
+    timing, target_id = joined(measured.parts), claim.row["target_id"]
+    with db.transaction():
+        for limit in measured.ceilings.rows():
+            if limit[0] not in db.ceilings(target_id):
+                db.set_ceiling(target_id, *limit)
+        for kernel, trial_id in enumerate((claim.default_trial, claim.other_trial)):
+            if trial_id is not None:
+                row = trials.measurement(
+                    timing, kernel, measured.ceilings, claim.target, claim.problem, "audit"
+                )
+                db.record_measurement(trial_id, row)
+
+
+def _stored_ceilings(db: Database, target_id: str) -> Ceilings | None:
+    stored = {name: row.value for name, row in db.ceilings(target_id).items()}
+    if not {"fma", "read"} <= stored.keys():
+        return None
+    return Ceilings(stored["fma"], stored["read"], stored.get("dot", 0.0))
+
+
+def judge(claim: Claim, parts: Sequence[Timing]) -> tuple[Verdict, str]:
+    """The verdict on a claim from its races, and why.
+
+    A variant wins by the rule of the finals: faster than the default in every process, and by
+    NOISE_FLOOR overall. A winner no longer holds when the whole interval of its ratio lies above
+    1 - NOISE_FLOOR, so that nothing of the gain is sure; in between nobody can tell. A default that won
+    no longer holds when the contender wins.
+    """
+    gain = f"{100 * NOISE_FLOOR:.0f} %"
+    if claim.other is None:
+        return Verdict.HOLDS, "verified; nothing else was timed that it could be raced against"
+    race = joined(parts).race
+    ratio = race.ratio(1)
+    wins = ratio.value <= 1 - NOISE_FLOOR and all(part.race.ratio(1).high < 1 for part in parts)
+    lost = wins if claim.is_default else ratio.low > 1 - NOISE_FLOOR
+    if lost and race.foreign > FOREIGN_LIMIT:
+        share = f"{100 * race.foreign:.0f} %"
+        return (
+            Verdict.UNSURE,
+            f"other processes took {share} of the machine; audit when it is quiet",
+        )
+    if claim.is_default:
+        return (Verdict.LOST, "the contender wins now") if lost else (Verdict.HOLDS, "")
+    if lost:
+        return Verdict.LOST, f"it is not faster than the default by {gain} any more"
+    if wins:
+        return Verdict.HOLDS, ""
+    return Verdict.UNSURE, f"the interval does not tell whether it is faster by {gain}"
+
+
+def remeasure(claim: Claim, ceilings: Ceilings | None) -> Measured:
+    """Build, verify and race a claim's variants; the ceilings are measured where none are given."""
+    pairs = []
+    for variant in (claim.default, *([claim.other] if claim.other else [])):
+        built = trials.build(claim.problem, claim.target, variant)
+        if built.binary is None:
+            return Measured(status=built.status, message=built.message, culprit=variant)
+        pairs.append((variant, Entrant(built.binary.path, variant.pack)))
+    parts: list[Timing] = []
+    try:
+        while len(parts) < FINAL_PROCESSES:
+            # Other weights and tokens than a session's, and others in each process.
+            with Worker(claim.problem, claim.target, seed=1 + len(parts)) as worker:
+                if not parts and (failure := _verified(worker, claim, pairs)):
+                    return failure
+                ceilings = ceilings or worker.ask("ceilings", timeout_s=trials.RACE_S)
+                parts.append(_race(worker, claim, [entrant for _, entrant in pairs]))
+    except WorkerTimeout as error:
+        return Measured(status="timeout", message=str(error))
+    except (WorkerCrash, KernelError) as error:
+        return Measured(status="crash", message=str(error))
+    return Measured(tuple(parts), ceilings, toolchain=toolchain_version())
+
+
+def _verified(
+    worker: Worker, claim: Claim, pairs: Sequence[tuple[Variant, Entrant]]
+) -> Measured | None:
+    """The first variant that is not right; None where all are."""
+    for variant, entrant in pairs:
+        rows = variant.config["tile_rows"]
+        try:
+            verdict: Verification = worker.ask(
+                "verify", entrant, claim.workload.tokens, rows, timeout_s=trials.VERIFY_S
+            )
+        except WorkerTimeout as error:
+            return Measured(status="timeout", message=str(error), culprit=variant)
+        except (WorkerCrash, KernelError) as error:
+            return Measured(status="crash", message=str(error), culprit=variant)
+        if not verdict.ok:
+            return Measured(status="wrong", message=verdict.message, culprit=variant)
+    return None
+
+
+def _race(worker: Worker, claim: Claim, entrants: list[Entrant]) -> Timing:
+    temperature = claim.row["temperature"] or "auto"
+    timing: Timing = worker.ask(
+        "race", entrants, claim.workload, FINAL_EFFORT, temperature, timeout_s=trials.RACE_S
+    )
+    return timing

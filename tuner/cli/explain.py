@@ -1,0 +1,191 @@
+"""``moetune explain``: how a best row was found, and the evidence for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.table import Table
+
+from tuner.cli import screen
+from tuner.cli.options import (
+    Model,
+    db_option,
+    json_option,
+    load_option,
+    model_options,
+    target_option,
+)
+from tuner.database import Database
+from tuner.target import named
+from tuner.workload import Workload
+
+if TYPE_CHECKING:
+    from tuner.explain import Contender, Explanation, Found, Roofline, Winner
+    from tuner.importance import Importances
+
+_CONTENDERS = ("> speed / default's", "measured", "status", "differs in")
+# Importances below this share are not named one by one.
+_LEAST_SHARE = 0.01
+
+
+@click.command()
+@model_options
+@click.option("--tokens", type=click.IntRange(min=0), required=True, help="Tokens of one call.")
+@load_option
+@target_option
+@db_option
+@json_option
+def explain(
+    model: Model, tokens: int, load: str, target: str, db: Path | None, as_json: bool
+) -> None:
+    """Say how the best kernel was found, and what it beat."""
+    from tuner import explain as stage  # importances bring the search's engine
+
+    with Database(db, read_only=True) as database:
+        told = stage.explain(model.problem, Workload(tokens, load), named(target), database)
+    if as_json:
+        click.echo(json.dumps(told.to_json(), indent=2, allow_nan=False))
+        return
+    out = screen.stdout()
+    out.print(model.problem.describe(), soft_wrap=True)
+    for name, text in _lines(told):
+        out.print(f"{name:11} {text}", soft_wrap=True)
+    for title, contenders in _lists(told):
+        out.print(f"\n{title}", soft_wrap=True)
+        if contenders:
+            out.print(_table(contenders))
+
+
+def _lines(told: Explanation) -> Iterator[tuple[str, str]]:
+    yield (
+        "workload",
+        f"{told.workload.tokens} tokens, {told.workload.load}, on {told.target.describe()}",
+    )
+    if told.winner is None:
+        yield "winner", "none yet: the finals were not run; the same `moetune tune` goes on"
+    else:
+        yield from _winner(told.winner, told.found.trials)
+    yield from _search(told.found)
+    if told.roofline:
+        yield "roofline", ", ".join(_roofline(told.roofline))
+    yield "importances", _importances(told.importances)
+
+
+def _winner(winner: Winner, trials: int) -> Iterator[tuple[str, str]]:
+    yield "winner", winner.variant
+    yield "differs", _difference(winner)
+    yield (
+        "found",
+        (
+            f"trial {winner.position} of {trials}, {winner.found}, session {winner.session or 'not named'}; "
+            f"recorded as the winner {winner.recorded}"
+        ),
+    )
+    median = f"median {screen.duration(winner.median_ns)} {winner.temperature}".strip()
+    if winner.is_default:
+        yield "paired", f"it is what the others were paired with; {median}"
+    else:
+        speed = screen.times(*screen.speed_up(winner.ratio, winner.ratio_low, winner.ratio_high))
+        yield "paired", f"{speed} of the default's speed in {winner.pairs} pairs; {median}"
+    for audit in winner.audits:
+        yield (
+            "audited",
+            f"{audit.created}: {_speed(audit.ratio, audit.ratio_low, audit.ratio_high)}",
+        )
+
+
+def _difference(winner: Winner) -> str:
+    if winner.is_default:
+        return (
+            "in nothing: the template's default won; nothing else was surely faster in every final"
+        )
+    if winner.changes is None:
+        return "the default that it was paired with is not recorded"
+    return screen.changed(winner.changes)
+
+
+def _search(found: Found) -> Iterator[tuple[str, str]]:
+    counts = ", ".join(f"{count} {name}" for name, count in sorted(found.statuses.items()))
+    sessions = "1 session" if found.sessions == 1 else f"{found.sessions} sessions"
+    left_out = "; left out: {} of another compiler, template or temperature of the weights"
+    yield (
+        "search",
+        (
+            f"{found.trials} trials in {sessions}: {counts}"
+            f"{left_out.format(found.left_out) if found.left_out else ''}"
+        ),
+    )
+    work = found.compile_s + found.verify_s + found.benchmark_s
+    yield (
+        "took",
+        (
+            f"{screen.clock(work)} of work (compile {screen.clock(found.compile_s)}, verify "
+            f"{screen.clock(found.verify_s)}, timing {screen.clock(found.benchmark_s)}), "
+            f"trials from {found.first} to {found.last}"
+        ),
+    )
+
+
+def _roofline(roofline: Roofline) -> Iterator[str]:
+    yield f"{roofline.gflop_s:.1f} GFLOP/s"
+    yield f"{roofline.gb_s:.1f} GB/s"
+    yield f"{roofline.intensity:.2f} FLOP/byte"
+    yield (
+        f"ridge at {roofline.ridge:.2f} ({roofline.compute} {roofline.compute_gflop_s:.1f} GFLOP/s, "
+        f"read {roofline.read_gb_s:.1f} GB/s)"
+    )
+    if roofline.fraction is not None:
+        yield f"{roofline.binds} binds: {screen.percent(roofline.fraction)} of it"
+        if roofline.fraction > 1:
+            yield "more than the ceiling: it was measured on a busy machine"
+    if (roofline.binds == "read") != (roofline.intensity < roofline.ridge):
+        yield "other than by the ridge: weights in the last cache, or other rates beside the race"
+
+
+def _importances(found: Importances) -> str:
+    if found.too_few:
+        return f"too few trials were timed to tell ({found.trials})"
+    if not found.values:
+        return "no parameter took two values"
+    named = [f"{n} {screen.percent(v)}" for n, v in found.values.items() if v >= _LEAST_SHARE]
+    rest = len(found.values) - len(named)
+    named += [f"{rest} others below {screen.percent(_LEAST_SHARE)}"] if rest else []
+    best = screen.percent(found.best_share)
+    return f"{', '.join(named)} (PED-ANOVA, best {best} of {found.trials} timed trials)"
+
+
+def _lists(told: Explanation) -> Iterator[tuple[str, Sequence[Contender]]]:
+    if told.winner is not None:
+        near = told.neighbours
+        count = f"{len(near)} of them" if near else "none was tried"
+        yield f"Neighbours that lost, one parameter away from the winner: {count}", near
+    others = told.contenders
+    title = "Nearest contenders" if told.winner else "Fastest so far"
+    yield f"{title}{'' if others else ': nothing else was timed'}", others
+
+
+def _table(contenders: Sequence[Contender]) -> Table:
+    """One row each; with what went wrong where anything did."""
+    columns = (*_CONTENDERS, "why") if any(c.message for c in contenders) else _CONTENDERS
+    return screen.table(columns, [_row(c)[: len(columns)] for c in contenders])
+
+
+def _row(contender: Contender) -> tuple[str, ...]:
+    return (
+        _speed(contender.ratio, contender.ratio_low, contender.ratio_high),
+        contender.kind,
+        contender.status,
+        screen.changed(contender.changes),
+        contender.message,
+    )
+
+
+def _speed(ratio: float | None, low: float | None, high: float | None) -> str:
+    """A ratio of times as one of speeds; above 1 is faster than the default."""
+    if ratio is None or low is None or high is None:
+        return ""
+    return screen.times(*screen.speed_up(ratio, low, high))

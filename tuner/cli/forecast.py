@@ -1,0 +1,89 @@
+"""What ``moetune tune --dry-run`` prints: how many points, trials and builds, and how long they take."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tuner.cli import screen
+from tuner.database import Database, default_path
+from tuner.problem import Problem
+
+if TYPE_CHECKING:
+    from tuner.estimate import CellEstimate, Estimate
+    from tuner.points import Count
+
+_COLUMNS = (
+    "> tokens", "load", "> points", "> recorded", "> new trials", "> cached", "> builds", "> search",
+    "> finals",
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def history(db: Path | None) -> Iterator[Database]:
+    """The database to look into; an empty one where there is none, which a dry run must not make."""
+    path = db or default_path()
+    with contextlib.ExitStack() as stack:
+        if path.exists():
+            yield stack.enter_context(Database(path, read_only=True))
+        else:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="moetune-"))
+            yield stack.enter_context(Database(Path(folder) / "empty.sqlite3"))
+
+
+def show(problem: Problem, estimate: Estimate, as_json: bool) -> None:
+    """Print an estimate as a table with the sources of its times, or as JSON."""
+    if as_json:
+        told = {"problem": problem.key, "name": problem.name, "seconds": estimate.seconds}
+        cells = [{**asdict(cell), "builds": cell.builds} for cell in estimate.cells]
+        click.echo(json.dumps({**told, "budget_s": estimate.budget_s, "cells": cells}, indent=2))
+        return
+    out = screen.stdout()
+    out.print(problem.describe(), soft_wrap=True)
+    out.print(screen.table(_COLUMNS, [_row(cell) for cell in estimate.cells]))
+    for line in _lines(estimate):
+        out.print(line, soft_wrap=True)
+
+
+def _row(cell: CellEstimate) -> tuple[str, ...]:
+    return (
+        str(cell.workload.tokens),
+        cell.workload.load,
+        _count(cell.points),
+        str(cell.recorded),
+        str(cell.trials),
+        str(cell.cached),
+        str(cell.builds),
+        screen.clock(cell.search_s),
+        screen.clock(cell.finals_s),
+    )
+
+
+def _count(count: Count) -> str:
+    if count.exact:
+        return f"{count.value:,.0f}"
+    return f"about {count.value:,.2g} [{count.low:,.2g}, {count.high:,.2g}]"
+
+
+def _lines(estimate: Estimate) -> Iterator[str]:
+    sources = {cell.times.source: cell for cell in estimate.cells}
+    for source, cell in sources.items():
+        times = cell.times
+        yield (
+            f"each: compile {times.compile_s:.2g} s, verify {times.verify_s:.2g} s, timing "
+            f"{times.benchmark_s:.2g} s ({source})"
+        )
+    stops = (
+        "" if estimate.budget_s is None else f", and stops after {screen.clock(estimate.budget_s)}"
+    )
+    builds, trials = (
+        sum(getattr(c, name) for c in estimate.cells) for name in ("builds", "trials")
+    )
+    yield f"{trials} trials with {builds} builds take about {screen.clock(estimate.seconds)}{stops}"
