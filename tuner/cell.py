@@ -179,8 +179,10 @@ class Cell:
 
     def offer(self, variant: Variant) -> None:
         """Another cell's new best is tried here, too: it is built already."""
-        if variant.id not in self.judged:
-            self.search.enqueue(self.projected(variant.config))
+        config = self.projected(variant.config)
+        inside = all(value in self.space.values[name] for name, value in config.items())
+        if inside and variant.id not in self.judged:
+            self.search.enqueue(config)
 
     def ask(self) -> Candidate | None:
         """The next variant to try, its build begun; None when the search is at its end."""
