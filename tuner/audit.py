@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from tuner import trial as trials
 from tuner.bench_state import Entrant, Timing
 from tuner.ceilings import Ceilings
-from tuner.cell import FINAL_EFFORT, FINAL_PROCESSES
 from tuner.claims import Claim, Finding, Verdict, claims, finding
 from tuner.compile import toolchain_version
+from tuner.contest import FINAL_EFFORT, PROCESSES
 from tuner.database import Database
 from tuner.errors import KernelError, UsageError
-from tuner.finals import NOISE_FLOOR, joined
+from tuner.finals import LEAST_FLOOR, joined
 from tuner.foreign import FOREIGN_LIMIT
 from tuner.target import Target
 from tuner.variant import Variant
@@ -155,17 +155,18 @@ def judge(claim: Claim, parts: Sequence[Timing]) -> tuple[Verdict, str]:
     """The verdict on a claim from its races, and why.
 
     A variant wins by the rule of the finals: faster than the default in every process, and by
-    NOISE_FLOOR overall. A winner no longer holds when the whole interval of its ratio lies above
-    1 - NOISE_FLOOR, so that nothing of the gain is sure; in between nobody can tell. A default that won
-    no longer holds when the contender wins.
+    the noise floor of its session overall. A winner no longer holds when the whole interval of its ratio
+    lies above 1 / (1 + floor), so that nothing of the gain is sure; in between nobody can tell. A default that
+    won no longer holds when the contender wins.
     """
-    gain = f"{100 * NOISE_FLOOR:.0f} %"
+    floor = float(claim.row["environment"].get("noise_floor", LEAST_FLOOR))
+    gain, bound = f"{100 * floor:.0f} %", 1 / (1 + floor)
     if claim.other is None:
         return Verdict.HOLDS, "verified; nothing else was timed that it could be raced against"
     race = joined(parts).race
     ratio = race.ratio(1)
-    wins = ratio.value <= 1 - NOISE_FLOOR and all(part.race.ratio(1).high < 1 for part in parts)
-    lost = wins if claim.is_default else ratio.low > 1 - NOISE_FLOOR
+    wins = ratio.value <= bound and all(part.race.ratio(1).high < 1 for part in parts)
+    lost = wins if claim.is_default else ratio.low > bound
     if lost and race.foreign > FOREIGN_LIMIT:
         share = f"{100 * race.foreign:.0f} %"
         return (
@@ -191,7 +192,7 @@ def remeasure(claim: Claim, ceilings: Ceilings | None) -> Measured:
         pairs.append((variant, Entrant(built.binary.path, variant.pack)))
     parts: list[Timing] = []
     try:
-        while len(parts) < FINAL_PROCESSES:
+        while len(parts) < PROCESSES:
             # Other weights and tokens than a session's, and others in each process.
             with Worker(claim.problem, claim.target, seed=1 + len(parts)) as worker:
                 if not parts and (failure := _verified(worker, claim, pairs)):

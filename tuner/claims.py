@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from tuner.cell import FINAL_EFFORT, FINAL_PROCESSES, TRIAL_EFFORT
+from tuner.cell import TRIAL_EFFORT
 from tuner.compile import is_cached
+from tuner.contest import FINAL_EFFORT, PROCESSES
 from tuner.database import Database
 from tuner.errors import MoetuneError, SpaceError
 from tuner.problem import Problem
@@ -207,8 +208,8 @@ def _cost_s(problem: Problem, target: Target, variant: Variant, trial: TrialRow 
     """A build unless it is cached, a verification, and a share of the final races."""
     if trial is None:
         return 0.0
-    races = FINAL_PROCESSES * FINAL_EFFORT.budget_s / TRIAL_EFFORT.budget_s
+    races = PROCESSES * FINAL_EFFORT.budget_s / TRIAL_EFFORT.budget_s
     cost_ms = (trial.verify_ms or 0.0) + races * (trial.benchmark_ms or 0.0) / 2
     if not is_cached(render(problem, variant).text, target):
         cost_ms += trial.compile_ms or 0.0
-    return cost_ms / 1e3
+    return float(cost_ms) / 1e3

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from tuner import points, template
 from tuner import space as spaces
 from tuner.bench_state import is_cold
-from tuner.cell import BUILDERS, FINAL_EFFORT, FINAL_PROCESSES
+from tuner.builder import MOST_BUILDERS, split_cores
 from tuner.compile import is_cached, toolchain_version
+from tuner.contest import FINAL_EFFORT, PROCESSES
 from tuner.database import Database
 from tuner.errors import SpaceError
 from tuner.history import History, StageTimes
@@ -87,8 +88,7 @@ def estimate(problem: Problem, target: Target, db: Database, plan: Plan) -> Esti
     pack = best[0]["pack"] if best else None
     built: set[str] = set()
     cells: list[CellEstimate] = []
-    for tokens in plan.tokens:
-        workload = Workload(tokens, plan.load)
+    for workload, _ in plan.cells():
         rows = db.trials(*keys, workload.tokens, workload.load)
         recorded = {row.variant_id for row in rows if _is_current(problem, plan, workload, row)}
         cell = _Cell(problem, target, plan, workload, pack, recorded)
@@ -130,7 +130,8 @@ class _Cell:
 
     def estimate(self, times: StageTimes, built: set[str], first: bool) -> CellEstimate:
         """``built`` holds the sources that earlier cells will have built, and gets this one's."""
-        builders = min(BUILDERS, self.target.cores)
+        cores = split_cores(self.target.cores)
+        builders = min(MOST_BUILDERS, len(cores.spare or cores.measuring))
         apart_s = times.verify_s + times.benchmark_s
         size = points.count(self.space)
         trials = self._new_trials(size, times.compile_s / builders + apart_s)
@@ -144,7 +145,7 @@ class _Cell:
             cached=cached,
             times=times,
             search_s=search_s + (times.first_s if first and trials else 0.0),
-            finals_s=FINAL_PROCESSES * (times.first_s + FINAL_EFFORT.budget_s),
+            finals_s=PROCESSES * (times.first_s + FINAL_EFFORT.budget_s),
         )
 
     def _new_trials(self, size: Count, trial_s: float) -> int:
@@ -153,7 +154,7 @@ class _Cell:
         if self.plan.trials is not None:
             limits.append(self.plan.trials - len(self.recorded))
         if self.plan.time_s is not None:
-            share_s = self.plan.time_s / len(self.plan.tokens) - FINALS_S
+            share_s = self.plan.time_s / len(self.plan.cells()) - FINALS_S
             limits.append(share_s // trial_s if trial_s else size.high)
         return max(int(min(limits)), 0 if self.default.id in self.recorded else 1)
 
