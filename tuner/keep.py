@@ -120,17 +120,19 @@ def _serves_all(fields: Sequence[Field], kept: Collection[str]) -> bool:
     return all(pick(field, kept) is not None for field in fields)
 
 
-def _rating(fields: Sequence[Field], kept: Collection[str]) -> tuple[int, int, int]:
-    """What is less is better: the loss in steps of WORTH, the size, the distance from the defaults."""
-    total, distance = 0.0, 0
+def _rating(fields: Sequence[Field], kept: Collection[str]) -> tuple[int, int, int, int]:
+    """What is less is better: the loss in steps of WORTH, the cells that leave their default without proof, the
+    size, the distance from the defaults."""
+    total, distance, unproven = 0.0, 0, 0
     for field in fields:
         choice = pick(field, kept)
         assert choice is not None
         lost = loss(field, choice)
         total += field.weight * (math.log(lost) if lost > 1 + field.floor else 0.0)
         distance += field.entries[choice].distance
+        unproven += choice != field.default and not field.entries[choice].proven
     mean = total / sum(field.weight for field in fields)
-    return round(mean / WORTH), len(kept), distance
+    return round(mean / WORTH), unproven, len(kept), distance
 
 
 def _result(fields: Sequence[Field], kept: Sequence[str]) -> Kept:
