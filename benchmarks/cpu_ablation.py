@@ -20,12 +20,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ablation.measure import Asked, measure
+from ablation.measure import COPIES, Asked, measure
 from ablation.page import page
+from cpu_peers import RESERVE_BYTES, fitted, numbers, problem_of, words
 
+from tuner import memory
 from tuner.compile import toolchain_version
 from tuner.database import default_path
-from tuner.errors import MoetuneError
+from tuner.errors import MoetuneError, UsageError
 from tuner.problem import DTYPE_BYTES, Problem
 from tuner.target import Target, detect
 
@@ -33,7 +35,7 @@ from tuner.target import Target, detect
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
-        print(page(json.loads(options.render.read_text()) if options.render else run(options)))
+        print(page(stored(options.render) if options.render else run(options)))
     except MoetuneError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -42,7 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description="what each idea in the CPU kernel is worth")
-    result.add_argument("--model", type=words, default=["granite-3.0-1b-a400m"])
+    result.add_argument(
+        "--model",
+        type=words,
+        default=["granite-3.0-1b-a400m"],
+        help="presets, config.json files, 64x48x4x2-swiglu",
+    )
     result.add_argument("--tokens", type=numbers, default=[1, 16, 128, 1024])
     result.add_argument("--dtype", choices=list(DTYPE_BYTES), default="float32")
     result.add_argument("--load", default=Asked.load, help="over the experts, for all rows")
@@ -54,12 +61,12 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def numbers(text: str) -> list[int]:
-    return [int(word) for word in words(text)]
+def stored(path: Path) -> dict[str, Any]:
+    """What --out wrote."""
+    if not path.exists():
+        raise UsageError(f"{path}: no such file; give one that --out wrote")
+    data: dict[str, Any] = json.loads(path.read_text())
+    return data
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -68,7 +75,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     asked = Asked(options.load, options.skew, options.budget)
     data: dict[str, Any] = {"about": surroundings(target, options), "cells": []}
     for model in options.model:
-        problem = problem_of(model).replace(dtype=options.dtype)
+        problem = layer(model, options.dtype)
         for tokens in options.tokens:
             cell = measure(problem, target, options.db, tokens, asked, tell)
             data["cells"].append(asdict(cell))
@@ -81,10 +88,13 @@ def tell(note: str) -> None:
     print(note, file=sys.stderr)
 
 
-def problem_of(model: str) -> Problem:
-    """A preset, or the layer of a Hugging Face config.json."""
-    path = Path(model)
-    return Problem.from_hf_config(path) if path.exists() else Problem.preset(model)
+def layer(model: str, dtype: str) -> Problem:
+    """The layer of a model, with as many of its experts as there is memory for."""
+    whole = problem_of(model).replace(dtype=dtype)
+    problem = fitted(whole, COPIES, memory.available_bytes() - RESERVE_BYTES)
+    if problem.num_experts < whole.num_experts:
+        problem = problem.replace(name=f"{whole.name}-e{problem.num_experts}")
+    return problem
 
 
 def surroundings(target: Target, options: argparse.Namespace) -> dict[str, str]:

@@ -1,7 +1,4 @@
-"""Each idea can still be switched off: edits fit the template, kernels are right, the table says all of it.
-
-MOETUNE_DB=... python benchmarks/cpu_ablation.py measures; nothing here says anything about speed.
-"""
+"""Each idea can still be switched off: edits fit the template, kernels are right, the table says all of it."""
 
 from __future__ import annotations
 
@@ -23,7 +20,9 @@ from ablation.page import table
 
 from tests.kernels import REDUCED, TINY, variant
 from tests.test_space import ZEN
+from tuner.database import Database
 from tuner.problem import Problem
+from tuner.records import MeasurementRow, TrialRow, WinnerRow
 from tuner.render import render
 from tuner.target import detect, named, supported
 from tuner.variant import default_variant, make
@@ -158,6 +157,21 @@ def test_without_a_database_the_default_is_the_full_kernel(tmp_path: Path) -> No
     assert (found, chosen) == (base(ODD, tokens=16), "no winner stored")
 
 
+def test_the_stored_winner_is_the_full_kernel(database: Path) -> None:
+    won = base(ODD, tokens=16, chunks=8).variant
+    with Database(database) as db:
+        keys = {"problem_id": db.add_problem(ODD), "target_id": db.add_target(ZEN)}
+        kept = db.add_variant(won.id, won.template, won.name, won.config, won.pack)
+        trial = TrialRow(**keys, variant_id=kept, tokens=16, load="uniform", status="ok")
+        number = db.record_trial(trial, MeasurementRow(median_ns=9.0, low_ns=8.0, high_ns=10.0))
+        row = WinnerRow(**keys, trial_id=number, tokens=16, load="uniform", median_ns=9.0)
+        db.record_winner(row)
+    found, chosen = full_kernel(ODD, ZEN, database, Workload(16))
+    assert found == Form(won, ZEN)
+    assert chosen.startswith("another than the default won (winner tuned on this target")
+    assert full_kernel(ODD, ZEN, database, Workload(17))[1] == "no winner stored"
+
+
 def row(key: str, **more: Any) -> dict[str, Any]:
     fields = {
         "key": key, "idea": key, "off": "off", "load": "uniform", "form": "a 1 to 2", "forms": 1, "ratio": 1.5,
@@ -200,6 +214,11 @@ def test_a_stored_file_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[
         "- disturbed by other processes, measure again: T=1 (warm) (25%)",
         "- T=1 (warm), the fastest form: off: a 1 to 2 (of 2 forms)",
     ]
+
+
+def test_a_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cpu_ablation.main(["--render", "none.json"]) == 2
+    assert capsys.readouterr().err == "error: none.json: no such file; give one that --out wrote\n"
 
 
 def test_a_model_that_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:
