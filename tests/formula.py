@@ -40,13 +40,15 @@ Formula = Callable[[dict[str, int], Workload], float]
 class Machine:
     """All processes of one session: `ns(config, workload)` is the time of a kernel.
 
-    `bad` names variants -> what becomes of them: "wrong", "crash", or "flattered", which is ten times
-    as fast as it is until another process looks.
+    `bad` says of a configuration what is the matter: it is "wrong", or crashes; "flattered" is ten times
+    as fast as it is until another process looks, a "cheat" is, too, and wrong on any other seed than
+    0; who is "tired" crashes in the finals. `peak_gflop_s` is the ceiling.
     """
 
     def __init__(self, folder: Path, ns: Formula, noise: float = 0.002) -> None:
         self.folder, self.ns, self.noise = folder, ns, noise
         self.bad: Callable[[dict[str, int]], str] = lambda config: ""
+        self.peak_gflop_s = 1e6
         self.built: list[str] = []
         self.building = 0
         self.races: list[tuple[Workload, list[str], int]] = []
@@ -86,6 +88,7 @@ class Bench:
     def __init__(self, machine: Machine, seed: int) -> None:
         self.machine, self.seed = machine, seed
         self._random = random.Random(seed)
+        self._restarted = False
 
     def ask(self, method: str, *arguments: Any, timeout_s: float) -> Any:
         assert self.machine.building == 0, "a build runs beside a measurement"
@@ -93,19 +96,24 @@ class Bench:
 
     def stop(self) -> None:
         self.machine.processes += 1
+        self._restarted = True
 
     def ceilings(self) -> Ceilings:
-        return Ceilings(1e6, 1e6)
+        return Ceilings(self.machine.peak_gflop_s, 1e6)
 
     def verify(self, entrant: Entrant, tokens: int, tile_rows: int) -> Verdict:
         kind = self.machine.bad(_config(entrant))
         if kind == "crash":
             raise WorkerCrash("verify: the kernel's process was ended by SIGSEGV")
-        return Verdict(kind != "wrong", "" if kind != "wrong" else "y is off", 0.0, 1)
+        wrong = kind == "wrong" or (kind == "cheat" and self.seed != 0)
+        return Verdict(not wrong, "y is off" if wrong else "", 0.0, 1)
 
     def race(
         self, entrants: list[Entrant], workload: Workload, effort: Effort, temperature: str
     ) -> Timing:
+        kinds = [self.machine.bad(_config(entrant)) for entrant in entrants]
+        if self._restarted and "tired" in kinds:
+            raise WorkerCrash("race: the kernel's process was ended by SIGSEGV")
         rows: list[list[int]] = [[] for _ in entrants]
         for number in range(15):
             drift = 1 + 0.1 * (number % 3)  # of the whole machine: paired ratios don't see it
@@ -121,7 +129,7 @@ class Bench:
 
     def _ns(self, entrant: Entrant, workload: Workload) -> float:
         config = _config(entrant)
-        flattered = self.machine.bad(config) == "flattered" and self.seed == 0
+        flattered = self.machine.bad(config) in ("flattered", "cheat") and self.seed == 0
         true = self.machine.ns(config, workload) * (0.1 if flattered else 1.0)
         return true * (1 + self.machine.noise * self._random.uniform(-1, 1))
 

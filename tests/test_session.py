@@ -208,6 +208,37 @@ def test_what_is_too_good_is_measured_again_in_another_process(
         assert row.measurement.ratio > 0.9
 
 
+def test_what_is_right_for_one_seed_alone_is_wrong(machine: Machine, database: Path) -> None:
+    machine.bad = lambda config: "cheat" if config["chunks"] == 1 else ""
+    result = tuned(machine, database, Plan(tokens=(1,), trials=20))
+    assert parse(result.cells[0].winner).config["chunks"] != 1
+    with Database(database) as db:
+        found = [row for row in rows(db, Workload(1)) if row.config["chunks"] == 1]
+    assert {(row.status, row.message) for row in found} == {
+        ("wrong", "on other inputs: y is off"),
+    }
+
+
+def test_what_is_above_the_ceiling_is_doubted(machine: Machine, database: Path) -> None:
+    """A call of 1000 operations takes at least 1 ms; the default takes 1.1 ms in the median."""
+    machine.peak_gflop_s = 1e3 / 1e6
+    machine.ns = lambda config, workload: 0.8e6 if config["chunks"] == 1 else 1e6
+    tuned(machine, database, Plan(tokens=(256,), trials=12))
+    with Database(database) as db:
+        for row in rows(db, Workload(256)):
+            assert ("doubted_ratio" in row.environment) == (row.config["chunks"] == 1)
+
+
+def test_who_crashes_in_the_finals_is_left_out(machine: Machine, database: Path) -> None:
+    machine.bad = lambda config: "tired" if config["tile_rows"] == 8 else ""
+    result = tuned(machine, database, Plan(tokens=(1,), trials=25))
+    (cell,) = result.cells
+    assert parse(cell.winner).config["tile_rows"] != 8
+    with Database(database) as db:
+        tried = [row for row in rows(db, Workload(1)) if row.config["tile_rows"] == 8]
+    assert any(row.status == "ok" for row in tried)
+
+
 def test_what_fails_is_stored_and_never_kept(machine: Machine, database: Path) -> None:
     kinds = {4: "wrong", 1: "crash"}
     machine.bad = lambda config: kinds.get(config["chunks"], "")
