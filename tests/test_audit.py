@@ -18,8 +18,9 @@ from tuner.audit import Measured, audit, judge
 from tuner.bench_state import Timing
 from tuner.benchmark import Race
 from tuner.ceilings import Ceilings
-from tuner.cell import FINAL_EFFORT, FINAL_PROCESSES, TRIAL_EFFORT
+from tuner.cell import TRIAL_EFFORT
 from tuner.claims import Claim, Finding, Verdict, claims, finding, is_here
+from tuner.contest import FINAL_EFFORT, PROCESSES
 from tuner.database import Database
 from tuner.errors import UsageError
 from tuner.records import MeasurementRow, TrialRow
@@ -30,7 +31,7 @@ from tuner.variant import Variant, default_variant, make
 HOST = Target("amd", "x86-64-v3", ("avx2", "fma"), 2, 32 << 10, 512 << 10, 32 << 20, name="Here")
 CEILINGS = Ceilings(500.0, 50.0)
 COMPILER = "Mojo 1"
-RACES = FINAL_PROCESSES * FINAL_EFFORT.budget_s / TRIAL_EFFORT.budget_s
+RACES = PROCESSES * FINAL_EFFORT.budget_s / TRIAL_EFFORT.budget_s
 
 
 @pytest.fixture(autouse=True)
@@ -86,10 +87,12 @@ def add_winner(db: Database, tokens: int, *, default_wins: bool = False, target:
     return base, other
 
 
-def timing(ratio: float, spread: float = 0.004, foreign: float = 0.0) -> Timing:
-    """A race in which kernel 1 takes ``ratio`` times as long as kernel 0, give or take ``spread``."""
+def timing(ratio: float, spread: float = 0.004, foreign: float = 0.0, floor: float = 0.0) -> Timing:
+    """A race in which kernel 1 takes ``ratio`` times as long as the default, give or take ``spread``,
+    and the default's copy is slower by ``floor``."""
     noise = [1 + spread * step for step in (-1, -0.5, 0, 0.5, 1)] * 4
-    times = (tuple([10**6] * 20), tuple(round(1e6 * ratio * n) for n in noise))
+    other = tuple(round(1e6 * ratio * n) for n in noise)
+    times = (tuple([10**6] * 20), other, tuple([round(1e6 * (1 + floor))] * 20))
     return Timing(Race(times, foreign=foreign), 1e6, 1e6, "cold")
 
 
@@ -110,48 +113,80 @@ def the_claim(db: Database) -> Claim:
     return claim
 
 
+def judged(db: Database, parts: list[Timing]) -> Verdict:
+    return judge(the_claim(db), parts)[0]
+
+
 @pytest.mark.parametrize(
     ("parts", "verdict"),
     [
         ([timing(0.8), timing(0.82)], Verdict.HOLDS),
         ([timing(0.8), timing(1.1)], Verdict.UNSURE),
-        ([timing(0.965), timing(0.966)], Verdict.HOLDS),
-        ([timing(0.975), timing(0.974)], Verdict.LOST),
-        ([timing(0.975, spread=0.02), timing(0.975, spread=0.02)], Verdict.UNSURE),
+        ([timing(0.98), timing(0.981)], Verdict.HOLDS),
+        ([timing(0.999), timing(0.998)], Verdict.LOST),
+        ([timing(0.985, spread=0.04), timing(0.985, spread=0.04)], Verdict.UNSURE),
         ([timing(1.1), timing(1.2)], Verdict.LOST),
         ([timing(1.1, foreign=0.3), timing(1.2)], Verdict.UNSURE),
         ([timing(0.8, foreign=0.3), timing(0.8)], Verdict.HOLDS),
+        ([timing(0.8, floor=0.3), timing(0.8, floor=0.3)], Verdict.UNSURE),
+        ([timing(1.1, floor=0.3), timing(1.1, floor=0.3)], Verdict.UNSURE),
+        ([timing(1.1, floor=0.2), timing(1.1, floor=0.2)], Verdict.LOST),
     ],
 )  # fmt: skip
 def test_a_winner_holds_while_it_is_surely_faster(
     parts: list[Timing], verdict: Verdict, db: Database
 ) -> None:
     add_winner(db, 4)
-    assert judge(the_claim(db), parts)[0] is verdict
+    assert the_claim(db).gain == pytest.approx(0.25)
+    assert judged(db, parts) is verdict
+
+
+@pytest.mark.parametrize(
+    ("ratio", "verdict"),
+    [(0.9, Verdict.HOLDS), (1.0, Verdict.HOLDS), (1.012, Verdict.HOLDS), (1.03, Verdict.LOST)],
+)
+def test_one_that_claims_no_gain_holds_until_it_is_surely_slower(
+    ratio: float, verdict: Verdict, db: Database
+) -> None:
+    base, other = add_winner(db, 4)
+    no_gain = {"ratio": 0.99, "ratio_low": 0.97, "ratio_high": 1.01}
+    db.record_winner(winner_of(other, default_trial_id=base.id, **no_gain))
+    assert the_claim(db).gain == 0
+    assert judged(db, [timing(ratio)] * 2) is verdict
 
 
 @pytest.mark.parametrize(
     ("parts", "verdict"),
     [
         ([timing(1.1), timing(1.0)], Verdict.HOLDS),
-        ([timing(0.98), timing(0.98)], Verdict.HOLDS),
+        ([timing(0.995), timing(0.995)], Verdict.HOLDS),
         ([timing(0.9), timing(1.01)], Verdict.HOLDS),
         ([timing(0.9), timing(0.91)], Verdict.LOST),
         ([timing(0.9, foreign=0.3), timing(0.9)], Verdict.UNSURE),
+        ([timing(0.9, floor=0.2), timing(0.9, floor=0.2)], Verdict.HOLDS),
     ],
 )  # fmt: skip
 def test_a_default_holds_until_the_contender_wins(
     parts: list[Timing], verdict: Verdict, db: Database
 ) -> None:
     add_winner(db, 4, default_wins=True)
-    assert judge(the_claim(db), parts)[0] is verdict
+    assert judged(db, parts) is verdict
+
+
+def test_a_default_that_was_kept_for_other_workloads_loses_what_was_put_up_with(
+    db: Database,
+) -> None:
+    base, _ = add_winner(db, 4, default_wins=True)
+    db.record_winner(winner_of(base, default_trial_id=base.id, is_default=True, regret=1.1))
+    assert judged(db, [timing(0.92)] * 2) is Verdict.HOLDS
+    assert judged(db, [timing(0.8)] * 2) is Verdict.LOST
 
 
 def test_measurements_are_kept_as_audits_of_both_and_the_winner_stays(db: Database) -> None:
     base, other = add_winner(db, 4)
     before = db.best()
     (found,) = audited(db, measuring(0.7, 0.7))
-    assert (found.verdict, found.reason) == (Verdict.HOLDS, "")
+    assert (found.verdict, found.reason) == (Verdict.HOLDS, "noise floor 1.0 %")
     assert found.now == pytest.approx((0.7, 0.7, 0.7), rel=0.01)
     assert (found.then, found.against) == ((0.8, 0.8, 0.8), base.variant)
     assert set(found.changes) == {"tile_rows", "chunks"}
@@ -195,7 +230,7 @@ def test_a_default_without_contenders_is_verified_alone(db: Database) -> None:
     default, _ = variants(4)
     base = add(db, default, 4)
     db.record_winner(winner_of(base, default_trial_id=base.id, is_default=True))
-    race = Race((tuple([10**6] * 20),))
+    race = Race((tuple([10**6] * 20),) * 2)
     parts = (Timing(race, 1e6, 1e6, "cold"),) * 2
     (found,) = audited(db, lambda *_: Measured(parts, CEILINGS, toolchain=COMPILER))
     assert (found.verdict, found.now, found.against) == (Verdict.HOLDS, None, "")
@@ -207,7 +242,7 @@ def test_another_compiler_is_named(db: Database) -> None:
     add_winner(db, 4)
     parts = (timing(1.1), timing(1.1))
     (found,) = audited(db, lambda *_: Measured(parts, CEILINGS, toolchain="Mojo 2"))
-    assert found.reason.endswith("any more; Mojo 1 then, Mojo 2 now")
+    assert found.reason == "noise floor 1.0 %; Mojo 1 then, Mojo 2 now"
 
 
 @pytest.mark.parametrize("default_wins", [False, True])
@@ -240,6 +275,13 @@ def test_failures(
     assert all(db.trial(trial.id or 0).audits == () for trial in trials)
 
 
+def test_a_crash_for_want_of_memory_says_nothing_of_the_kernel(db: Database) -> None:
+    add_winner(db, 4)
+    _, better = variants(4)
+    killed = Measured(status="crash", message="ended by SIGKILL", culprit=better)
+    assert audited(db, lambda *_: killed)[0].verdict is Verdict.UNSURE
+
+
 def test_too_little_memory_is_told_and_the_next_one_measured(db: Database) -> None:
     add_winner(db, 4)
     add_winner(db, 8, seconds=2.0)
@@ -252,7 +294,7 @@ def test_too_little_memory_is_told_and_the_next_one_measured(db: Database) -> No
     found = [(f.tokens, f.verdict, f.reason) for f in audited(db, measure)]
     assert found == [
         (4, Verdict.UNSURE, "take 126.5 GiB, 24.0 GiB are free"),
-        (8, Verdict.HOLDS, ""),
+        (8, Verdict.HOLDS, "noise floor 1.0 %"),
     ]
 
 
@@ -304,6 +346,7 @@ def test_code_for_an_older_architecture_that_was_tuned_here_is_of_here() -> None
     assert is_here(dataclasses.replace(HOST, arch="x86-64-v2", features=("sse2",)), HOST) is False
     older = dataclasses.replace(HOST, arch="x86-64-v2", features=("avx2",))
     assert is_here(older, HOST)
+    assert is_here(dataclasses.replace(HOST, cores=1), HOST)
     assert not is_here(dataclasses.replace(older, l3_bytes=1), HOST)
     assert not is_here(dataclasses.replace(HOST, arch="znver5", features=("avx512f",)), HOST)
 
@@ -418,7 +461,7 @@ def test_audit_for_real(moetune: Run, database: Path) -> None:
         (best,) = db.best()
         winner = db.trial(best["trial_id"])
         (row,) = winner.audits
-        assert row.sample_count >= FINAL_PROCESSES * FINAL_EFFORT.least_rounds
+        assert row.sample_count >= PROCESSES * FINAL_EFFORT.least_rounds
         assert winner.final is not None
         assert winner.final.kind == "final"
     raw = sqlite3.connect(database)

@@ -10,21 +10,24 @@ from typing import Any
 
 import pytest
 
+from tests import formula
 from tests.commands import Run
 from tests.kernels import TINY
 from tests.rows import winner_of
 from tuner import estimate as stage
 from tuner import points, template
 from tuner import space as spaces
-from tuner.cell import BUILDERS, FINAL_EFFORT, FINAL_PROCESSES
+from tuner.builder import Cores
+from tuner.cell import VISITOR_EFFORT
 from tuner.cli import screen
+from tuner.contest import FINAL_EFFORT, NOMINEES, PROCESSES
 from tuner.database import Database
-from tuner.estimate import TRUST_S, Estimate, TimeLeft, estimate
+from tuner.estimate import STAGES, TRUST_S, CellEstimate, Estimate, TimeLeft, estimate
 from tuner.plan import Plan, Progress
 from tuner.problem import Problem
 from tuner.records import MeasurementRow, TrialRow
 from tuner.render import render
-from tuner.session import FINALS_S
+from tuner.session import CELL_FINALS_S, FINALS_S
 from tuner.target import Target
 from tuner.variant import Variant, default_variant, make
 from tuner.workload import Workload
@@ -32,10 +35,11 @@ from tuner.workload import Workload
 HOST = Target("amd", "x86-64-v3", ("avx2", "fma"), 2, 32 << 10, 512 << 10, 32 << 20)
 COMPILER = "Mojo 1"
 COMPILE_S, VERIFY_S, BENCHMARK_S, FIRST_S = 4.0, 0.5, 1.5, 3.0
+BUILDERS = 2
 BUILT_S = COMPILE_S / BUILDERS
 APART_S = VERIFY_S + BENCHMARK_S
 TRIAL_S = BUILT_S + APART_S
-FINAL_S = FINAL_PROCESSES * (FIRST_S + FINAL_EFFORT.budget_s)
+FINAL_S = PROCESSES * FINAL_EFFORT.budget_s
 STARTS = len(spaces.load("moe_cpu").starts)
 
 
@@ -44,6 +48,8 @@ def no_toolchain(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """A compiler that is never called; the set holds the sources that count as cached."""
     cached: set[str] = set()
     monkeypatch.setattr(stage, "toolchain_version", lambda: COMPILER)
+    phased = Cores(frozenset(range(BUILDERS)), frozenset())
+    monkeypatch.setattr(stage, "split_cores", lambda wanted: phased)
     monkeypatch.setattr(stage, "is_cached", lambda text, target: text in cached)
     return cached
 
@@ -90,7 +96,7 @@ def past(db: Database) -> Database:
     return db
 
 
-def the_cell(db: Database, plan: Plan) -> stage.CellEstimate:
+def the_cell(db: Database, plan: Plan) -> CellEstimate:
     (cell,) = estimate(TINY, HOST, db, plan).cells
     return cell
 
@@ -98,9 +104,36 @@ def the_cell(db: Database, plan: Plan) -> stage.CellEstimate:
 def test_a_new_cell_costs_builds_trials_and_finals(past: Database) -> None:
     cell = the_cell(past, Plan((16,), trials=20))
     assert (cell.recorded, cell.trials, cell.cached, cell.builds) == (0, 20, 0, 20)
-    assert cell.search_s == pytest.approx(FIRST_S + 20 * TRIAL_S)
-    assert cell.finals_s == pytest.approx(FINAL_S)
+    assert cell.search_s == pytest.approx(20 * TRIAL_S)
+    assert (cell.visits_s, cell.finals_s) == (0, pytest.approx(FINAL_S))
     assert cell.times.source == "medians of 4 trials of float32 problems on this machine"
+
+
+def test_a_session_starts_its_processes_and_finals_meet_in_all_cells(past: Database) -> None:
+    plan = Plan((8, 16), ("uniform", "onehot"), trials=20)
+    whole = estimate(TINY, HOST, past, plan)
+    assert [(c.workload.tokens, c.workload.load) for c in whole.cells] == [
+        (8, "uniform"), (8, "onehot"), (16, "uniform"), (16, "onehot"),
+    ]  # fmt: skip
+    visitors = 3 * NOMINEES // 4
+    assert whole.cells[0].visits_s == pytest.approx(visitors * (VERIFY_S + VISITOR_EFFORT.budget_s))
+    assert whole.start_s == pytest.approx((1 + PROCESSES) * FIRST_S)
+    assert whole.held_out_s == 0
+    parts = [c.search_s + c.visits_s + c.finals_s for c in whole.cells]
+    assert whole.seconds == pytest.approx(whole.start_s + sum(parts))
+    checked = dataclasses.replace(plan, held_out=(Workload(12), Workload(24)))
+    assert estimate(TINY, HOST, past, checked).held_out_s > 0
+
+
+def test_builds_on_cores_of_their_own_hide_behind_the_measuring(
+    past: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = Cores(frozenset({0, 1}), frozenset({2, 3, 4, 5}))
+    monkeypatch.setattr(stage, "split_cores", lambda wanted: ahead)
+    assert the_cell(past, Plan((16,), trials=20)).search_s == pytest.approx(20 * APART_S)
+    few = Cores(frozenset({0, 1}), frozenset({2}))
+    monkeypatch.setattr(stage, "split_cores", lambda wanted: few)
+    assert the_cell(past, Plan((16,), trials=20)).search_s == pytest.approx(20 * COMPILE_S)
 
 
 def test_points_are_those_of_the_space_and_of_the_packed_form_that_won(past: Database) -> None:
@@ -150,7 +183,7 @@ def test_what_is_cached_needs_no_build(past: Database, no_toolchain: set[str]) -
     no_toolchain.add(render(TINY, default()).text)
     cell = the_cell(past, Plan((16,), trials=20))
     assert (cell.trials, cell.cached, cell.builds) == (20, 1, 19)
-    assert cell.search_s == pytest.approx(FIRST_S + 20 * TRIAL_S - BUILT_S)
+    assert cell.search_s == pytest.approx(20 * TRIAL_S - BUILT_S)
     assert the_cell(past, Plan((16,), trials=1)).builds == 0
 
 
@@ -163,7 +196,7 @@ def test_a_later_cell_finds_what_an_earlier_one_built(past: Database) -> None:
 
 
 def test_time_bounds_the_trials_of_each_cell(past: Database) -> None:
-    time_s = 2 * (FINALS_S + 10 * TRIAL_S + 0.1)
+    time_s = FINALS_S + 2 * (CELL_FINALS_S + 10 * TRIAL_S + 0.1)
     found = estimate(TINY, HOST, past, Plan((8, 16), time_s=time_s))
     assert [cell.trials for cell in found.cells] == [10, 10]
     assert found.budget_s == time_s
@@ -178,10 +211,19 @@ def test_a_small_space_bounds_the_trials(past: Database, monkeypatch: pytest.Mon
     assert the_cell(past, Plan((16,), trials=100)).trials == 6
 
 
-def report(stage: str, trials: int, elapsed_s: float, *, tokens: int = 16, planned: int | None = 20,
+def test_warm_starts_are_known_before(past: Database, no_toolchain: set[str]) -> None:
+    near = changed(chunks=8, unroll=2)
+    row = tried(past, near, tokens=8)
+    past.record_winner(winner_of(row))
+    no_toolchain.add(render(TINY, near).text)
+    assert the_cell(past, Plan((16,), trials=20)).cached == 1
+    assert the_cell(past, Plan((16,), trials=20, warm_starts=0)).cached == 0
+
+
+def report(stage: str, trials: int, elapsed_s: float, *, planned: int | None = 20,
            budget_s: float | None = None) -> Progress:  # fmt: skip
     return Progress(
-        workload=Workload(tokens), stage=stage, cell=0, cells=1, trials=trials, planned=planned,
+        workload=Workload(16), stage=stage, cell=0, cells=1, trials=trials, planned=planned,
         statuses={"ok": trials}, best_ratio=0.8, elapsed_s=elapsed_s, budget_s=budget_s, note="",
     )  # fmt: skip
 
@@ -194,21 +236,19 @@ def one(past: Database) -> Estimate:
 def test_time_left_is_the_estimate_at_first_and_nothing_at_the_end(one: Estimate) -> None:
     left = TimeLeft(one)
     assert left(report("default", 0, 0.0)) == pytest.approx(one.seconds)
-    assert left(report("finals", 20, 90.0)) > 0
+    assert left(report("finals", 20, one.seconds - FINAL_S)) == pytest.approx(FINAL_S)
     assert left(report("done", 20, 110.0)) == 0
 
 
 def test_a_session_that_keeps_to_the_estimate_counts_down(one: Estimate) -> None:
     left = TimeLeft(one)
-    cell = one.cells[0]
     for trials in (5, 10, 20):
-        elapsed_s = cell.search_s * trials / 20
+        elapsed_s = one.start_s + one.cells[0].search_s * trials / 20
         assert left(report("search", trials, elapsed_s)) == pytest.approx(one.seconds - elapsed_s)
 
 
 def test_a_slower_session_corrects_the_estimate_by_its_own_pace(one: Estimate) -> None:
-    cell = one.cells[0]
-    half_s = cell.search_s / 2
+    half_s = one.start_s + one.cells[0].search_s / 2
     slow = TimeLeft(one)(report("search", 10, 3 * half_s))
     planned_s = one.seconds - half_s
     assert slow == pytest.approx(planned_s * (TRUST_S + 3 * half_s) / (TRUST_S + half_s))
@@ -220,30 +260,11 @@ def test_recorded_trials_are_no_progress(past: Database) -> None:
     for chunks in (1, 4, 8):
         tried(past, changed(chunks=chunks))
     resumed = estimate(TINY, HOST, past, Plan((16,), trials=20))
-    assert (resumed.cells[0].recorded, resumed.cells[0].trials) == (3, 17)
-    assert TimeLeft(resumed)(report("search", 3, 0.0)) == pytest.approx(resumed.seconds)
-
-
-def test_cells_in_turns_count_each_by_itself(past: Database) -> None:
-    both = estimate(TINY, HOST, past, Plan((8, 16), trials=20))
-    left = TimeLeft(both)
-    elapsed_s = 0.0
-    for trials in (5, 10, 20):
-        for cell in both.cells:
-            elapsed_s = sum(c.search_s for c in both.cells) * trials / 20
-            told = left(report("search", trials, elapsed_s, tokens=cell.workload.tokens))
-    assert told == pytest.approx(both.seconds - elapsed_s)
-    assert left(report("done", 20, elapsed_s, tokens=8)) == pytest.approx(
-        both.cells[1].finals_s
-        * (TRUST_S + elapsed_s)
-        / (TRUST_S + elapsed_s + both.cells[0].finals_s)
+    assert (resumed.recorded, resumed.trials) == (3, 17)
+    left = TimeLeft(resumed)
+    assert left(report("search", 3, resumed.start_s)) == pytest.approx(
+        resumed.seconds - resumed.start_s
     )
-
-
-def test_other_workloads_change_nothing_but_the_time(one: Estimate) -> None:
-    left = TimeLeft(one)
-    before = left(report("search", 10, 20.0))
-    assert left(report("search", 3, 20.0, tokens=999)) == before
 
 
 def test_the_time_given_is_never_exceeded(one: Estimate) -> None:
@@ -270,6 +291,32 @@ def test_the_bar_shows_incumbent_statuses_and_time_left(
     assert "trials of 20: 12 ok 1 slow, best 1.25x, 1:01, 0:" in lines[1]
     assert lines[1].endswith(" left")
     assert lines[2].endswith("1:50, 0:00 left")
+
+
+def test_a_session_makes_the_trials_that_were_estimated(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole session on a machine that answers from a formula: its stages, its trials, its end."""
+    monkeypatch.setattr("tuner.trial.toolchain_version", lambda: COMPILER)
+    machine = formula.Machine(
+        tmp_path, lambda config, workload: 1e6 * (1 + 0.05 * config["chunks"])
+    )
+    plan = Plan((1, 64), trials=10, seed=2)
+    searched: list[int] = []
+    for expected in (20, 0):
+        told = estimate(formula.PROBLEM, formula.TARGET, db, plan)
+        reports: list[Progress] = []
+        machine.session(db, plan, reports.append)
+        searched += [r.trials for r in reports if r.stage == "search"]
+        assert told.trials == expected
+        assert [r.stage for r in reports if r.stage not in STAGES] == []
+        assert [STAGES.index(r.stage) for r in reports] == sorted(
+            STAGES.index(r.stage) for r in reports
+        )
+        assert TimeLeft(told)(reports[-1]) == 0
+    assert searched == list(
+        range(3, 21)
+    )  # the two defaults are no search, and nothing is tried twice
 
 
 def test_the_bar_fills_with_the_time_that_is_over() -> None:
@@ -307,7 +354,7 @@ def test_a_dry_run_prints_what_would_be_done(past: Database, dry: None, moetune:
         f"each: compile {COMPILE_S:.2g} s, verify {VERIFY_S:.2g} s, timing {BENCHMARK_S:.2g} s "
         "(medians of 5 trials of float32 problems on this machine)"
     ) in said.out
-    assert said.out.splitlines()[-1].startswith("19 trials with ")
+    assert said.out.splitlines()[-1].startswith("19 new trials with ")
 
 
 def test_a_dry_run_makes_no_database_and_says_what_it_assumes(
@@ -316,7 +363,7 @@ def test_a_dry_run_makes_no_database_and_says_what_it_assumes(
     said = moetune(f"tune {SIZES} --tokens 16 --time 5m --dry-run")
     assert said.code == 0
     assert "assumed, as this machine has no trials: medians of " in said.out
-    assert said.out.splitlines()[-1].endswith(", and stops after 5:00")
+    assert said.out.splitlines()[-1].endswith("; stops after 5:00")
     assert not database.exists()
 
 
@@ -325,5 +372,6 @@ def test_a_dry_run_gives_json(past: Database, dry: None, moetune: Run) -> None:
     (cell,) = told["cells"]
     assert (cell["trials"], cell["builds"], cell["recorded"]) == (10, 10, 0)
     assert cell["points"]["low"] == cell["points"]["high"] == cell["points"]["value"]
-    assert told["seconds"] == pytest.approx(cell["search_s"] + cell["finals_s"])
+    parts = cell["search_s"] + cell["visits_s"] + cell["finals_s"]
+    assert told["seconds"] == pytest.approx(told["start_s"] + parts)
     assert told["budget_s"] is None

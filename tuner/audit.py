@@ -1,32 +1,41 @@
 """Audit: do the stored winners of this machine still win?
 
 Each is built again, verified, and raced as in the finals of a session: paired with the template's
-default, in fresh processes. A default that won is raced against the nearest contender that is stored.
+default, in fresh processes, beside a copy of the default that tells the noise. A default that won is
+raced against the nearest contender that is stored.
 What was measured is kept as measurements of kind ``audit``; winners are never changed.
 """
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tuner import trial as trials
 from tuner.bench_state import Entrant, Timing
+from tuner.builder import split_cores
 from tuner.ceilings import Ceilings
 from tuner.claims import Claim, Finding, Verdict, claims, finding
 from tuner.compile import toolchain_version
-from tuner.contest import FINAL_EFFORT, PROCESSES
+from tuner.contest import FINAL_EFFORT, FINAL_S, PROCESSES
 from tuner.database import Database
 from tuner.errors import KernelError, UsageError
-from tuner.finals import LEAST_FLOOR, joined
+from tuner.failure import kind
+from tuner.finals import entries, floor_of, joined
 from tuner.foreign import FOREIGN_LIMIT
 from tuner.target import Target
 from tuner.variant import Variant
 from tuner.verify import Verdict as Verification
 from tuner.worker import Worker, WorkerCrash, WorkerTimeout
 
-# A variant that was refused, crashed or was wrong is gone; of one that took too long nobody can tell.
+# A session's own seeds are small numbers.
+AUDIT_SEED = 1_000_000
+# A variant that was refused, crashed or was wrong is gone; of one that took too long, or found too
+# little memory, nobody can tell.
 _GONE = ("compile", "crash", "wrong")
 
 
@@ -35,7 +44,8 @@ class Measured:
     """The races of one claim, or what stood in their way.
 
     Attributes:
-        parts: one race per process; the default is kernel 0, the other variant, if any, kernel 1.
+        parts: one race per process: the default, the other variant if there is one, and last the
+            sentinel, a copy of the default.
         ceilings: of the machine, for the rows; there where the races are.
         status, message: as of a trial, where no race could be run.
         culprit: the variant that this is about; None where it may be either.
@@ -105,7 +115,7 @@ def _audited(db: Database, claim: Claim, measure: Measure) -> Finding:
 def _failed(claim: Claim, measured: Measured) -> Finding:
     what = f"{measured.status}: {measured.message}"
     culprit = measured.culprit
-    if measured.status not in _GONE or culprit is None:
+    if kind(measured.status, measured.message) not in _GONE or culprit is None:
         return _of(claim, Verdict.UNSURE, what)
     if culprit.id == claim.row["variant_id"]:
         return _of(claim, Verdict.GONE, what)
@@ -154,32 +164,31 @@ def _stored_ceilings(db: Database, target_id: str) -> Ceilings | None:
 def judge(claim: Claim, parts: Sequence[Timing]) -> tuple[Verdict, str]:
     """The verdict on a claim from its races, and why.
 
-    A variant wins by the rule of the finals: faster than the default in every process, and by
-    the noise floor of its session overall. A winner no longer holds when the whole interval of its ratio
-    lies above 1 / (1 + floor), so that nothing of the gain is sure; in between nobody can tell. A default that
-    won no longer holds when the contender wins.
+    Who wins is decided by the rule of the finals (``tuner.finals``), with the noise floor that the
+    sentinel tells now. A winner no longer holds when its whole interval lies above that floor, if its
+    gain was larger than the floor, so that it could have been told; one that claimed no gain, when it is
+    surely slower. A default no longer holds when the contender is faster than was put up with.
     """
-    floor = float(claim.row["environment"].get("noise_floor", LEAST_FLOOR))
-    gain, bound = f"{100 * floor:.0f} %", 1 / (1 + floor)
     if claim.other is None:
         return Verdict.HOLDS, "verified; nothing else was timed that it could be raced against"
     race = joined(parts).race
-    ratio = race.ratio(1)
-    wins = ratio.value <= bound and all(part.race.ratio(1).high < 1 for part in parts)
-    lost = wins if claim.is_default else ratio.low > bound
+    ratio, floor = race.ratio(1), floor_of(race.ratio(2))
+    wins = entries(parts, [claim.default, claim.other], floor)[1].proven
+    reason = f"noise floor {100 * floor:.1f} %"
+    if claim.is_default:
+        lost, holds = wins and 1 / ratio.value > claim.regret * (1 + floor), True
+    elif claim.gain:
+        lost, holds = ratio.low > 1 / (1 + floor) and floor < claim.gain, wins
+    else:
+        lost, holds = ratio.low > 1 + floor, True
     if lost and race.foreign > FOREIGN_LIMIT:
-        share = f"{100 * race.foreign:.0f} %"
         return (
             Verdict.UNSURE,
-            f"other processes took {share} of the machine; audit when it is quiet",
+            f"other processes took {100 * race.foreign:.0f} % of the machine, {reason}",
         )
-    if claim.is_default:
-        return (Verdict.LOST, "the contender wins now") if lost else (Verdict.HOLDS, "")
     if lost:
-        return Verdict.LOST, f"it is not faster than the default by {gain} any more"
-    if wins:
-        return Verdict.HOLDS, ""
-    return Verdict.UNSURE, f"the interval does not tell whether it is faster by {gain}"
+        return Verdict.LOST, reason
+    return (Verdict.HOLDS if holds else Verdict.UNSURE), reason
 
 
 def remeasure(claim: Claim, ceilings: Ceilings | None) -> Measured:
@@ -190,15 +199,32 @@ def remeasure(claim: Claim, ceilings: Ceilings | None) -> Measured:
         if built.binary is None:
             return Measured(status=built.status, message=built.message, culprit=variant)
         pairs.append((variant, Entrant(built.binary.path, variant.pack)))
+    with tempfile.TemporaryDirectory(prefix="moetune-") as folder:
+        twin = Path(folder) / "twin.so"
+        shutil.copyfile(pairs[0][1].path, twin)  # a library of its own
+        entrants = [*(entrant for _, entrant in pairs), Entrant(twin, claim.default.pack)]
+        return _raced(claim, pairs, entrants, ceilings)
+
+
+def _raced(
+    claim: Claim,
+    pairs: Sequence[tuple[Variant, Entrant]],
+    entrants: list[Entrant],
+    ceilings: Ceilings | None,
+) -> Measured:
+    """Verified in the first process, raced in each."""
+    cores = split_cores(claim.target.cores)
+    pinned = cores.measuring if cores.spare else None
     parts: list[Timing] = []
     try:
         while len(parts) < PROCESSES:
             # Other weights and tokens than a session's, and others in each process.
-            with Worker(claim.problem, claim.target, seed=1 + len(parts)) as worker:
+            seed = AUDIT_SEED + len(parts)
+            with Worker(claim.problem, claim.target, seed, cores=pinned) as worker:
                 if not parts and (failure := _verified(worker, claim, pairs)):
                     return failure
                 ceilings = ceilings or worker.ask("ceilings", timeout_s=trials.RACE_S)
-                parts.append(_race(worker, claim, [entrant for _, entrant in pairs]))
+                parts.append(_race(worker, claim, entrants))
     except WorkerTimeout as error:
         return Measured(status="timeout", message=str(error))
     except (WorkerCrash, KernelError) as error:
@@ -228,6 +254,6 @@ def _verified(
 def _race(worker: Worker, claim: Claim, entrants: list[Entrant]) -> Timing:
     temperature = claim.row["temperature"] or "auto"
     timing: Timing = worker.ask(
-        "race", entrants, claim.workload, FINAL_EFFORT, temperature, timeout_s=trials.RACE_S
+        "race", entrants, claim.workload, FINAL_EFFORT, temperature, timeout_s=FINAL_S
     )
     return timing

@@ -1,8 +1,9 @@
 """Claims: what a database says won here, made ready to be measured again.
 
-A winner claims to be faster than the template's default; a default that won claims that nothing
-else is. What can be told without a measurement is told here: winners of another machine, and winners
-whose template is another now.
+A winner claims to be faster than the template's default, or where a session kept few variants no
+slower; a default that won claims that nothing else is faster than was put up with. What can be told
+without a measurement is told here: winners of another machine, and winners whose template is
+another now.
 """
 
 from __future__ import annotations
@@ -64,6 +65,19 @@ class Claim:
     @property
     def is_default(self) -> bool:
         return bool(self.row["is_default"])
+
+    @property
+    def gain(self) -> float:
+        """What the winner was surely faster by, as a share; 0 where it claims no more than not to lose.
+
+        A session that keeps few variants lets one serve where it is no faster than the default.
+        """
+        return 1 / self.row["ratio"] - 1 if self.row["ratio_high"] < 1 else 0.0
+
+    @property
+    def regret(self) -> float:
+        """The winner's time over that of the fastest, as a session that keeps few variants put up with."""
+        return float(self.row["regret"] or 1.0)
 
     @property
     def changes(self) -> Changes:
@@ -136,9 +150,10 @@ def claims(
 
 
 def is_here(target: Target, host: Target) -> bool:
-    """Whether ``host`` is the machine of ``target``, perhaps with code for another architecture."""
-    same = dataclasses.replace(host, arch=target.arch, features=target.features)
-    return same == target and can_run(host, target.features)
+    """Whether ``host`` is the machine of ``target``: with code for another architecture, or fewer of
+    its cores, it is."""
+    same = dataclasses.replace(host, arch=target.arch, features=target.features, cores=target.cores)
+    return same == target and target.cores <= host.cores and can_run(host, target.features)
 
 
 def _claim(db: Database, row: Row, target: Target) -> Claim:

@@ -1,7 +1,7 @@
 """Estimate: what a session will have to do, and for how long, before it starts; and what is left of it.
 
-Times are medians of this machine's own earlier trials, of the nearest problem first. Without any, they
-are those of the winners that moetune ships, and it is said that they are of another machine.
+Times are medians of this machine's own earlier trials, see ``tuner.history``. The session is followed
+step by step: the defaults, the search with its builds, finalists that visit other cells, the finals.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tuner import points, template
+from tuner import held_out, points, template, warm
 from tuner import space as spaces
 from tuner.bench_state import is_cold
 from tuner.builder import MOST_BUILDERS, split_cores
+from tuner.cell import VISITOR_EFFORT
 from tuner.compile import is_cached, toolchain_version
-from tuner.contest import FINAL_EFFORT, PROCESSES
+from tuner.contest import FINAL_EFFORT, NOMINEES, PROCESSES
 from tuner.database import Database
 from tuner.errors import SpaceError
 from tuner.history import History, StageTimes
@@ -23,14 +24,17 @@ from tuner.points import Count
 from tuner.problem import Problem
 from tuner.records import TrialRow
 from tuner.render import render
-from tuner.session import FINALS_S
-from tuner.space import Space
+from tuner.session import CELL_FINALS_S, FINALS_S
+from tuner.space import Config, Space
 from tuner.target import Target
 from tuner.variant import CPU_TEMPLATE, Variant, default_variant, make, pack_config
+from tuner.winners import Row
 from tuner.workload import Workload
 
 # The estimate counts as so many seconds of experience when a session's own pace corrects it.
 TRUST_S = 30.0
+# Stages in the order in which a session goes through them.
+STAGES = ("default", "search", "compare", "finals", "held out", "done")
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,12 @@ class CellEstimate:
     Attributes:
         points: valid configurations of its space.
         recorded: trials that the database has already; they are not made again.
-        trials: new ones.
-        cached: of the new ones that are known now (default and starts), those that need no build.
-        search_s, finals_s: what trials and finals will take.
+        trials: new ones; a session deals them as it goes, so this is the mean share.
+        cached: of the new ones that are known now (default, warm starts and starts), those that need
+            no build.
+        search_s: what its trials will take.
+        visits_s: what finalists of other cells will take here.
+        finals_s: what its final races will take.
     """
 
     workload: Workload
@@ -52,27 +59,47 @@ class CellEstimate:
     cached: int
     times: StageTimes
     search_s: float
+    visits_s: float
     finals_s: float
 
     @property
     def builds(self) -> int:
         return self.trials - self.cached
 
-    @property
-    def seconds(self) -> float:
-        return self.search_s + self.finals_s
-
 
 @dataclass(frozen=True)
 class Estimate:
-    """A session: its cells in order; ``budget_s`` is the time it was given, None for any."""
+    """A session: its cells in order.
+
+    ``start_s`` is for the weights and right answers of each process, ``held_out_s`` for the workloads
+    on which the choice is checked; ``budget_s`` is the time it was given, None for any.
+    """
 
     cells: tuple[CellEstimate, ...]
+    start_s: float
+    held_out_s: float
     budget_s: float | None
+
+    def stage_s(self, stage: str) -> float:
+        """What a stage takes, all cells together."""
+        if stage == "default":
+            return self.start_s
+        if stage == "held out":
+            return self.held_out_s
+        part = {"search": "search_s", "compare": "visits_s", "finals": "finals_s"}.get(stage)
+        return sum(getattr(cell, part) for cell in self.cells) if part else 0.0
 
     @property
     def seconds(self) -> float:
-        return sum(cell.seconds for cell in self.cells)
+        return sum(map(self.stage_s, STAGES))
+
+    @property
+    def trials(self) -> int:
+        return sum(cell.trials for cell in self.cells)
+
+    @property
+    def recorded(self) -> int:
+        return sum(cell.recorded for cell in self.cells)
 
 
 def estimate(problem: Problem, target: Target, db: Database, plan: Plan) -> Estimate:
@@ -83,96 +110,116 @@ def estimate(problem: Problem, target: Target, db: Database, plan: Plan) -> Esti
         CompileError: the toolchain is missing.
     """
     history = History(db, target)
-    keys = (problem.digest, target.digest)
-    best = db.best(*keys)
-    pack = best[0]["pack"] if best else None
-    built: set[str] = set()
-    cells: list[CellEstimate] = []
-    for workload, _ in plan.cells():
-        rows = db.trials(*keys, workload.tokens, workload.load)
-        recorded = {row.variant_id for row in rows if _is_current(problem, plan, workload, row)}
-        cell = _Cell(problem, target, plan, workload, pack, recorded)
-        times = history.times(problem, workload)
-        cells.append(cell.estimate(times, built, first=not cells))
-        # The first cell's winner decides the packed form; its default's is the likeliest.
-        pack = pack or cell.default.pack
-    return Estimate(tuple(cells), plan.time_s)
+    session = _Session(problem, target, db, plan)
+    cells = [session.cell(workload, history) for workload, _ in plan.cells()]
+    first_s = max(cell.times.first_s for cell in cells)
+    checked_s = held_out.EFFORT.budget_s + NOMINEES * max(cell.times.verify_s for cell in cells)
+    return Estimate(
+        cells=tuple(cells),
+        start_s=(1 + PROCESSES) * first_s,
+        held_out_s=len(plan.held_out) * checked_s,
+        budget_s=plan.time_s,
+    )
 
 
-def _is_current(problem: Problem, plan: Plan, workload: Workload, row: TrialRow) -> bool:
-    """Whether a session would take over this trial: same compiler, source and temperature."""
-    if row.environment.get("toolchain") != toolchain_version():
-        return False
-    warmth = "cold" if is_cold(workload, plan.temperature) else "warm"
-    if row.measurement and row.measurement.temperature != warmth:
-        return False
-    try:
-        variant = make(row.template, row.config)
-    except SpaceError:  # the template's parameters changed since
-        return False
-    if row.environment.get("template") == template.digest(row.template):
-        return True
-    return render(problem, variant).digest == row.source_digest
+class _Session:
+    """What the cells of one session share."""
 
+    def __init__(self, problem: Problem, target: Target, db: Database, plan: Plan) -> None:
+        self.problem, self.target, self.db, self.plan = problem, target, db, plan
+        self.keys = (problem.digest, target.digest)
+        best = db.best(*self.keys)
+        self.pack: str | None = best[0]["pack"] if best else None
+        self.winners: list[Row] = list(db.best())
+        self.file = spaces.load(CPU_TEMPLATE)
+        self.built: set[str] = set()
+        count = len(plan.cells())
+        # As Session.finals_s and Contest._budget_s have it.
+        self.kept_s = min((plan.time_s or 0.0) / 3, FINALS_S + CELL_FINALS_S * count)
+        share_s = self.kept_s / 2 / PROCESSES / count if plan.time_s else FINAL_EFFORT.budget_s
+        self.race_s = min(FINAL_EFFORT.budget_s, share_s)
+        cores = split_cores(target.cores)
+        self.ahead = bool(cores.spare)
+        self.builders = max(1, min(MOST_BUILDERS, len(cores.spare or cores.measuring)))
 
-class _Cell:
-    """The space of one workload and what a session will surely try in it."""
-
-    def __init__(self, problem: Problem, target: Target, plan: Plan, workload: Workload,
-                 pack: str | None, recorded: set[str]) -> None:  # fmt: skip
-        self.problem, self.target, self.plan, self.workload = problem, target, plan, workload
-        self.recorded = recorded
-        file = spaces.load(CPU_TEMPLATE)
-        self.default = default_variant(problem, target, tokens=workload.tokens)
-        space = spaces.resolve(file, problem, target, workload.tokens)
-        self.space = space.pin(pack_config(pack)) if pack else space
-        self.starts = file.starts
-
-    def estimate(self, times: StageTimes, built: set[str], first: bool) -> CellEstimate:
-        """``built`` holds the sources that earlier cells will have built, and gets this one's."""
-        cores = split_cores(self.target.cores)
-        builders = min(MOST_BUILDERS, len(cores.spare or cores.measuring))
-        apart_s = times.verify_s + times.benchmark_s
-        size = points.count(self.space)
-        trials = self._new_trials(size, times.compile_s / builders + apart_s)
-        cached = self._cached(trials, built)
-        search_s = (trials - cached) * times.compile_s / builders + trials * apart_s
+    def cell(self, workload: Workload, history: History) -> CellEstimate:
+        plan, times = self.plan, history.times(self.problem, workload)
+        space = spaces.resolve(self.file, self.problem, self.target, workload.tokens)
+        space = space.pin(pack_config(self.pack)) if self.pack else space
+        default = default_variant(self.problem, self.target, tokens=workload.tokens)
+        recorded = self._recorded(workload)
+        size = points.count(space)
+        build_s, apart_s = times.compile_s / self.builders, times.verify_s + times.benchmark_s
+        trials = self._trials(
+            size, len(recorded), default.id in recorded, self._both(build_s, apart_s)
+        )
+        cached = self._cached(self._known(workload, space, default), recorded, trials)
+        visitors = (len(plan.cells()) - 1) * max(1, NOMINEES // len(plan.cells()))
         return CellEstimate(
-            workload=self.workload,
+            workload=workload,
             points=size,
-            recorded=len(self.recorded),
+            recorded=len(recorded),
             trials=trials,
             cached=cached,
             times=times,
-            search_s=search_s + (times.first_s if first and trials else 0.0),
-            finals_s=PROCESSES * (times.first_s + FINAL_EFFORT.budget_s),
+            search_s=self._both((trials - cached) * build_s, trials * apart_s),
+            visits_s=visitors * (times.verify_s + VISITOR_EFFORT.budget_s),
+            finals_s=PROCESSES * self.race_s,
         )
 
-    def _new_trials(self, size: Count, trial_s: float) -> int:
-        """As many as the plan, the time and the space allow; the default in any case."""
-        limits = [size.high - len(self.recorded)]
-        if self.plan.trials is not None:
-            limits.append(self.plan.trials - len(self.recorded))
-        if self.plan.time_s is not None:
-            share_s = self.plan.time_s / len(self.plan.cells()) - FINALS_S
-            limits.append(share_s // trial_s if trial_s else size.high)
-        return max(int(min(limits)), 0 if self.default.id in self.recorded else 1)
+    def _both(self, build_s: float, apart_s: float) -> float:
+        """Builds that run on cores of their own cost no time but their own; others come on top."""
+        return max(build_s, apart_s) if self.ahead else build_s + apart_s
 
-    def _cached(self, trials: int, built: set[str]) -> int:
-        """How many of the first ``trials`` that are known now need no build."""
-        known = [v for v in self._surely_tried() if v.id not in self.recorded][:trials]
+    def _recorded(self, workload: Workload) -> set[str]:
+        """Variants whose trials the session will take over."""
+        rows = self.db.trials(*self.keys, workload.tokens, workload.load)
+        return {row.variant_id for row in rows if self._is_current(workload, row)}
+
+    def _is_current(self, workload: Workload, row: TrialRow) -> bool:
+        """Whether it is of the same compiler, source and temperature of the weights."""
+        if row.environment.get("toolchain") != toolchain_version():
+            return False
+        warmth = "cold" if is_cold(workload, self.plan.temperature) else "warm"
+        if row.measurement and row.measurement.temperature != warmth:
+            return False
+        try:
+            variant = make(row.template, row.config)
+        except SpaceError:  # the template's parameters changed since
+            return False
+        if row.environment.get("template") == template.digest(row.template):
+            return True
+        return render(self.problem, variant).digest == row.source_digest
+
+    def _trials(self, size: Count, recorded: int, has_default: bool, trial_s: float) -> int:
+        """As many as plan, time and space allow; the default in any case."""
+        plan, limits = self.plan, [size.high - recorded]
+        if plan.trials is not None:
+            limits.append(plan.trials - recorded)
+        if plan.time_s is not None:
+            search_s = (plan.time_s - self.kept_s) / len(plan.cells())
+            limits.append(search_s // trial_s if trial_s else size.high)
+        return max(int(min(limits)), 0 if has_default else 1)
+
+    def _known(self, workload: Workload, space: Space, default: Variant) -> list[Variant]:
+        """What will be tried first: the default, warm starts, the starts of the space file."""
+        request = warm.Request(self.problem, self.target, workload, toolchain_version())
+        configs: list[Config] = [
+            space.default,
+            *warm.starts(self.winners, request, space, self.plan.warm_starts),
+            *({**space.default, **start} for start in self.file.starts),
+        ]
+        valid = [make(space.template, c) for c in configs if _inside(space, c)]
+        return list(dict.fromkeys([default, *valid]))
+
+    def _cached(self, known: list[Variant], recorded: set[str], trials: int) -> int:
+        """How many of the first ``trials`` that are known now need no build, or only one in the session."""
         cached = 0
-        for variant in known:
+        for variant in [v for v in known if v.id not in recorded][:trials]:
             source = render(self.problem, variant)
-            cached += source.digest in built or is_cached(source.text, self.target)
-            built.add(source.digest)
+            cached += source.digest in self.built or is_cached(source.text, self.target)
+            self.built.add(source.digest)
         return cached
-
-    def _surely_tried(self) -> list[Variant]:
-        """The default and the starts of the space file that lie in the space."""
-        configs = [self.space.default, *({**self.space.default, **s} for s in self.starts)]
-        valid = [make(self.space.template, c) for c in configs if _inside(self.space, c)]
-        return list(dict.fromkeys([self.default, *valid]))
 
 
 def _inside(space: Space, config: Mapping[str, int]) -> bool:
@@ -181,36 +228,29 @@ def _inside(space: Space, config: Mapping[str, int]) -> bool:
 
 
 class TimeLeft:
-    """What a running session still needs: the estimate, corrected by the pace of this session.
-
-    Cells may be worked on in any order, or in turns: what is done is counted by workload.
-    """
+    """What a running session still needs: the estimate, corrected by the pace of this session."""
 
     def __init__(self, estimate: Estimate) -> None:
         self._estimate = estimate
-        self._cells = {cell.workload: cell for cell in estimate.cells}
-        self._done_s = dict.fromkeys(self._cells, 0.0)
 
     def __call__(self, report: Progress) -> float:
         """Seconds left after this report, and never more than the session's time allows."""
-        cell = self._cells.get(report.workload)
-        if cell is not None:
-            self._done_s[report.workload] = _done_s(cell, report)
-        done_s, total_s = sum(self._done_s.values()), self._estimate.seconds
+        done_s = self._done_s(report)
         pace = (TRUST_S + report.elapsed_s) / (TRUST_S + done_s)
-        left_s = pace * (total_s - done_s)
+        left_s = pace * (self._estimate.seconds - done_s)
         if report.budget_s is None:
             return left_s
         allowed_s = max(0.0, report.budget_s - report.elapsed_s)
+        searching = report.stage in ("default", "search")
         # Without a number of trials the search goes on for as long as it may.
-        return allowed_s if report.planned is None else min(left_s, allowed_s)
+        return allowed_s if searching and report.planned is None else min(left_s, allowed_s)
 
-
-def _done_s(cell: CellEstimate, report: Progress) -> float:
-    """How much of a cell's estimated time is behind it."""
-    if report.stage == "done":
-        return cell.seconds
-    if report.stage == "finals" or not cell.trials:
-        return cell.search_s
-    share = (report.trials - cell.recorded) / cell.trials
-    return cell.search_s * min(1.0, max(0.0, share))
+    def _done_s(self, report: Progress) -> float:
+        """How much of the estimated time is behind the session: the stages before, and of the search
+        the trials that were made."""
+        before = STAGES[: STAGES.index(report.stage)]
+        done_s = sum(map(self._estimate.stage_s, before))
+        if report.stage != "search" or not self._estimate.trials:
+            return done_s
+        share = (report.trials - self._estimate.recorded) / self._estimate.trials
+        return done_s + self._estimate.stage_s("search") * min(1.0, max(0.0, share))

@@ -156,7 +156,7 @@ _AUDIT = (
         winners.tokens, winners.load, trials.variant_id, variants.template,
         variants.name AS variant, variants.config, variants.pack,
         winners.trial_id, winners.default_trial_id, winners.is_default,
-        winners.ratio, winners.ratio_low, winners.ratio_high,
+        winners.ratio, winners.ratio_low, winners.ratio_high, winners.regret,
         winners.median_ns, winners.gflop_s, winners.gb_s, winners.ceiling_fraction,
         measurements.temperature, measurements.low_ns, measurements.high_ns,
         measurements.p95_ns, measurements.p99_ns, measurements.sample_count, measurements.ceiling,
@@ -176,7 +176,7 @@ MIGRATIONS = (
     Migration(1, "tables", _TABLES),
     Migration(2, "view best and what guards it", _BEST),
     Migration(3, "sessions, and what few variants lose", _SESSIONS),
-    Migration(4, "measurements of audits, and when each was taken", _AUDIT),
+    Migration(4, "measurements of audits, when each was taken, and regret in view best", _AUDIT),
 )
 
 

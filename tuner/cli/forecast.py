@@ -43,7 +43,7 @@ def show(problem: Problem, estimate: Estimate, as_json: bool) -> None:
     if as_json:
         told = {"problem": problem.key, "name": problem.name, "seconds": estimate.seconds}
         cells = [{**asdict(cell), "builds": cell.builds} for cell in estimate.cells]
-        click.echo(json.dumps({**told, "budget_s": estimate.budget_s, "cells": cells}, indent=2))
+        click.echo(json.dumps({**told, **asdict(estimate), "cells": cells}, indent=2))
         return
     out = screen.stdout()
     out.print(problem.describe(), soft_wrap=True)
@@ -62,7 +62,7 @@ def _row(cell: CellEstimate) -> tuple[str, ...]:
         str(cell.cached),
         str(cell.builds),
         screen.clock(cell.search_s),
-        screen.clock(cell.finals_s),
+        screen.clock(cell.visits_s + cell.finals_s),
     )
 
 
@@ -73,17 +73,19 @@ def _count(count: Count) -> str:
 
 
 def _lines(estimate: Estimate) -> Iterator[str]:
-    sources = {cell.times.source: cell for cell in estimate.cells}
-    for source, cell in sources.items():
-        times = cell.times
+    sources = {cell.times.source: cell.times for cell in estimate.cells}
+    for source, times in sources.items():
         yield (
             f"each: compile {times.compile_s:.2g} s, verify {times.verify_s:.2g} s, timing "
             f"{times.benchmark_s:.2g} s ({source})"
         )
-    stops = (
-        "" if estimate.budget_s is None else f", and stops after {screen.clock(estimate.budget_s)}"
+    yield (
+        f"weights and right answers of each process take {screen.clock(estimate.start_s)} in all"
+        f"{f', workloads held out {screen.clock(estimate.held_out_s)}' if estimate.held_out_s else ''}"
     )
-    builds, trials = (
-        sum(getattr(c, name) for c in estimate.cells) for name in ("builds", "trials")
+    builds = sum(cell.builds for cell in estimate.cells)
+    stops = "" if estimate.budget_s is None else f"; stops after {screen.clock(estimate.budget_s)}"
+    yield (
+        f"{estimate.trials} new trials with {builds} builds take about "
+        f"{screen.clock(estimate.seconds)}{stops}"
     )
-    yield f"{trials} trials with {builds} builds take about {screen.clock(estimate.seconds)}{stops}"
