@@ -148,12 +148,13 @@ def test_winner_replaces_the_former(db: Database) -> None:
 
 def test_best_has_all_that_a_selection_needs(db: Database) -> None:
     trial = add_trial(db)
-    db.record_winner(winner_of(trial, is_default=True, default_trial_id=trial.id))
+    db.record_winner(winner_of(trial, is_default=True, default_trial_id=trial.id, regret=1.25))
     row = db.best(problem_id=PROBLEM.digest, target_id=TARGET.digest)[0]
     assert row["problem"] == PROBLEM.key
     assert row["target"] == TARGET.key
     assert (row["config"], row["pack"], row["arch"]) == ({"a": 8}, "p1", "znver3")
     assert (row["is_default"], row["ratio"], row["median_ns"]) == (True, 0.8, 900.25)
+    assert row["regret"] == 1.25
     assert (row["low_ns"], row["created"]) == (990, CREATED)
     assert db.best(problem_id="another") == []
 

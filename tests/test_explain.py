@@ -14,9 +14,9 @@ from tests.rows import PROBLEM, TARGET, winner_of
 from tuner.database import Database
 from tuner.errors import DatabaseError
 from tuner.exchange import export_best, import_best
-from tuner.explain import Explanation, explain
+from tuner.explain import Account, Explanation, explain
 from tuner.importance import LEAST_TRIALS
-from tuner.records import MeasurementRow, TrialRow
+from tuner.records import MeasurementRow, SessionRow, TrialRow
 from tuner.target import Target
 from tuner.workload import Workload
 
@@ -193,6 +193,39 @@ def test_audits_are_told_and_change_nothing_else(db: Database) -> None:
     assert [(a.ratio, a.ratio_low) for a in after.winner.audits] == [(0.99, 0.98 * 0.99)]
     assert (after.winner.ratio, after.winner.pairs) == (before.winner.ratio, before.winner.pairs)
     assert (after.contenders, after.neighbours) == (before.contenders, before.neighbours)
+
+
+def test_the_session_tells_of_itself(db: Database) -> None:
+    searched(db)
+    (best,) = db.best()
+
+    def ended(id: str, created: str, tokens: int) -> None:
+        cells = [
+            {"workload": {"tokens": n, "load": "uniform"}, "noise_floor": 0.012}
+            for n in (1, tokens)
+        ]
+        data = {"cells": cells, "pace": {"search_s": 90.5}, "per_minute": 15.25}
+        keys = {"problem_id": best["problem_id"], "target_id": best["target_id"]}
+        db.record_session(SessionRow(id=id, data=data, created=created, **keys))
+
+    ended("before", "2025-12-31T00:00:00+00:00", 16)
+    ended("elsewhere", best["created"], 64)
+    assert explain(PROBLEM, Workload(16), TARGET, db).account is None
+    ended("its own", best["created"], 16)
+    ended("later", "2026-12-31T00:00:00+00:00", 16)
+    told = explain(PROBLEM, Workload(16), TARGET, db).account
+    assert told == Account("its own", 2, 90.5, 15.25, 0.012)
+
+
+def test_regret_is_told(db: Database, here: None, moetune: Run) -> None:
+    told = searched(db)
+    assert told.winner is not None
+    assert told.winner.regret is None
+    (best,) = db.best()
+    row = db.trial(best["trial_id"])
+    db.record_winner(winner_of(row, default_trial_id=best["default_trial_id"], regret=1.034))
+    out = moetune(f"explain {SMALL} --tokens 16").out
+    assert "regret      3.4% over the fastest here: a tie, or what keeping few costs\n" in out
 
 
 def test_an_imported_winner_is_explained_by_what_it_brings(db: Database, tmp_path: Path) -> None:

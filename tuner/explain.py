@@ -92,6 +92,8 @@ class Winner:
         found, recorded: when its trial was recorded, and when it won, UTC.
         ratio, ratio_low, ratio_high: time / the default's in the finals, paired; 1 for the default.
         pairs: samples behind the ratio.
+        regret: time / that of the fastest here, which a session that keeps few variants put up with;
+            None where it is not recorded.
     """
 
     variant: str
@@ -106,9 +108,28 @@ class Winner:
     ratio_low: float
     ratio_high: float
     pairs: int
+    regret: float | None
     median_ns: float
     temperature: str
     audits: tuple[Audit, ...]
+
+
+@dataclass(frozen=True)
+class Account:
+    """What the session that recorded the winner says of itself.
+
+    Attributes:
+        workloads: how many it tuned.
+        search_s: its search of all of them, by the clock.
+        per_minute: variants from compiler to verdict in a minute.
+        noise_floor: of this workload, as a share: gains below it were not told from noise.
+    """
+
+    session: str
+    workloads: int
+    search_s: float
+    per_minute: float
+    noise_floor: float
 
 
 @dataclass(frozen=True)
@@ -148,6 +169,7 @@ class Explanation:
     workload: Workload
     found: Found
     winner: Winner | None
+    account: Account | None
     importances: Importances
     neighbours: tuple[Contender, ...]
     contenders: tuple[Contender, ...]
@@ -186,6 +208,7 @@ def explain(problem: Problem, workload: Workload, target: Target, db: Database) 
         workload=workload,
         found=_found(same, len(rows) - len(same)),
         winner=_winner(best, pivot, default, same) if best else None,
+        account=_account(best, db) if best else None,
         importances=importances(_samples(latest.values())),
         neighbours=_neighbours(contenders) if best else (),
         contenders=_nearest(contenders),
@@ -261,10 +284,27 @@ def _winner(
         ratio_low=best["ratio_low"],
         ratio_high=best["ratio_high"],
         pairs=best["sample_count"] or 0,
+        regret=best["regret"],
         median_ns=best["median_ns"],
         temperature=best["temperature"] or "",
         audits=tuple(Audit(a.created, a.ratio, a.ratio_low, a.ratio_high) for a in row.audits),
     )
+
+
+def _account(best: Mapping[str, Any], db: Database) -> Account | None:
+    """Of the first session that ended after the winner was recorded; an imported winner has none."""
+    for session in db.sessions(best["problem_id"], best["target_id"]):
+        for cell in session.data["cells"]:
+            here = (cell["workload"]["tokens"], cell["workload"]["load"])
+            if session.created >= best["created"] and here == (best["tokens"], best["load"]):
+                return Account(
+                    session=session.id,
+                    workloads=len(session.data["cells"]),
+                    search_s=session.data["pace"]["search_s"],
+                    per_minute=session.data["per_minute"],
+                    noise_floor=cell["noise_floor"],
+                )
+    return None
 
 
 def _contender(row: TrialRow, centre: TrialRow | None) -> Contender:

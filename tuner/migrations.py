@@ -172,6 +172,9 @@ _AUDIT = (
         ORDER BY m.kind = 'final' DESC, m.id DESC LIMIT 1)""",
 )
 
+_RATIOS = "winners.ratio, winners.ratio_low, winners.ratio_high,"
+_REGRET = ("DROP VIEW best", _AUDIT[-1].replace(_RATIOS, f"{_RATIOS} winners.regret,"))
+
 MIGRATIONS = (
     Migration(1, "tables", _TABLES),
     Migration(2, "view best and what guards it", _BEST),

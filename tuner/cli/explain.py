@@ -24,7 +24,7 @@ from tuner.target import named
 from tuner.workload import Workload
 
 if TYPE_CHECKING:
-    from tuner.explain import Contender, Explanation, Found, Roofline, Winner
+    from tuner.explain import Account, Contender, Explanation, Found, Roofline, Winner
     from tuner.importance import Importances
 
 _CONTENDERS = ("> speed / default's", "measured", "status", "differs in")
@@ -69,6 +69,8 @@ def _lines(told: Explanation) -> Iterator[tuple[str, str]]:
         yield "winner", "none yet: the finals were not run; the same `moetune tune` goes on"
     else:
         yield from _winner(told.winner, told.found.trials)
+    if told.account:
+        yield "session", _account(told.account)
     yield from _search(told.found)
     if told.roofline:
         yield "roofline", ", ".join(_roofline(told.roofline))
@@ -91,6 +93,13 @@ def _winner(winner: Winner, trials: int) -> Iterator[tuple[str, str]]:
     else:
         speed = screen.times(*screen.speed_up(winner.ratio, winner.ratio_low, winner.ratio_high))
         yield "paired", f"{speed} of the default's speed in {winner.pairs} pairs; {median}"
+    if winner.regret is not None and winner.regret > 1:
+        yield (
+            "regret",
+            (
+                f"{100 * (winner.regret - 1):.1f}% over the fastest here: a tie, or what keeping few costs"
+            ),
+        )
     for audit in winner.audits:
         yield (
             "audited",
@@ -127,6 +136,14 @@ def _search(found: Found) -> Iterator[tuple[str, str]]:
             f"{screen.clock(found.verify_s)}, timing {screen.clock(found.benchmark_s)}), "
             f"trials from {found.first} to {found.last}"
         ),
+    )
+
+
+def _account(account: Account) -> str:
+    workloads = "1 workload" if account.workloads == 1 else f"{account.workloads} workloads"
+    return (
+        f"{account.session} searched {workloads} in {screen.clock(account.search_s)}, "
+        f"{account.per_minute:.1f} variants a minute; noise floor here {100 * account.noise_floor:.1f}%"
     )
 
 
