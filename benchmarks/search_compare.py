@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
+import kernel_tuner_peer
 import optuna
 
-import kernel_tuner_peer
 from tuner import replay
 from tuner.errors import MoetuneError
 from tuner.replay import Grid

@@ -17,9 +17,9 @@ from tuner.moves import Test
 from tuner.space import Config, Space
 from tuner.surrogate import Array, Surrogate, expected_improvement
 
-# What a failure is worth, and the most that a time counts for: twice the best one's. How bad the bad
-# ones are says nothing about the good ones.
-MOST_LOSS = math.log(2.0)
+# The most that a time counts for: four times the best one's. How bad the bad ones are says nothing about the
+# good ones. A failure counts as much as the worst of the others.
+MOST_LOSS = math.log(4.0)
 # More trials than this make a fit slow, and tell little more: the best are kept.
 MOST_POINTS = 256
 # Spaces up to this size, before restrictions, are listed once; of larger ones candidates are drawn.
@@ -114,8 +114,8 @@ class Model:
         rows = sorted(self._losses.values(), key=lambda row: row[1])[:MOST_POINTS]
         losses = np.array([loss for _, loss in rows])
         failed = np.isinf(losses)
-        least = 0.0 if failed.all() else losses.min()
-        losses = np.minimum(losses, least + MOST_LOSS)
+        timed = losses[~failed] if not failed.all() else np.zeros(1)
+        losses = np.minimum(losses, min(timed.max(), timed.min() + MOST_LOSS))
         tried = self._scaled([config for config, _ in rows])
         self._surrogate.fit(tried, losses)
         if self._asked:  # what is being tried counts as if it came out as expected
