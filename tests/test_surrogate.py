@@ -49,14 +49,14 @@ def test_values_all_alike_and_a_single_one() -> None:
         assert np.isfinite(deviation).all()
 
 
-def test_the_share_of_failures_is_one_among_them_and_none_far_away() -> None:
-    seen = points(40, 2)
-    flags = (seen[:, 0] > 0.6).astype(float)
+def test_points_that_lie_close_together_do_not_move_what_is_expected_far_away() -> None:
+    """A search gathers where it is good; elsewhere it must not come to expect good."""
+    spread = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.5, 0.5]])
+    gathered = np.array([0.5, 0.5]) + (points(30, 2) - 0.5) / 50
+    seen = np.concatenate([spread, gathered])
     model = Surrogate(2)
-    model.fit(seen, seen[:, 0])
-    share = model.share(np.array([[0.9, 0.5], [0.2, 0.5]]), flags)
-    assert share[0] > 0.8
-    assert share[1] < 0.2
+    model.fit(seen, np.concatenate([[1.0, 1.0, 1.0], np.zeros(31)]))
+    assert model.predict(np.array([[1.0, 1.0]]))[0] > 0.5
 
 
 def test_expected_improvement_is_the_mean_of_what_lies_below() -> None:

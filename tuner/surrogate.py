@@ -55,11 +55,6 @@ class Surrogate:
         deviation = np.sqrt(np.maximum(left, 1e-9) * self._variance)
         return mean * self._scale + self._mean, deviation * self._scale
 
-    def share(self, points: Array, flags: Array) -> Array:
-        """How likely a flag is [m] at points [m, d], from the flags [n] of the points of the fit."""
-        kernel = _matern(_distances(points / self._lengths, self._points / self._lengths))
-        return np.clip(kernel @ (self._inverse @ flags), 0.0, 1.0)
-
     def _fit_lengths(self, squares: Array, values: Array) -> None:
         total = (squares / self._lengths**2).sum(-1)
         least = self._loss(total, values, self._lengths, self._noise)
