@@ -22,6 +22,8 @@ from tuner.surrogate import Array, Surrogate, expected_improvement
 MOST_LOSS = math.log(4.0)
 # More trials than this make a fit slow, and tell little more: the best are kept.
 MOST_POINTS = 256
+# What more likely fails than not comes after all else; no gain is as large.
+LAST = 1e3
 # Spaces up to this size, before restrictions, are listed once; of larger ones candidates are drawn.
 LISTED = 20_000
 # Candidates in a space that is not listed: changes of the best points, mutations of them, others.
@@ -115,7 +117,8 @@ class Model:
             rows = list(self._losses.values())[-MOST_POINTS:]
             failed = np.array([float(math.isinf(loss)) for _, loss in rows])
             self._failures.fit(self._scaled([config for config, _ in rows]), failed)
-            gain = gain * (1 - np.clip(self._failures.predict(there)[0], 0.0, 1.0))
+            chance = np.clip(self._failures.predict(there)[0], 0.0, 1.0)
+            gain = gain * (1 - chance) - np.where(chance > 0.5, LAST, 0.0)
         return gain
 
     def _fit(self, rows: Sequence[tuple[Config, float]]) -> Array:
