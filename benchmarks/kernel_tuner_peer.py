@@ -68,6 +68,7 @@ def run(grid: Grid, cache: Path, strategy: str, seed: int, trials: int) -> list[
 
     Raises UsageError where the strategy is not known.
     """
+    import constraint
     import kernel_tuner
     from kernel_tuner.util import infer_args_from_cache, read_cache
 
@@ -82,7 +83,7 @@ def run(grid: Grid, cache: Path, strategy: str, seed: int, trials: int) -> list[
         warnings.simplefilter("ignore")
         results, _ = kernel_tuner.tune_kernel(
             **arguments,
-            restrictions=lambda params: _key(params, names) in valid,
+            restrictions=[constraint.FunctionConstraint(lambda *values: values in valid)],
             strategy=strategy,
             strategy_options={"max_fevals": trials},
             cache=str(cache),

@@ -82,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--hidden", type=int, help="another width than the model's")
     result.add_argument("--expert-dim", type=int)
     result.add_argument("--experts", type=int)
+    result.add_argument("--top-k", type=int)
     result.add_argument("--dtype", choices=list(DTYPE_BYTES), default="float32")
     result.add_argument("--tokens", type=int, required=True)
     result.add_argument("--load", default="uniform")
@@ -104,6 +105,7 @@ def problem_of(options: argparse.Namespace) -> Problem:
         "hidden": options.hidden,
         "expert_dim": options.expert_dim,
         "num_experts": options.experts,
+        "top_k": options.top_k,
         "dtype": options.dtype,
     }
     return problem.replace(**{name: value for name, value in changes.items() if value is not None})

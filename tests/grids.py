@@ -43,7 +43,7 @@ def ratio(config: Mapping[str, int]) -> float:
     loop = abs(math.log2(config["unroll"] / 4)) / 3
     ahead = abs(config["prefetch"] - 32) / 32
     layout = 0.0 if config["layout"] else 0.25 + 0.1 * ahead
-    return 0.6 * (1 + 0.5 * work + 0.2 * loop + 0.1 * ahead + layout + 0.05 * work * loop)
+    return 0.6 * (1 + 0.4 * work**2 + 0.2 * loop**2 + 0.1 * ahead + layout + 0.1 * work * loop)
 
 
 def rows(space: Space = SPACE) -> list[TrialRow]:

@@ -16,7 +16,7 @@ import pytest
 
 from tests.commands import Run
 from tests.rows import CREATED, add_trial, add_winner
-from tuner import peers
+from tuner import peers, t4
 from tuner import tune as tune_stage
 from tuner.cli.options import read_model, seconds, token_list
 from tuner.cli.outcome import lines as outcome_lines
@@ -338,6 +338,35 @@ def test_export_and_import(tuned: Path, moetune: Run, tmp_path: Path) -> None:
     again = tmp_path / "again.jsonl"
     moetune(f"export {again} --db {other}")
     assert again.read_bytes() == text.read_bytes()
+
+
+def test_export_of_trials_as_t4(tuned: Path, moetune: Run, tmp_path: Path) -> None:
+    path = tmp_path / "trials.t4.json.gz"
+    assert moetune(f"export {path} --format t4").out == f"{path}: 1 trials\n"
+    assert [result["status"] for result in t4.read(path)["results"]] == ["ok"]
+    said = moetune(f"export {path} --format t4 --tokens 999")
+    assert said.code == 2
+    assert "T4: no such cell; there are: --problem " in said.err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--format t4", "PATH: missing; name a file like trials.t4.json.gz"),
+        ("x.jsonl --tokens 1", "only with --format t4"),
+    ],
+)
+def test_export_called_wrongly(tuned: Path, moetune: Run, options: str, message: str) -> None:
+    said = moetune(f"export {options}")
+    assert (said.code, said.out) == (2, "")
+    assert message in said.err
+
+
+def test_the_sampler_of_a_session(sessions: list[Any], moetune: Run) -> None:
+    moetune(f"tune {GRANITE} --sampler tpe")
+    moetune(f"tune {GRANITE}")
+    assert [plan.sampler for _, _, plan in sessions] == ["tpe", "auto"]
+    assert "'auto', 'model', 'tpe'" in moetune(f"tune {GRANITE} --sampler nelder").err
 
 
 def test_import_names_the_bad_line(moetune: Run, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import pytest
@@ -90,16 +91,13 @@ def test_trials_to_come_near(grid: replay.Grid) -> None:
     assert replay.trials_to(grid, ratios[:3]) is None
 
 
-def test_it_needs_few_trials_and_no_luck(grid: replay.Grid) -> None:
-    """From the default and from anywhere, within 5 % in 40 trials, and in half of what chance needs."""
-    needed: dict[str, list[int]] = {"auto": [], "random": []}
-    for seed in range(10):
-        anywhere = dataclasses.replace(
-            grid.space, default=VALID[(7 * seed) % len(VALID)], starts=()
-        )
-        for sampler, counts in needed.items():
-            trials = 40 if sampler == "auto" else len(VALID)
-            steps = replay.run(grid, Search(anywhere, seed, sampler), trials)
-            counts.append(replay.trials_to(grid, [s.answer.ratio for s in steps]) or len(VALID))
-    assert max(needed["auto"]) <= 40
-    assert sorted(needed["auto"])[5] <= sorted(needed["random"])[5] / 2
+@pytest.mark.parametrize("seed", range(5))
+def test_it_needs_few_trials_from_anywhere(grid: replay.Grid, seed: int) -> None:
+    """Within 5 % in 40 trials, and in fewer than chance needs at the median."""
+    good = sum(a.ratio is not None and a.ratio <= grid.best * 1.05 for a in grid.answers.values())
+    by_chance = math.log(0.5) / math.log(1 - good / len(VALID))
+    start = dataclasses.replace(grid.space, default=VALID[97 * seed + 11], starts=())
+    steps = replay.run(grid, Search(start, seed), 40)
+    needed = replay.trials_to(grid, [step.answer.ratio for step in steps])
+    assert needed is not None
+    assert needed < by_chance

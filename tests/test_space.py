@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,10 @@ help = "one"
 [[restrictions]]
 rule = "a < 9"
 why = "because"
+[[monotone]]
+failure = "memory"
+parameters = ["a"]
+why = "larger"
 """
 
 
@@ -99,6 +104,9 @@ def test_what_does_not_matter_for_a_workload_is_pinned() -> None:
         ('rule = "a < 9"', 'rule = "a < 2"', "the default breaks 'a < 2': because"),
         ('parameters = ["a"]', 'parameters = ["z"]', "pack: z is no parameter"),
         ("[supports]", "[supports", "t.toml"),
+        ('failure = "memory"', 'failure = "spill"', "failure 'spill' must be one of ['compile', "),
+        ('parameters = ["a"]\nwhy', 'parameters = ["z"]\nwhy', "monotone: z is no parameter"),
+        ('parameters = ["a"]\nwhy', "parameters = []\nwhy", "'memory' names no parameter"),
         ('short = "a"', "", "'short'"),
     ],
 )
@@ -123,3 +131,49 @@ def test_dot_products_need_the_feature_and_the_data_type() -> None:
     cases = ((able, half, 1), (ZEN, half, 0), (able, GRANITE, 0))
     for target, problem, dot in cases:
         assert space.resolve(space.load("moe_cpu"), problem, target, 1).default["dot"] == dot
+
+
+def test_a_monotone_failure_rules_out_what_is_as_large_in_all_its_parameters() -> None:
+    rule = space.Monotone("memory", ("a", "b"), "why")
+    failed = {"a": 2, "b": 4, "c": 0}
+    assert rule.rules_out(failed, {"a": 2, "b": 8, "c": 9})
+    assert not rule.rules_out(failed, {"a": 1, "b": 8, "c": 0})
+
+
+def test_every_template_names_parameters_that_grow() -> None:
+    """The rules reach the space that is searched, with their reasons."""
+    resolved = space.resolve(space.load("moe_cpu"), GRANITE, ZEN, 128)
+    assert {rule.failure for rule in resolved.monotone} == {"memory", "build_timeout"}
+    assert all(rule.why for rule in resolved.monotone)
+
+
+def test_a_narrow_space_varies_what_was_named(tmp_path: Path) -> None:
+    resolved = space.resolve(space.load("moe_cpu"), GRANITE, ZEN, 128)
+    narrow = resolved.narrow({"tile_rows": (14, 6), "chunks": (1, 2)})
+    assert narrow.values["tile_rows"] == (6, 14)
+    free = {name for name, values in narrow.values.items() if len(values) > 1}
+    assert free == {"tile_rows", "chunks"}
+    assert narrow.default == resolved.default
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rows": (1,)}, "rows: no parameter of moe_cpu"),
+        ({"chunks": (2, 3)}, "chunks=3: must be one of"),
+        ({"chunks": (1, 4)}, "chunks=2: is the default and has to be among the values"),
+    ],
+)
+def test_a_narrow_space_that_cannot_be(values: dict[str, tuple[int, ...]], message: str) -> None:
+    resolved = space.resolve(space.load("moe_cpu"), GRANITE, ZEN, 128)
+    with pytest.raises(SpaceError, match=message):
+        resolved.narrow(values)
+
+
+def test_a_space_goes_through_json_with_the_order_of_its_parameters() -> None:
+    resolved = space.resolve(space.load("moe_cpu"), GRANITE, ZEN, 128)
+    again = space.Space.from_json(json.loads(json.dumps(resolved.to_json())))
+    assert again == resolved
+    assert list(again.values) == list(resolved.values)
+    with pytest.raises(SpaceError, match="record the grid again"):
+        space.Space.from_json({"values": {}})

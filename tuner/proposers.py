@@ -17,11 +17,13 @@ from tuner.moves import Test
 from tuner.space import Config, Space
 from tuner.surrogate import Array, Surrogate, expected_improvement
 
-# What a failure is worth, and the most that a time counts for: twice the best one's. How bad the bad
-# ones are says nothing about the good ones.
-MOST_LOSS = math.log(2.0)
+# The most that a time counts for: four times the best one's. How bad the bad ones are says nothing about the
+# good ones. A failure has no time: whether a point fails is a model of its own.
+MOST_LOSS = math.log(4.0)
 # More trials than this make a fit slow, and tell little more: the best are kept.
 MOST_POINTS = 256
+# What more likely fails than not comes after all else; no gain is as large.
+LAST = 1e3
 # Spaces up to this size, before restrictions, are listed once; of larger ones candidates are drawn.
 LISTED = 20_000
 # Candidates in a space that is not listed: changes of the best points, mutations of them, others.
@@ -64,7 +66,8 @@ class Model:
         self._space = space
         self._free = moves.free(space)
         self._rng = random.Random(seed)
-        self._surrogate = Surrogate(len(self._free))
+        self._times = Surrogate(len(self._free))
+        self._failures = Surrogate(len(self._free))
         self._losses: dict[tuple[int, ...], tuple[Config, float]] = {}
         self._asked: dict[tuple[int, ...], Config] = {}
         self._all = list(space.points()) if space.size() <= LISTED else None
@@ -103,28 +106,33 @@ class Model:
 
     def _gain(self, candidates: Sequence[Config]) -> Array:
         """What each candidate is expected to improve on the best, times the chance that it does not fail."""
-        tried, failed = self._fit()
-        best = float(self._surrogate.predict(tried)[0].min())  # as modelled: no lucky time
         there = self._scaled(candidates)
-        gain = expected_improvement(*self._surrogate.predict(there), best)
-        return gain * (1 - self._surrogate.share(there, failed)) if failed.any() else gain
+        gain = np.ones(len(candidates))
+        timed = [row for row in self._losses.values() if math.isfinite(row[1])]
+        if timed:
+            tried = self._fit(sorted(timed, key=lambda row: row[1])[:MOST_POINTS])
+            best = float(self._times.predict(tried)[0].min())  # as modelled: no lucky time
+            gain = expected_improvement(*self._times.predict(there), best)
+        if len(timed) < len(self._losses):
+            rows = list(self._losses.values())[-MOST_POINTS:]
+            failed = np.array([float(math.isinf(loss)) for _, loss in rows])
+            self._failures.fit(self._scaled([config for config, _ in rows]), failed)
+            chance = np.clip(self._failures.predict(there)[0], 0.0, 1.0)
+            gain = gain * (1 - chance) - np.where(chance > 0.5, LAST, 0.0)
+        return gain
 
-    def _fit(self) -> tuple[Array, Array]:
-        """Fits the model; returns the points [n, d], and 1 where one failed [n]."""
-        rows = sorted(self._losses.values(), key=lambda row: row[1])[:MOST_POINTS]
+    def _fit(self, rows: Sequence[tuple[Config, float]]) -> Array:
+        """Fits the model of times; returns the points [n, d] that it knows."""
         losses = np.array([loss for _, loss in rows])
-        failed = np.isinf(losses)
-        least = 0.0 if failed.all() else losses.min()
-        losses = np.minimum(losses, least + MOST_LOSS)
+        losses = np.minimum(losses, losses.min() + MOST_LOSS)
         tried = self._scaled([config for config, _ in rows])
-        self._surrogate.fit(tried, losses)
+        self._times.fit(tried, losses)
         if self._asked:  # what is being tried counts as if it came out as expected
             asked = self._scaled(list(self._asked.values()))
-            expected, _ = self._surrogate.predict(asked)
+            expected, _ = self._times.predict(asked)
             tried, losses = np.concatenate([tried, asked]), np.concatenate([losses, expected])
-            failed = np.concatenate([failed, np.zeros(len(asked))])
-            self._surrogate.fit(tried, losses, lengths=False)
-        return tried, failed.astype(np.float64)
+            self._times.fit(tried, losses, lengths=False)
+        return tried
 
     def _scaled(self, configs: Sequence[Config]) -> Array:
         """Configurations as points [n, d] of the unit cube: values are ordered and evenly spaced."""

@@ -14,6 +14,7 @@ import optuna
 
 from tuner import moves
 from tuner.errors import UsageError
+from tuner.failure import FAILURES
 from tuner.space import Config, Restriction, Space
 
 STARTUP_TRIALS = 8
@@ -21,6 +22,9 @@ STARTUP_TRIALS = 8
 MISSES = 20
 # What an infeasible trial is worth: a hundred times the default's time, as a logarithm.
 FAILED = math.log(100.0)
+
+RESTRICTION = "restriction"
+CONSTRAINTS = (RESTRICTION, *FAILURES)
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -58,26 +62,36 @@ class Sampler:
         if broken is None:
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
         else:
-            trial.set_constraint(broken.rule, 1.0)
-            self._study.tell(trial, FAILED)
+            self._finish(trial, None, RESTRICTION)
+
+    def _finish(self, trial: optuna.Trial, ratio: float | None, failure: str) -> None:
+        for name, value in _constraints(ratio, failure).items():
+            trial.set_constraint(name, value)
+        self._study.tell(trial, _value(ratio))
 
     def tell(self, config: Config, ratio: float | None, failure: str) -> None:
         """The outcome of a configuration, suggested here or not; `failure` names the constraint."""
-        value = FAILED if ratio is None else math.log(ratio)
         trial = self._open.pop(moves.key(self._space, config), None)
-        if trial is None:
-            self._study.add_trial(
-                optuna.trial.create_trial(
-                    params={n: v.index(config[n]) for n, v in self._values.items()},
-                    distributions=self._distributions,
-                    value=value,
-                    constraints={failure: 1.0} if ratio is None else {},
-                )
-            )
+        if trial is not None:
+            self._finish(trial, ratio, failure)
             return
-        if ratio is None:
-            trial.set_constraint(failure, 1.0)
-        self._study.tell(trial, value)
+        self._study.add_trial(
+            optuna.trial.create_trial(
+                params={n: v.index(config[n]) for n, v in self._values.items()},
+                distributions=self._distributions,
+                value=_value(ratio),
+                constraints=_constraints(ratio, failure),
+            )
+        )
+
+
+def _value(ratio: float | None) -> float:
+    return FAILED if ratio is None else math.log(ratio)
+
+
+def _constraints(ratio: float | None, failure: str) -> dict[str, float]:
+    """One for each kind of failure, above 0 where it came. GPSampler wants all of them in every trial."""
+    return {name: float(ratio is None and name == failure) for name in CONSTRAINTS}
 
 
 def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:

@@ -66,12 +66,12 @@ class Search:
         self._open[suggestion.number] = config
         return suggestion
 
-    def tell(self, suggestion: Suggestion, ratio: float | None, failure: str = "failed") -> None:
+    def tell(self, suggestion: Suggestion, ratio: float | None, failure: str = "crash") -> None:
         """The outcome of a suggestion: its ratio to the default, or None with its kind of failure."""
         self._learn(self._open.pop(suggestion.number), ratio, failure)
 
     def remember(
-        self, config: Mapping[str, int], ratio: float | None, failure: str = "failed"
+        self, config: Mapping[str, int], ratio: float | None, failure: str = "crash"
     ) -> None:
         """A configuration that was tried earlier; one outside the space is left out."""
         if self._inside(config):

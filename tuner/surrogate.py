@@ -8,7 +8,6 @@ likelihood, equation 5.8, under a log-normal prior, parameter by parameter over 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,7 @@ Array = npt.NDArray[np.float64]
 
 # Lengthscales in units of a parameter's whole range, and noise as a share of the variance.
 LENGTHS = (0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
-NOISES = (1e-3, 1e-2, 1e-1)
+NOISES = (1e-4, 1e-3, 1e-2, 1e-1)
 PRIOR_LENGTH, PRIOR_WIDTH = 0.8, 1.1
 # The lengthscales are fitted again when there are this many times as many points.
 GROWTH = 1.05
@@ -28,7 +27,7 @@ class Surrogate:
 
     def __init__(self, dimensions: int) -> None:
         self._lengths = np.full(dimensions, PRIOR_LENGTH)
-        self._noise = NOISES[1]
+        self._noise = NOISES[-2]
         self._fitted = 0
 
     def fit(self, points: Array, values: Array, lengths: bool = True) -> None:
@@ -45,22 +44,16 @@ class Surrogate:
             self._fitted = len(values)
         matrix = _matern((squares / self._lengths**2).sum(-1)) + self._noise * np.eye(len(values))
         self._inverse = np.linalg.inv(matrix)
-        self._weights = self._inverse @ scaled
-        self._variance = _variance(scaled, self._weights)
+        self._level, self._weights, self._variance = _regress(matrix, scaled)
 
     def predict(self, points: Array) -> tuple[Array, Array]:
         """Means and standard deviations [m] at points [m, d]."""
         cross = _distances(points / self._lengths, self._points / self._lengths)
         kernel = _matern(cross)
-        mean = kernel @ self._weights
+        mean = self._level + kernel @ self._weights
         left = 1 - ((kernel @ self._inverse) * kernel).sum(-1)
         deviation = np.sqrt(np.maximum(left, 1e-9) * self._variance)
         return mean * self._scale + self._mean, deviation * self._scale
-
-    def share(self, points: Array, flags: Array) -> Array:
-        """How likely a flag is [m] at points [m, d], from the flags [n] of the points of the fit."""
-        kernel = _matern(_distances(points / self._lengths, self._points / self._lengths))
-        return np.clip(kernel @ (self._inverse @ flags), 0.0, 1.0)
 
     def _fit_lengths(self, squares: Array, values: Array) -> None:
         total = (squares / self._lengths**2).sum(-1)
@@ -84,7 +77,7 @@ class Surrogate:
         """Negative log of likelihood times prior, but for constants; the variance is put in at its best."""
         matrix = _matern(distances) + noise * np.eye(len(values))
         _, log_determinant = np.linalg.slogdet(matrix)
-        variance = _variance(values, np.linalg.solve(matrix, values))
+        _, _, variance = _regress(matrix, values)
         prior = ((np.log(lengths / PRIOR_LENGTH) / PRIOR_WIDTH) ** 2).sum() / 2
         return float(len(values) * math.log(variance) / 2 + log_determinant / 2 + prior)
 
@@ -98,9 +91,18 @@ def expected_improvement(mean: Array, deviation: Array, best: float) -> Array:
     return gain
 
 
-def _variance(values: Array, weights: npt.NDArray[np.floating[Any]]) -> float:
-    """Of the process, with half an observation of the prior's, which keeps it above 0."""
-    return (float(values @ weights) + 0.5) / (len(values) + 1)
+def _regress(matrix: Array, values: Array) -> tuple[float, Array, float]:
+    """Level, weights [n] and variance of the process that explain values [n] best.
+
+    The level is the generalised least squares estimate (Rasmussen and Williams, equation 2.42 with a
+    constant and no prior): points that lie close together count less, so a search that gathers where it is
+    good does not come to expect good of what it has not seen. Half an observation of the prior's keeps
+    the variance above 0.
+    """
+    both = np.linalg.solve(matrix, np.stack([values, np.ones(len(values))], axis=1))
+    level = float(both[:, 0].sum() / both[:, 1].sum())
+    weights: Array = both[:, 0] - level * both[:, 1]
+    return level, weights, (float((values - level) @ weights) + 0.5) / (len(values) + 1)
 
 
 def _matern(squared: Array) -> Array:

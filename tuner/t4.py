@@ -185,9 +185,9 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
 
     The same document gives the same bytes. Raises DatabaseError where it cannot be written.
     """
-    lines = ",\n".join(json.dumps(result, sort_keys=True) for result in content["results"])
+    lines = ",\n".join(json.dumps(result) for result in content["results"])
     head = {name: value for name, value in content.items() if name != "results"}
-    text = f'{json.dumps(head, sort_keys=True)[:-1]}, "results": [\n{lines}\n]}}\n'
+    text = f'{json.dumps(head)[:-1]}, "results": [\n{lines}\n]}}\n'
     data = text.encode()
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     try:
