@@ -87,5 +87,5 @@ def test_the_peak_is_probed_once_a_round() -> None:
     effort = Effort(budget_s=0.0, least_rounds=3)
     result = race([lambda n: None] * 2, effort, retries=0, peak=lambda: float(next(peaks)))
     assert result.probe_gflop_s == (1.0, 2.0, 3.0)
-    assert result.peak_gflop_s == 2.0
+    assert result.peak_gflop_s == 3.0
     assert result.read_gb_s == 0.0

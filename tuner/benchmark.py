@@ -79,8 +79,12 @@ class Race:
 
     @property
     def peak_gflop_s(self) -> float:
-        """Median peak during the race; 0 when it wasn't probed."""
-        return float(np.median(self.probe_gflop_s)) if self.probe_gflop_s else 0.0
+        """The highest peak during the race; 0 when it wasn't probed.
+
+        Not the median: after a pause the system may leave two threads on one core for a millisecond or
+        two, which is all that a probe takes.
+        """
+        return max(self.probe_gflop_s, default=0.0)
 
 
 @dataclass
