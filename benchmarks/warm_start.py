@@ -1,8 +1,8 @@
 """What a warm start saves: sessions with and without the winners of near token counts, on this machine.
 
-For each seed, the same cell is tuned twice from a database of its own: once with no winner to start
-from, once with those of the token counts ``--near``, which are tuned first. Counted are the trials
-until a session's best ratio is within 2 % of the better best of the two; their builds share one cache.
+The token counts ``--near`` are tuned first. Then, for each seed, the same cell is tuned twice from copies of
+that database: once without looking at its winners, once starting from them. Counted are the
+trials until a session's best ratio is within 2 % of the better best of the two; builds share one cache.
 
     python benchmarks/warm_start.py granite-3.0-1b-a400m --near 64,256 --tokens 128 --trials 30 --seeds 3
 """
@@ -52,8 +52,7 @@ def pair(problem: Problem, arguments: argparse.Namespace, near: Path, seed: int)
     bests = []
     for name, starts in (("cold", 0), ("warm", 6)):
         path = near.with_name(f"{name}-{seed}.sqlite3")
-        if starts:
-            shutil.copyfile(near, path)
+        shutil.copyfile(near, path)
         plan = Plan(
             (arguments.tokens,), (arguments.load,), arguments.trials, seed=seed, warm_starts=starts
         )
