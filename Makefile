@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 setup: $(STAMP)
 
 tune: $(STAMP)
-	moetune tune granite-3.0-1b-a400m --tokens 1,16,128 --time 4m
+	moetune tune granite-3.0-1b-a400m --tokens 1,16,128 --time 2m
 
 test: $(STAMP)
 	python -m pytest -q
