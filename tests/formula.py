@@ -42,13 +42,15 @@ class Machine:
 
     `bad` says of a configuration what is the matter: it is "wrong", or crashes; "flattered" is ten times
     as fast as it is until another process looks, a "cheat" is, too, and wrong on any other seed than
-    0; who is "tired" crashes in the finals. `peak_gflop_s` is the ceiling.
+    0; who is "tired" crashes in the finals. `peak_gflop_s` is the ceiling. A copy that races its original
+    takes `copy_factor` times as long.
     """
 
     def __init__(self, folder: Path, ns: Formula, noise: float = 0.002) -> None:
         self.folder, self.ns, self.noise = folder, ns, noise
         self.bad: Callable[[dict[str, int]], str] = lambda config: ""
         self.peak_gflop_s = 1e6
+        self.copy_factor = 1.0
         self.built: list[str] = []
         self.building = 0
         self.races: list[tuple[Workload, list[str], int]] = []
@@ -118,7 +120,9 @@ class Bench:
         for number in range(15):
             drift = 1 + 0.1 * (number % 3)  # of the whole machine: paired ratios don't see it
             for row, entrant in zip(rows, entrants, strict=True):
-                row.append(round(drift * self._ns(entrant, workload)))
+                copies = row is not rows[0] and _config(entrant) == _config(entrants[0])
+                factor = drift * (self.machine.copy_factor if copies else 1.0)
+                row.append(round(factor * self._ns(entrant, workload)))
             if number + 1 >= effort.first_rounds and _lost(rows, effort.reach):
                 break
         cold = is_cold(workload, temperature)

@@ -76,8 +76,7 @@ def test_it_goes_on_where_it_was_stopped(
     assert 0.5 < grid.answer(grid.space.default).ratio < 2  # type: ignore[operator]
     assert len(replay.run(grid, Search(grid.space, 0), 9)) == 4
 
-    before = out.read_bytes()
-    assert recorder.main(words) == 0  # nothing is left to do
+    assert recorder.main(words) == 0  # but for races of points that are near the best, once more
     assert "4 recorded, 0 to do" in capsys.readouterr().err
-    assert t4.read(out)["results"] == content["results"]
-    assert len(before) > 0
+    again = t4.read(out)["results"]
+    assert [r["configuration"] for r in again] == [r["configuration"] for r in content["results"]]

@@ -306,3 +306,12 @@ def test_winners_nearby_are_tried_first(machine: Machine, database: Path) -> Non
         default, first, *_ = rows(db, Workload(4))
     assert default.variant == near.cells[0].default
     assert first.variant == near.cells[0].winner
+
+
+def test_a_default_that_is_slower_than_its_copy_shows_the_noise(
+    machine: Machine, database: Path
+) -> None:
+    machine.copy_factor = 1.5
+    result = tuned(machine, database, Plan(tokens=(256,), trials=4))
+    assert result.cells[0].noise_floor == pytest.approx(0.5, abs=0.02)
+    assert result.cells[0].is_default

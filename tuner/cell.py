@@ -132,6 +132,8 @@ class Cell:
         if built.binary is not None:
             twin = session.twin(self.default)
             outcome = self._evaluate(self.default, built, twin, DEFAULT_EFFORT)
+        if outcome.status == "slow":  # than a copy of itself: that is this cell's noise
+            outcome.status, outcome.message = "ok", ""
         if outcome.status != "ok" or outcome.timing is None:
             raise TemplateError(
                 f"{self.default.name}: the template's default is {outcome.status}: {outcome.message}; "
