@@ -15,10 +15,12 @@ from tuner.process import find_linker, find_mojo
 
 @pytest.fixture(autouse=True, scope="session")
 def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One compile cache for all tests: what one has compiled, the others find."""
+    """One compile cache for all tests: what one has compiled, the others find. Fixtures of a wider
+    scope than a test find no database, either."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOETUNE_CACHE", str(folder))
+        patch.setenv("MOETUNE_DB", str(folder / "none.sqlite3"))
         yield folder
 
 

@@ -123,7 +123,7 @@ def test_the_weights_are_cold_or_warm_as_asked(database: Path) -> None:
 
 
 @pytest.mark.compiler
-def test_a_matrix_of_workloads_ships_two_variants(database: Path) -> None:
+def test_a_matrix_of_workloads_ships_two_variants(database: Path, cache: Path) -> None:
     plan = tune.Plan(
         tokens=(2, 24), loads=("uniform", "zipf:1.2"), trials=3, keep=2, held_out=(Workload(8),)
     )
