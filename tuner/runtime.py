@@ -81,8 +81,8 @@ class Layer:
         """
         if type(x) is np.ndarray and not return_routing:
             call = self._fixed.get(x.shape)
-            fits = call and x.dtype is self._dtype and not traffic.recorders
-            if fits and (out is None or self._plain(out, x.shape)):
+            fits = x.dtype is self._dtype and not traffic.recorders
+            if call is not None and fits and (out is None or self._plain(out, x.shape)):
                 # Written out, as each function called from here would cost microseconds.
                 source, result, function, control, arguments, scratch, calls, _ = call
                 REGION.acquire()
