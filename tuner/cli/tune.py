@@ -58,7 +58,7 @@ class Interrupted(MoetuneError):
               help="Token counts to tune; from-trace: the heaviest of --load trace:FILE.")  # fmt: skip
 @click.option("--load", "loads", type=weighted_loads, metavar="LOAD[=WEIGHT],...",
               default="uniform", show_default=True,
-              help="Loads over the experts, each for all tokens: uniform, zipf:S, onehot, trace:FILE.")  # fmt: skip
+              help="Loads, each for all tokens: uniform, zipf:S, onehot, trace:FILE.")  # fmt: skip
 @click.option("--keep", type=click.IntRange(min=1), default=4, show_default=True,
               help="Ship at most so many variants.")  # fmt: skip
 @click.option("--held-out", type=held_out, metavar="N|LOAD,...", default=None,
