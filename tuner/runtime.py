@@ -209,7 +209,7 @@ class Layer:
 
     def _plain(self, out: Any, shape: tuple[int, ...]) -> bool:
         fits = type(out) is np.ndarray and out.shape == shape and out.dtype is self._dtype
-        return fits and bool(out.flags.writeable)
+        return fits and bool(out.flags.carray)
 
     def _writable(self, out: Any, shape: tuple[int, ...]) -> Array:
         array = to_numpy(out)
