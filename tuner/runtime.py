@@ -46,6 +46,13 @@ class Layer:
     later serves layers that are loaded later.
     """
 
+    # No dictionary: what a call reads of a layer lies together.
+    __slots__ = (
+        "__weakref__", "_buckets", "_by_kernel", "_catalogue", "_counters", "_dtype", "_engines",
+        "_firsts", "_fixed", "_hidden", "_load_ms", "_pack", "_pack_ms", "_packed", "_shared",
+        "_top_k", "load", "problem",
+    )  # fmt: skip
+
     def __init__(self, catalogue: Catalogue, weights: Weights, load: str = "uniform") -> None:
         start = time.perf_counter()
         self.problem = catalogue.problem
@@ -76,22 +83,23 @@ class Layer:
         """
         if type(x) is np.ndarray and not return_routing:
             call = self._fixed.get(x.shape)
-            fits = x.dtype is self._dtype and not traffic.recorders
-            if call is not None and fits and (out is None or self._plain(out, x.shape)):
-                # Written out, as each function called from here would cost microseconds.
-                source, result, function, control, arguments, scratch, calls, _ = call
-                REGION.acquire()
+            if call is not None and not traffic.recorders and (out is None or self._plain(out, x)):
+                # Written out, as each name that is looked up here would cost a microsecond.
+                source, result, dtype, function, control, words, scratch, calls, lock, free, _ = (
+                    call
+                )
+                lock()
                 try:
-                    if SCRATCH.address == scratch:
+                    if x.dtype is dtype and SCRATCH.address == scratch:
                         source[...] = x
-                        function(control, arguments)
+                        function(control, words)
                         calls[0] += 1
                         if out is None:
                             return result.copy()
                         out[...] = result
                         return out
                 finally:
-                    REGION.release()
+                    free()
         return self._general(x, return_routing, out)
 
     def _general(self, x: Any, return_routing: bool, out: Any) -> Any:
@@ -207,8 +215,8 @@ class Layer:
             indices = _routing.view(np.int32, count * self._top_k)
         return pairs_per_expert(self.problem, indices)
 
-    def _plain(self, out: Any, shape: tuple[int, ...]) -> bool:
-        fits = type(out) is np.ndarray and out.shape == shape and out.dtype is self._dtype
+    def _plain(self, out: Any, x: Array) -> bool:
+        fits = type(out) is np.ndarray and out.shape == x.shape and out.dtype is x.dtype
         return fits and bool(out.flags.carray)
 
     def _writable(self, out: Any, shape: tuple[int, ...]) -> Array:
