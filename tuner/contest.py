@@ -14,6 +14,7 @@ from tuner import finals
 from tuner.bench_state import Entrant, Timing
 from tuner.benchmark import Effort
 from tuner.cell import Cell
+from tuner.earlier import LAST_TRIAL
 from tuner.errors import KernelError, WorkerError
 from tuner.held_out import check
 from tuner.keep import Entry, Field, Kept, best, keep, selector
@@ -262,6 +263,9 @@ def _only(timing: Timing, running: Sequence[Variant], kept: Sequence[Variant]) -
 
 
 def _session_row(session: Session, result: TuneResult) -> SessionRow:
-    data = dataclasses.asdict(result) | {"per_minute": round(result.pace.per_minute, 2)}
+    data = dataclasses.asdict(result) | {
+        "per_minute": round(result.pace.per_minute, 2),
+        LAST_TRIAL: session.last_trial,
+    }
     problem_id, target_id = session.keys
     return SessionRow(id=session.id, problem_id=problem_id, target_id=target_id, data=data)

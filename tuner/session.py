@@ -16,8 +16,10 @@ from tuner.bench_state import Entrant
 from tuner.builder import Builder
 from tuner.ceilings import Ceilings
 from tuner.database import Database
+from tuner.earlier import Stopped
 from tuner.plan import Pace, Plan, Progress, Report
 from tuner.problem import Problem
+from tuner.records import TrialRow
 from tuner.space import Config, Space
 from tuner.target import Target
 from tuner.trial import Build, Outcome
@@ -33,9 +35,11 @@ CONFIRM_SEED = 1
 
 
 class Taker(Protocol):
-    """Who is offered what another cell found; ``tuner.cell.Cell`` is one."""
+    """Who is told what another cell or an earlier session found; ``tuner.cell.Cell`` is one."""
 
     def offer(self, variant: Variant) -> None: ...
+
+    def learn(self, row: TrialRow) -> None: ...
 
 
 class Session:
@@ -63,6 +67,8 @@ class Session:
         self.keys = (database.add_problem(problem), database.add_target(target))
         self.pack: str | None = self._earlier_pack()
         self.cells: Sequence[Taker] = ()
+        self.stopped = Stopped()
+        self.last_trial = 0
         self.statuses: Counter[str] = Counter()
         self.judged = 0
         self.verify_s = self.race_s = 0.0
@@ -108,6 +114,10 @@ class Session:
         if self.used() >= 1:
             return 0
         return None if self.planned is None else self.planned - self.statuses.total()
+
+    def is_spent(self) -> bool:
+        """Whether all trials of the plan are made."""
+        return self.planned is not None and self.statuses.total() >= self.planned
 
     def count(self, outcome: Outcome) -> None:
         """Notes one more verdict, and what it took."""
@@ -171,6 +181,21 @@ class Session:
         compiler = str(self.surroundings["toolchain"])
         request = warm.Request(self.problem, self.target, workload, compiler)
         return warm.starts(self.database.best(), request, space, self.plan.warm_starts)
+
+    def saw(self, trial_id: int | None) -> None:
+        """Notes the last trial that this session knows of."""
+        self.last_trial = max(self.last_trial, trial_id or 0)
+
+    def follow(self, cell: int, variant_id: str) -> None:
+        """Follows a stopped session to its next trial; where that is another one than this, it went
+        another way, and the cells learn the rest."""
+        if not self.stopped.is_next(cell, variant_id):
+            self.learn_rest()
+
+    def learn_rest(self) -> None:
+        """What is left of a stopped session is known to the cells from now on."""
+        for cell, row in self.stopped.rest():
+            self.cells[cell].learn(row)
 
     def offer(self, variant: Variant, by: int) -> None:
         """A cell's new best is a candidate for the others."""

@@ -78,6 +78,8 @@ def run(session: Session) -> TuneResult:
         cell.begin()
     session.search_begins()
     _search(session, cells)
+    if session.stopped.searching:  # that session had more time or trials
+        session.learn_rest()
     pace = session.search_ends()
     if session.pack is None:
         _settle(session, cells)
@@ -95,7 +97,11 @@ def _search(session: Session, cells: Sequence[Cell]) -> None:
         if not queue:
             return
         cell, candidate = queue.popleft()
-        cell.judge(candidate)
+        session.follow(cell.number, candidate.variant.id)
+        if session.is_spent():
+            return
+        if candidate.variant.id not in cell.judged:
+            cell.judge(candidate)
 
 
 def _fill(session: Session, cells: Sequence[Cell], queue: Queue) -> None:

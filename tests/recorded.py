@@ -1,0 +1,61 @@
+"""A measuring process that answers from a recorded grid, without noise: tests/replayed.py starts it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from tuner import replay
+from tuner.bench_state import Entrant, Timing, is_cold
+from tuner.benchmark import Effort, Race
+from tuner.ceilings import Ceilings
+from tuner.problem import Problem
+from tuner.target import Target
+from tuner.variant import parse
+from tuner.verify import Verdict
+from tuner.workload import Workload
+
+STATE = "tests.recorded:Recorded"
+# Its environment: which grid answers, and at which request something happens.
+GRID, FAULT = "RECORDED_GRID", "RECORDED_FAULT"
+
+
+class Recorded:
+    """What a measuring process answers: the grid's times, without noise.
+
+    FAULT is "METHOD:NUMBER": in that request (counted from 1) it kills the tuner.
+    """
+
+    def __init__(self, problem: Problem, target: Target, seed: int) -> None:
+        self._grid = replay.load(Path(os.environ[GRID]))
+        self._counts: dict[str, int] = {}
+
+    def _asked(self, method: str) -> None:
+        self._counts[method] = self._counts.get(method, 0) + 1
+        if os.environ.get(FAULT) == f"{method}:{self._counts[method]}":
+            os.kill(os.getppid(), signal.SIGKILL)
+            os._exit(1)
+
+    def ceilings(self) -> Ceilings:
+        return Ceilings(1e6, 1e6)
+
+    def verify(self, entrant: Entrant, tokens: int, tile_rows: int) -> Verdict:
+        self._asked("verify")
+        right = self._grid.answer(config_of(entrant.path)).status == "ok"
+        return Verdict(right, "" if right else "y is off", 0.0, 1)
+
+    def race(
+        self, entrants: list[Entrant], workload: Workload, effort: Effort, temperature: str
+    ) -> Timing:
+        self._asked("race" if len(entrants) == 2 else "final")
+        answers = [self._grid.answer(config_of(entrant.path)) for entrant in entrants]
+        times = tuple((round(1e6 * (a.ratio or 0.0)),) * effort.least_rounds for a in answers)
+        cold = is_cold(workload, temperature)
+        return Timing(Race(times), 1e3, 1e3, "cold" if cold else "warm")
+
+
+def config_of(library: Path) -> dict[str, int]:
+    """The configuration of a "library": the source, whose third line names the variant."""
+    line = library.read_text().splitlines()[2]
+    return parse(line.removeprefix("# Variant: ")).config
