@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests import replayed
-from tests.replayed import FAULT, TRIALS, install, killed, rows, session
+from tests.recorded import FAULT
+from tests.replayed import TRIALS, install, killed, real_worker, rows, session
 from tuner.database import Database
 from tuner.plan import TuneResult
 from tuner.records import TrialRow
@@ -64,9 +64,9 @@ def in_write(number: int) -> None:
 # Where the tuner is killed -> how many trials it stored before that.
 KILLS = {
     "compile": 5,
-    "verify": 5,
-    "benchmark": 5,
-    "write": 5,
+    "verify": 7,
+    "benchmark": 8,
+    "write": 7,
     "finals": TRIALS,
 }
 
@@ -74,17 +74,19 @@ KILLS = {
 def arrange(stage: str, act: Path, database: Path, patch: pytest.MonkeyPatch) -> Callable[[], Any]:
     """What the process that is killed does."""
     if stage == "compile":  # the seventh build, in the second batch
-        act.write_text('echo x >> "$0.builds"; [ $(wc -l < "$0.builds") = 7 ] && kill -9 $PPID\n')
+        act.write_text('echo x >> "$0.builds"; [ $(wc -l < "$0.builds") -ge 7 ] && kill -9 $PPID\n')
     elif stage == "verify":  # the first one is the default's
-        patch.setenv(FAULT, "verify:6")
+        patch.setenv(FAULT, "verify:8")
     elif stage == "benchmark":
-        patch.setenv(FAULT, "race:6")
+        patch.setenv(FAULT, "race:9")
     elif stage == "finals":
         patch.setenv(FAULT, "final:1")
 
+    patch.setattr("tuner.tune.Worker", real_worker)
+
     def body() -> None:
         if stage == "write":
-            in_write(6)
+            in_write(8)
         session(database)
 
     return body

@@ -234,7 +234,9 @@ class Cell:
         reach = self.incumbent.high * (1 + self.floor)
         return dataclasses.replace(TRIAL_EFFORT, reach=min(trials.SLOW, reach))
 
-    def _verdict(self, variant: Variant, effort: Effort, notes: Mapping[str, Any] = NO_NOTES) -> str:
+    def _verdict(
+        self, variant: Variant, effort: Effort, notes: Mapping[str, Any] = NO_NOTES
+    ) -> str:
         """The status of a variant, as a stopped session has it, or found and stored now.
 
         Both go through the same row, so that a session which goes on knows the same.

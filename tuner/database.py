@@ -160,9 +160,7 @@ class Database:
 
     def sessions(self, problem_id: str, target_id: str) -> list[SessionRow]:
         """The sessions of one problem and target that went to their end, oldest first."""
-        sql = (
-            "SELECT * FROM sessions WHERE problem_id = ? AND target_id = ? ORDER BY created, rowid"
-        )
+        sql = "SELECT * FROM sessions WHERE problem_id = ? AND target_id = ? ORDER BY rowid"
         rows = self._query(sql, [problem_id, target_id])
         return [SessionRow(**{**row, "data": json.loads(row["data"])}) for row in rows]
 
