@@ -42,8 +42,8 @@ class Machine:
 
     `bad` says of a configuration what is the matter: it is "wrong", or crashes; "flattered" is ten times
     as fast as it is until another process looks, a "cheat" is, too, and wrong on any other seed than
-    0; who is "tired" crashes in the finals. `peak_gflop_s` is the ceiling. A copy that races its original
-    takes `copy_factor` times as long.
+    0; an "overfit" is wrong there and no faster; who is "tired" crashes in the finals. `peak_gflop_s` is
+    the ceiling. A copy that races its original takes `copy_factor` times as long.
     """
 
     def __init__(self, folder: Path, ns: Formula, noise: float = 0.002) -> None:
@@ -107,7 +107,7 @@ class Bench:
         kind = self.machine.bad(_config(entrant))
         if kind == "crash":
             raise WorkerCrash("verify: the kernel's process was ended by SIGSEGV")
-        wrong = kind == "wrong" or (kind == "cheat" and self.seed != 0)
+        wrong = kind == "wrong" or (kind in ("cheat", "overfit") and self.seed != 0)
         return Verdict(not wrong, "y is off" if wrong else "", 0.0, 1)
 
     def race(

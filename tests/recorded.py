@@ -1,14 +1,16 @@
-"""A measuring process that answers from a recorded grid, without noise: tests/replayed.py starts it."""
+"""Measuring processes that know the answers from a recorded grid: tests/replayed.py starts them."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
+import time
 from pathlib import Path
 
 from tuner import replay
 from tuner.bench_state import Entrant, Timing, is_cold
-from tuner.benchmark import Effort, Race
+from tuner.benchmark import Call, Effort, Race, race
 from tuner.ceilings import Ceilings
 from tuner.problem import Problem
 from tuner.target import Target
@@ -19,6 +21,8 @@ from tuner.workload import Workload
 STATE = "tests.recorded:Recorded"
 # Its environment: which grid answers, and at which request something happens.
 GRID, FAULT = "RECORDED_GRID", "RECORDED_FAULT"
+# Rounds of a loop that the default takes: about half a millisecond.
+SPINS = 20_000
 
 
 class Recorded:
@@ -59,3 +63,36 @@ def config_of(library: Path) -> dict[str, int]:
     """The configuration of a "library": the source, whose third line names the variant."""
     line = library.read_text().splitlines()[2]
     return parse(line.removeprefix("# Variant: ")).config
+
+
+class Spinning(Recorded):
+    """A measuring process whose kernels are loops as long as the grid says, timed for real."""
+
+    def race(
+        self, entrants: list[Entrant], workload: Workload, effort: Effort, temperature: str
+    ) -> Timing:
+        answers = [self._grid.answer(config_of(entrant.path)) for entrant in entrants]
+        calls = [spinning(round(SPINS * (answer.ratio or 0.0))) for answer in answers]
+        brief = dataclasses.replace(effort, budget_s=0.05)
+        return Timing(race(calls, brief, retries=1), 1e3, 1e3, "warm")
+
+
+def spinning(rounds: int) -> Call:
+    def call(number: int) -> None:
+        for _ in range(rounds):
+            pass
+
+    return call
+
+
+class Sleeper:
+    """A measuring process that never comes back."""
+
+    def __init__(self, problem: Problem, target: Target, seed: int) -> None:
+        pass
+
+    def number(self) -> int:
+        return os.getpid()
+
+    def sleep(self) -> None:
+        time.sleep(600)

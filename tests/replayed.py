@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.formula import PROBLEM, TARGET
-from tests.recorded import GRID, STATE, Recorded
+from tests.recorded import GRID, STATE, Recorded, Spinning
 from tuner import compile as compiler
 from tuner import space, t4, tune
 from tuner.database import Database
@@ -105,10 +105,12 @@ def real_worker(
 class Inside:
     """The same answers in this process, which takes half a second less to start."""
 
+    STATE = Recorded
+
     def __init__(
         self, problem: Problem, target: Target, seed: int, cores: frozenset[int] | None = None
     ) -> None:
-        self._state = Recorded(problem, target, seed)
+        self._state = self.STATE(problem, target, seed)
 
     def __enter__(self) -> Inside:
         return self
@@ -119,6 +121,12 @@ class Inside:
         return getattr(self._state, method)(*arguments)
 
     def stop(self) -> None: ...
+
+
+class InsideSpinning(Inside):
+    """Loops in place of kernels, timed in this process."""
+
+    STATE = Spinning
 
 
 def session(database: Path, plan: Plan = PLAN) -> TuneResult:

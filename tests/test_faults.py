@@ -5,20 +5,41 @@ docs/faults.md lists every fault with the test that makes it.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import itertools
 import os
 import signal
+import subprocess
+import sys
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from tests.formula import PROBLEM, TARGET
 from tests.recorded import FAULT
-from tests.replayed import TRIALS, install, killed, real_worker, rows, session
+from tests.replayed import (
+    PLAN,
+    TRIALS,
+    InsideSpinning,
+    install,
+    killed,
+    real_worker,
+    rows,
+    session,
+)
+from tests.test_process import gone
+from tuner.cli import outcome
 from tuner.database import Database
 from tuner.plan import TuneResult
 from tuner.records import TrialRow
+from tuner.worker import Worker, WorkerTimeout
 
 
 @pytest.fixture
@@ -108,3 +129,83 @@ def test_a_tuner_that_is_killed_goes_on_and_ends_alike(
     assert len({row.variant_id for row in after}) == len(after) == TRIALS
     assert result.cells == quiet.result.cells
     assert (result.kept, result.rules) == (quiet.result.kept, quiet.result.rules)
+
+
+def test_a_measuring_process_ends_with_its_tuner(tmp_path: Path) -> None:
+    """Though its kernel never comes back."""
+
+    def body() -> None:
+        worker = Worker(PROBLEM, TARGET, 0, "tests.recorded:Sleeper")
+        number = worker.ask("number", timeout_s=30)
+        (tmp_path / "number").write_text(str(number))
+        with contextlib.suppress(WorkerTimeout):
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGKILL)).start()
+            worker.ask("sleep", timeout_s=30)
+
+    assert killed(body) == -signal.SIGKILL
+    number = int((tmp_path / "number").read_text())
+    end = time.monotonic() + 10
+    while not gone(number) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert gone(number)
+
+
+def test_a_clock_that_jumps_changes_nothing(
+    act: Path, database: Path, monkeypatch: pytest.MonkeyPatch, quiet: Quiet
+) -> None:
+    """Hours forward and back at every look: neither the budget of ten minutes nor any order follows."""
+    jumps = itertools.cycle([0.0, 7200.0, -86400.0, 30.0])
+    start = time.time()
+
+    class Jumping(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime.fromtimestamp(start + next(jumps), tz)
+
+    monkeypatch.setattr(time, "time", lambda: start + next(jumps))
+    monkeypatch.setattr("tuner.records.datetime", Jumping)
+    result = session(database, dataclasses.replace(PLAN, time_s=600.0))
+    found = rows(database)
+    assert len({row.created for row in found}) > 2
+    assert story(found) == story(quiet.rows)
+    assert result.cells == quiet.result.cells
+    second = session(database)
+    with Database(database) as db:
+        sessions = db.sessions(PROBLEM.digest, TARGET.digest)
+    assert [row.id for row in sessions] == [result.session, second.session]
+
+
+@pytest.fixture
+def load() -> Iterator[Callable[[], None]]:
+    """Starts a process that is busy on every core, until the test ends."""
+    busy: list[subprocess.Popen[bytes]] = []
+
+    def start() -> None:
+        for _ in os.sched_getaffinity(0):
+            busy.append(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
+        time.sleep(0.2)
+
+    yield start
+    for process in busy:
+        process.kill()
+        process.wait()
+
+
+def test_on_a_loaded_machine_a_session_says_that_it_cannot_tell(
+    act: Path, database: Path, monkeypatch: pytest.MonkeyPatch, load: Callable[[], None]
+) -> None:
+    """Loops are timed for real, beside a busy process on every core."""
+    monkeypatch.setattr("tuner.tune.Worker", InsideSpinning)
+    load()
+    result = session(database, dataclasses.replace(PLAN, trials=5))
+    (cell,) = result.cells
+    assert cell.loaded
+    assert cell.foreign > 0.2
+    told = [line for line in outcome.lines(result) if "could not tell" in line]
+    assert len(told) == 1
+    assert told[0].startswith("could not tell at 24 tokens, uniform: the machine was loaded")
+    with Database(database) as db:
+        (best,) = db.best(PROBLEM.digest)
+        (stored,) = db.sessions(PROBLEM.digest, TARGET.digest)
+    assert best["foreign_share"] == pytest.approx(cell.foreign, abs=1e-4)
+    assert stored.data["cells"][0]["foreign"] == cell.foreign

@@ -11,6 +11,7 @@ import pytest
 
 from tests.formula import PROBLEM, TARGET, Machine
 from tuner.database import Database
+from tuner.errors import TemplateError
 from tuner.plan import Plan, Progress, TuneResult
 from tuner.records import TrialRow
 from tuner.variant import default_variant, parse
@@ -217,6 +218,30 @@ def test_what_is_right_for_one_seed_alone_is_wrong(machine: Machine, database: P
     assert {(row.status, row.message) for row in found} == {
         ("wrong", "on other inputs: y is off"),
     }
+
+
+def test_what_is_right_for_one_seed_and_no_faster_than_it_may_be_never_wins(
+    machine: Machine, database: Path
+) -> None:
+    """Its times raise no doubt: the finals verify it on inputs that no trial has seen."""
+    best = tuned(machine, database, Plan(tokens=(1,), trials=25)).cells[0].winner
+    tile = parse(best).config["tile_rows"]
+    machine.bad = lambda config: "overfit" if config["tile_rows"] == tile else ""
+    again = tuned(machine, database, Plan(tokens=(1,), trials=25)).cells[0]
+    assert parse(again.winner).config["tile_rows"] != tile
+    with Database(database) as db:
+        found = {(row.variant, row.status, row.message) for row in rows(db, Workload(1))}
+        assert [row["variant"] for row in db.best(PROBLEM.digest)] == [again.winner]
+    assert (best, "wrong", "on other inputs: y is off") in found
+
+
+def test_a_default_that_is_right_for_one_seed_alone_ends_the_session(
+    machine: Machine, database: Path
+) -> None:
+    default = default_variant(PROBLEM, TARGET, tokens=1)
+    machine.bad = lambda config: "overfit" if config == default.config else ""
+    with pytest.raises(TemplateError, match=r"the template's default is wrong on other inputs: y"):
+        tuned(machine, database, Plan(tokens=(1,), trials=8))
 
 
 def test_what_is_above_the_ceiling_is_doubted(machine: Machine, database: Path) -> None:

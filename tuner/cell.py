@@ -66,6 +66,7 @@ class Cell:
         self.told: list[tuple[Config, float | None, str]] = []
         self.share = Share(weight)
         self.floor = session.plan.noise_floor or 0.0
+        self.foreign: list[float] = []
         problem, target = session.problem, session.target
         file = spaces.load(CPU_TEMPLATE)
         self.space = spaces.resolve(file, problem, target, workload.tokens)
@@ -173,6 +174,7 @@ class Cell:
         """Counts a trial of this session or an earlier one."""
         variant, found = make(row.template, row.config), row.measurement
         ratio = found.ratio if found else None
+        self.foreign += [row.environment["foreign"]] if "foreign" in row.environment else []
         if row.status == "ok" and found is not None and ratio is not None and row.id is not None:
             low, high = found.ratio_low or ratio, found.ratio_high or ratio
             self._keep(Tried(variant, row.id, ratio, low, high), "ok")
@@ -312,6 +314,14 @@ class Cell:
         """The variants of a packed form by their ratio here, the fastest first."""
         found = [t for t in self.tried.values() if t.variant.pack == pack and t is not self.base]
         return [t.variant for t in sorted(found, key=lambda t: t.ratio)]
+
+    def refute(self, variant: Variant, message: str) -> None:
+        """A variant that passed here is wrong on other inputs: its trial says so from now on."""
+        tried = self.tried.pop(variant.id, None)
+        if tried is not None:
+            self.session.database.refute(tried.trial_id, message)
+            self.statuses["ok"] -= 1
+            self.statuses["wrong"] += 1
 
     def report(self, stage: str, note: str) -> None:
         """Tells where the session stands."""

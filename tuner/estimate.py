@@ -15,9 +15,10 @@ from tuner.bench_state import is_cold
 from tuner.builder import MOST_BUILDERS, split_cores
 from tuner.cell import VISITOR_EFFORT
 from tuner.compile import is_cached, toolchain_version
-from tuner.contest import FINAL_EFFORT, NOMINEES, PROCESSES
+from tuner.contest import FINALISTS, NOMINEES
 from tuner.database import Database
 from tuner.errors import SpaceError
+from tuner.final_races import FINAL_EFFORT, PROCESSES
 from tuner.history import History, StageTimes
 from tuner.plan import Plan, Progress
 from tuner.points import Count
@@ -134,7 +135,7 @@ class _Session:
         self.file = spaces.load(CPU_TEMPLATE)
         self.built: set[str] = set()
         count = len(plan.cells())
-        # As Session.finals_s and Contest._budget_s have it.
+        # As Session.finals_s and FinalRaces._budget_s have it.
         self.kept_s = min((plan.time_s or 0.0) / 3, FINALS_S + CELL_FINALS_S * count)
         share_s = self.kept_s / 2 / PROCESSES / count if plan.time_s else FINAL_EFFORT.budget_s
         self.race_s = min(FINAL_EFFORT.budget_s, share_s)
@@ -164,7 +165,7 @@ class _Session:
             times=times,
             search_s=self._both((trials - cached) * build_s, trials * apart_s),
             visits_s=visitors * (times.verify_s + VISITOR_EFFORT.budget_s),
-            finals_s=PROCESSES * self.race_s,
+            finals_s=PROCESSES * self.race_s + (1 + FINALISTS) * times.verify_s,
         )
 
     def _both(self, build_s: float, apart_s: float) -> float:

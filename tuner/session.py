@@ -30,8 +30,9 @@ from tuner.workload import Workload
 # Kept back for the finals: for the session and for each cell, but at most a third of the time.
 FINALS_S = 10.0
 CELL_FINALS_S = 12.0
-# Weights, tokens and routing of the process that confirms are others than the session's.
-CONFIRM_SEED = 1
+# Weights, tokens and routing of a process that checks are others than the session's: cases and inputs
+# count up from a seed, so it is far away.
+OTHER_SEED = 1_000_003
 
 
 class Taker(Protocol):
@@ -158,13 +159,17 @@ class Session:
             shutil.copyfile(built.binary.path, copy)
         return Entrant(copy, variant.pack)
 
+    def other_process(self) -> Bench:
+        """A fresh measuring process on other weights, tokens and routing."""
+        return self._bench(self.plan.seed + OTHER_SEED)
+
     def confirm(
         self, built: Build, variant: Variant, base: Entrant, workload: Workload, first: Outcome
     ) -> Outcome:
         """Verifies and times again what was too good to be believed, in a fresh process and on other
         weights, tokens and routing; that outcome is the one that counts."""
         self.worker.stop()  # there may be no memory for two copies of the weights
-        other = self._bench(self.plan.seed + CONFIRM_SEED)
+        other = self.other_process()
         try:
             again = trials.evaluate(
                 other, built, variant, base, workload, trials.CONFIRM_EFFORT, self.plan.temperature
