@@ -12,6 +12,7 @@ from tuner import replay
 from tuner.bench_state import Entrant, Timing, is_cold
 from tuner.benchmark import Call, Effort, Race, race
 from tuner.ceilings import Ceilings
+from tuner.errors import KernelError
 from tuner.problem import Problem
 from tuner.target import Target
 from tuner.variant import parse
@@ -61,8 +62,10 @@ class Recorded:
 
 def config_of(library: Path) -> dict[str, int]:
     """The configuration of a "library": the source, whose third line names the variant."""
-    line = library.read_text().splitlines()[2]
-    return parse(line.removeprefix("# Variant: ")).config
+    lines = library.read_text(errors="replace").splitlines()[2:3]
+    if not lines:
+        raise KernelError(f"{library}: does not load")
+    return parse(lines[0].removeprefix("# Variant: ")).config
 
 
 class Spinning(Recorded):

@@ -135,16 +135,18 @@ def session(database: Path, plan: Plan = PLAN) -> TuneResult:
         return tune.tune(PROBLEM, TARGET, db, plan, lambda progress: None)
 
 
-def killed(body: Callable[[], Any], timeout_s: float = 60.0) -> int:
-    """Runs something in a process of its own; its exit code, negative where a signal ended it."""
-    child = multiprocessing.get_context("fork").Process(target=body)
-    child.start()
-    child.join(timeout_s)
-    if child.exitcode is None:
-        child.kill()
-        child.join()
-        raise AssertionError(f"still running after {timeout_s:g} s")
-    return child.exitcode
+def ended(*bodies: Callable[[], Any], timeout_s: float = 60.0) -> list[int]:
+    """Runs things in processes of their own at the same time: their exit codes, negative where a
+    signal ended one."""
+    children = [multiprocessing.get_context("fork").Process(target=body) for body in bodies]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(timeout_s)
+        if child.is_alive():
+            child.kill()
+            raise AssertionError(f"still running after {timeout_s:g} s")
+    return [child.exitcode or 0 for child in children]
 
 
 def rows(database: Path) -> list[TrialRow]:

@@ -28,6 +28,7 @@ from tuner.render import render
 from tuner.session import CELL_FINALS_S, FINALS_S
 from tuner.space import Config, Space
 from tuner.target import Target
+from tuner.turns import WAITING
 from tuner.variant import CPU_TEMPLATE, Variant, default_variant, make, pack_config
 from tuner.winners import Row
 from tuner.workload import Workload
@@ -35,7 +36,7 @@ from tuner.workload import Workload
 # The estimate counts as so many seconds of experience when a session's own pace corrects it.
 TRUST_S = 30.0
 # Stages in the order in which a session goes through them.
-STAGES = ("default", "search", "compare", "finals", "held out", "done")
+STAGES = (WAITING, "default", "search", "compare", "finals", "held out", "done")
 
 
 @dataclass(frozen=True)
@@ -242,7 +243,7 @@ class TimeLeft:
         if report.budget_s is None:
             return left_s
         allowed_s = max(0.0, report.budget_s - report.elapsed_s)
-        searching = report.stage in ("default", "search")
+        searching = report.stage in (WAITING, "default", "search")
         # Without a number of trials the search goes on for as long as it may.
         return allowed_s if searching and report.planned is None else min(left_s, allowed_s)
 
