@@ -165,9 +165,10 @@ def test_a_failure_that_is_told_rules_out_at_once() -> None:
     assert sum(value is None for value in found._known.values()) == 1
 
 
-def test_it_leaves_the_region_that_fails() -> None:
+@pytest.mark.parametrize("sampler", ["model", "tpe"])
+def test_it_leaves_the_region_that_fails(sampler: str) -> None:
     """The times promise most where it fails: above a = 6."""
-    found = Search(space(size=12, rule="a >= 0"), seed=3)
+    found = Search(space(size=12, rule="a >= 0"), seed=3, sampler=sampler)
     failures = []
     for _ in range(40):
         suggestion = found.ask()

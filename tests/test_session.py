@@ -340,3 +340,29 @@ def test_a_default_that_is_slower_than_its_copy_shows_the_noise(
     result = tuned(machine, database, Plan(tokens=(256,), trials=4))
     assert result.cells[0].noise_floor == pytest.approx(0.5, abs=0.02)
     assert result.cells[0].is_default
+
+
+@pytest.mark.parametrize("foreign", [0.0, 0.5])
+def test_a_default_that_nothing_beat_under_load_takes_no_earlier_winners_place(
+    foreign: float, machine: Machine, database: Path
+) -> None:
+    plan = Plan(tokens=(256,), trials=25)
+    quiet = tuned(machine, database, plan).cells[0]
+    assert not quiet.is_default
+    machine.foreign, machine.noise = foreign, 0.9
+    (noisy,) = tuned(machine, database, plan).cells
+    assert (noisy.is_default, noisy.loaded, noisy.foreign) == (True, foreign > 0, foreign)
+    with Database(database) as db:
+        (best,) = db.best(PROBLEM.digest)
+    kept = (quiet.winner, 0.0) if foreign else (noisy.winner, 0.0)
+    assert (best["variant"], best["foreign_share"]) == kept
+
+
+def test_without_an_earlier_winner_the_row_says_how_loaded_the_machine_was(
+    machine: Machine, database: Path
+) -> None:
+    machine.foreign, machine.noise = 0.4, 0.9
+    assert tuned(machine, database, Plan(tokens=(256,), trials=8)).cells[0].loaded
+    with Database(database) as db:
+        (best,) = db.best(PROBLEM.digest)
+    assert (best["is_default"], best["foreign_share"]) == (True, 0.4)
