@@ -299,6 +299,36 @@ def test_a_session_that_was_stopped_goes_on(machine: Machine, database: Path) ->
     assert len(result.cells) == 4
 
 
+@pytest.mark.parametrize(("stage", "number"), [("search", 15), ("compare", 2)])
+def test_a_matrix_that_was_stopped_ends_as_if_it_had_not_been(
+    stage: str, number: int, machine: Machine, tmp_path: Path
+) -> None:
+    plan = Plan(tokens=(1, 256), trials=13, keep=2, seed=4)
+    machine.noise = 0.0
+    seen: list[str] = []
+
+    def stop(progress: Progress) -> None:
+        seen.append(progress.stage)
+        if seen.count(stage) == number:
+            raise KeyboardInterrupt
+
+    whole = tuned(machine, tmp_path / "whole.sqlite3", plan)
+    with Database(tmp_path / "parts.sqlite3") as db:
+        with pytest.raises(KeyboardInterrupt):
+            machine.session(db, plan, stop)
+        before = all_rows(db, plan)
+    machine.built, machine.races = [], []
+    parts = tuned(machine, tmp_path / "parts.sqlite3", plan)
+    stories = []
+    for name in ("whole", "parts"):
+        with Database(tmp_path / f"{name}.sqlite3") as db:
+            stories.append([(r.id, r.tokens, r.variant, r.status) for r in all_rows(db, plan)])
+    assert stories[0] == stories[1]
+    assert (parts.cells, parts.kept, parts.rules) == (whole.cells, whole.kept, whole.rules)
+    raced = {name for _, names, _ in machine.races for name in names}
+    assert {row.variant for row in before} & set(machine.built) <= raced
+
+
 def test_workloads_held_out_are_checked_and_stay_untuned(machine: Machine, database: Path) -> None:
     held = (Workload(4), Workload(1, "onehot"))
     result = tuned(machine, database, Plan(**{**vars(MATRIX), "held_out": held}))

@@ -226,7 +226,8 @@ class Cell:
 
     def visit(self, variant: Variant) -> None:
         """A finalist of another cell is tried here, unless it was."""
-        self.session.follow(self.number, variant.id)
+        if variant.id not in self.judged:
+            self.session.follow(self.number, variant.id)
         if variant.id not in self.judged:
             status = self._verdict(variant, VISITOR_EFFORT, earlier.VISIT)
             self.report("compare", f"{variant.name} {status}")
