@@ -197,6 +197,7 @@ def load() -> Iterator[Callable[[], None]]:
         process.wait()
 
 
+@pytest.mark.timed  # its load would disturb others
 def test_on_a_loaded_machine_a_session_says_that_it_cannot_tell(
     act: Path, database: Path, monkeypatch: pytest.MonkeyPatch, load: Callable[[], None]
 ) -> None:
