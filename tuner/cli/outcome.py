@@ -97,10 +97,10 @@ def _floors(result: TuneResult) -> str:
 
 def _loaded(cell: CellResult) -> str:
     where = f"{cell.workload.tokens} tokens, {cell.workload.load}"
+    stays = " an earlier winner, if there is one, stays;" if cell.is_default else ""
     return (
         f"could not tell at {where}: the machine was loaded, other processes took "
-        f"{screen.percent(cell.foreign)} of it; an earlier winner was not replaced by the default; "
-        "run it again on a quiet machine"
+        f"{screen.percent(cell.foreign)} of it;{stays} run it again on a quiet machine"
     )
 
 
