@@ -79,8 +79,8 @@ def install(folder: Path, patch: pytest.MonkeyPatch) -> Path:
     script.write_text(
         f"""#!/bin/sh
 if [ "$1" = --version ]; then echo "Mojo 9.9"; exit; fi
-for source; do :; done
-set -- "$5" "$source"
+out=; last=; for word; do [ "$last" = -o ] && out=$word; last=$word; done
+set -- "$out" "$last"
 . {act}
 cp "$2" "$1"
 """
