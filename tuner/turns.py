@@ -24,7 +24,7 @@ def turn(database: Path, wait: Callable[[], None]) -> Iterator[None]:
 
     Raises DatabaseError where the file for the lock cannot be made or locked.
     """
-    path = database.with_name(f"{database.name}.lock")
+    path = database.with_name(f"{database.name}-lock")
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(path.open("a"))
