@@ -44,7 +44,8 @@ def mojo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         f"""#!/bin/sh
 if [ "$1" = --version ]; then echo "Mojo 9.9"; exit; fi
 echo x >> {tmp_path}/builds
-printf library > "$5"
+for word; do [ "$last" = -o ] && out=$word; last=$word; done
+printf library > "$out"
 . {tmp_path}/act
 """
     )
@@ -275,7 +276,7 @@ def test_a_build_that_was_killed_is_no_refusal(mojo: Path, cache: Path) -> None:
     assert not compile_source(SOURCE, FAKE).cached
 
 
-@pytest.mark.parametrize("end", ["kill -SEGV $$", 'rm "$5"', "exit 7"])
+@pytest.mark.parametrize("end", ["kill -SEGV $$", 'rm "$out"', "exit 7"])
 def test_a_compiler_that_fails_by_itself_is_remembered(end: str, mojo: Path, cache: Path) -> None:
     act(mojo, end)
     for _ in range(2):
