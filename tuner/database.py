@@ -134,6 +134,13 @@ class Database:
                 self.record_measurement(trial_id, measurement)
         return trial_id
 
+    def refute(self, trial_id: int, message: str) -> None:
+        """A trial that was ok is wrong after all; it stops being a winner, whoever made it one."""
+        with self.transaction():
+            self._db.execute("DELETE FROM winners WHERE trial_id = ?", [trial_id])
+            sql = "UPDATE trials SET status = 'wrong', message = ? WHERE id = ?"
+            self._db.execute(sql, [message, trial_id])
+
     def record_measurement(self, trial_id: int, measurement: MeasurementRow) -> int:
         """Store one more measurement of a trial; return its id."""
         row = {**vars(measurement), "samples": _dump(measurement.samples), "trial_id": trial_id}
@@ -160,9 +167,7 @@ class Database:
 
     def sessions(self, problem_id: str, target_id: str) -> list[SessionRow]:
         """The sessions of one problem and target that went to their end, oldest first."""
-        sql = (
-            "SELECT * FROM sessions WHERE problem_id = ? AND target_id = ? ORDER BY created, rowid"
-        )
+        sql = "SELECT * FROM sessions WHERE problem_id = ? AND target_id = ? ORDER BY rowid"
         rows = self._query(sql, [problem_id, target_id])
         return [SessionRow(**{**row, "data": json.loads(row["data"])}) for row in rows]
 
