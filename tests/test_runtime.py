@@ -10,7 +10,7 @@ import pytest
 
 import tuner
 from tests.kernels import REDUCED, TINY, kernel, tokens, variant
-from tuner import reference, runtime
+from tuner import reference, runtime, tuned
 from tuner.arrays import NUMPY_DTYPES
 from tuner.compile import toolchain_version
 from tuner.database import Database
@@ -224,7 +224,7 @@ def test_prepared_counts_compile_nothing_when_called(
         raise AssertionError("compiles at a call")
 
     layer.prepare([3, 300])
-    monkeypatch.setattr(runtime, "compile_source", refuse)
-    monkeypatch.setattr(runtime, "best_config", refuse)
+    monkeypatch.setattr(tuned, "compile_source", refuse)
+    monkeypatch.setattr(tuned, "best_config", refuse)
     for count in (3, 300):
         assert layer(tokens(TINY, count)).shape == (count, TINY.hidden)

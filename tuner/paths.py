@@ -1,14 +1,23 @@
-"""Where moetune keeps files on the user's machine."""
+"""Where moetune keeps files on the user's machine, as the XDG Base Directory Specification has it."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-import platformdirs
-
 
 def cache_dir() -> Path:
-    """The folder of what can be made again: ``MOETUNE_CACHE``, else the platform's place."""
+    """The folder of what can be made again: ``MOETUNE_CACHE``, else the user's cache folder."""
     named = os.environ.get("MOETUNE_CACHE")
-    return Path(named) if named else platformdirs.user_cache_path("moetune")
+    return Path(named) if named else _base("XDG_CACHE_HOME", ".cache") / "moetune"
+
+
+def data_dir() -> Path:
+    """The folder of what is the user's own."""
+    return _base("XDG_DATA_HOME", ".local/share") / "moetune"
+
+
+def _base(variable: str, usual: str) -> Path:
+    """The folder of a variable; the specification says that one that is not absolute is ignored."""
+    named = Path(os.environ.get(variable, ""))
+    return named if named.is_absolute() else Path.home() / usual

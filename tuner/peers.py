@@ -24,7 +24,8 @@ from tuner.errors import UsageError
 from tuner.foreign import FOREIGN_LIMIT
 from tuner.problem import Problem
 from tuner.render import render
-from tuner.select import Selection, best_config
+from tuner.select import best_config
+from tuner.selection import Selection
 from tuner.target import Target
 from tuner.variant import make
 from tuner.worker import Worker

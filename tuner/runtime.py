@@ -5,30 +5,31 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tuner.arrays import NUMPY_DTYPES, is_torch, to_numpy, to_torch
-from tuner.compile import compile_source
-from tuner.database import Database
+from tuner.catalogue import Catalogue
 from tuner.errors import UsageError
 from tuner.kernel import Kernel, Packed
 from tuner.memory import allocate
 from tuner.pool import REGION
 from tuner.problem import Problem
-from tuner.render import render
-from tuner.select import Selection, best_config
+from tuner.selection import Selection
 from tuner.target import Target
-from tuner.variant import make
 from tuner.weights import Weights
 from tuner.workload import Workload
+
+if TYPE_CHECKING:
+    from tuner.database import Database
 
 Floats = npt.NDArray[np.float32]
 
 # Kernels of this process: layers of one problem share binaries and their worker threads.
-_kernels: dict[tuple[str, str], Kernel] = {}
+_kernels: dict[tuple[Path, Problem], Kernel] = {}
 _kernels_lock = threading.Lock()
 
 
@@ -58,23 +59,16 @@ class Layer:
     all cores.
     """
 
-    def __init__(
-        self,
-        problem: Problem,
-        weights: Weights,
-        db: Database | str | os.PathLike[str] | None = None,
-        target: Target | None = None,
-        load: str = "uniform",
-    ) -> None:
-        self.problem = problem
+    def __init__(self, catalogue: Catalogue, weights: Weights, load: str = "uniform") -> None:
+        self.problem = catalogue.problem
         self.load = Workload(1, load).load
-        self._dtype = NUMPY_DTYPES[problem.dtype]
-        self._db, self._target = db, target
+        self._catalogue = catalogue
+        self._dtype = NUMPY_DTYPES[self.problem.dtype]
         self._by_tokens: dict[int, tuple[Kernel, Selection]] = {}
-        checked = weights.check(problem)
-        selection = best_config(problem, 1, self.load, target, db)
-        self._pack = make(selection.template, selection.config).pack
-        kernel = _kernel(problem, selection)
+        checked = weights.check(self.problem)
+        selection = catalogue.select(1, self.load, None)
+        self._pack = selection.pack
+        kernel = _kernel(catalogue, selection)
         self._by_tokens[1] = (kernel, selection)
         self._packed: Packed = kernel.pack(checked)
 
@@ -112,10 +106,8 @@ class Layer:
     def _pick(self, tokens: int) -> tuple[Kernel, Selection]:
         found = self._by_tokens.get(tokens)
         if found is None:
-            selection = best_config(
-                self.problem, tokens, self.load, self._target, self._db, self._pack
-            )
-            found = self._by_tokens[tokens] = (_kernel(self.problem, selection), selection)
+            selection = self._catalogue.select(tokens, self.load, self._pack)
+            found = self._by_tokens[tokens] = (_kernel(self._catalogue, selection), selection)
         return found
 
     def _tokens(self, x: Any) -> npt.NDArray[Any]:
@@ -130,33 +122,59 @@ class Layer:
         return np.ascontiguousarray(array)
 
 
-def _kernel(problem: Problem, selection: Selection) -> Kernel:
-    """The loaded kernel of a selection, compiled when the cache lacks it."""
-    variant = make(selection.template, selection.config)
-    source = render(problem, variant)
-    key = (source.digest, selection.target.digest)
+def _kernel(catalogue: Catalogue, selection: Selection) -> Kernel:
+    """The loaded kernel of a selection, one in a process for each library."""
+    path = catalogue.binary(selection)
+    key = (path, catalogue.problem)
     with _kernels_lock:
         if key not in _kernels:
-            binary = compile_source(source.text, selection.target)
-            _kernels[key] = Kernel(binary.path, problem)
+            _kernels[key] = Kernel(path, catalogue.problem)
         return _kernels[key]
 
 
 def load(
-    problem: Problem,
+    source: Problem | str | os.PathLike[str],
     weights: Weights,
     db: Database | str | os.PathLike[str] | None = None,
     target: Target | None = None,
     load: str = "uniform",
+    *,
+    trust: str = "signed",
+    problem: Problem | None = None,
 ) -> Layer:
-    """A layer that runs `problem` with `weights` on this machine.
+    """A layer that runs on this machine: `source` is a Problem, or the path of a bundle.
 
     Checks and packs the weights once (a second copy of them in memory; the given arrays may be
-    dropped afterwards, all but the router). `db` is the database or its path; an empty one
-    works too: the template's default is compiled on first use. `load` is the expected load of the
-    experts, one key of the selection.
+    dropped afterwards, all but the router). `load` is the expected load of the experts, one key of the
+    selection; `target` is what the code has to run on, this machine unless given.
+
+    With a Problem, `db` is the database or its path; an empty one works too: the template's default is
+    compiled on first use. With a bundle, `trust` says what is needed of its signature ("unsigned" takes
+    any), and `problem` which one is meant where it holds several.
 
     Raises WeightsError when an array does not fit, CompileError when nothing is cached and the
-    toolchain is missing, DatabaseError when the database is damaged.
+    toolchain is missing, DatabaseError when the database is damaged, UsageError when an argument
+    belongs to the other kind of source, and what `tuner.bundle` says of a bundle that it refuses.
     """
-    return Layer(problem, weights, db, target, load)
+    return Layer(_catalogue(source, db, target, trust, problem), weights, load)
+
+
+def _catalogue(
+    source: Problem | str | os.PathLike[str],
+    db: Database | str | os.PathLike[str] | None,
+    target: Target | None,
+    trust: str,
+    problem: Problem | None,
+) -> Catalogue:
+    """Imports one of the two ways: a bundle needs no compiler, a database no signatures."""
+    if isinstance(source, Problem):
+        if problem is not None:
+            raise UsageError("problem: is for a bundle that holds several; give one Problem")
+        from tuner.tuned import Tuned
+
+        return Tuned(source, db, target)
+    if db is not None:
+        raise UsageError(f"db: a bundle ({os.fspath(source)}) brings its own winners; leave it out")
+    from tuner.bundle import open_bundle
+
+    return open_bundle(Path(source), trust=trust, problem=problem, target=target)

@@ -17,7 +17,8 @@ from tuner.cli.options import (
     model_options,
     target_option,
 )
-from tuner.select import Selection, best_config
+from tuner.select import best_config
+from tuner.selection import Selection
 from tuner.target import Target, named
 
 
