@@ -15,6 +15,7 @@ from tuner.benchmark import Effort
 from tuner.errors import SpaceError, TemplateError
 from tuner.failure import kind
 from tuner.finals import floor_of
+from tuner.measurement import measurement
 from tuner.records import MeasurementRow, TrialRow
 from tuner.render import render
 from tuner.schedule import Share
@@ -283,9 +284,7 @@ class Cell:
     def measured(self, timing: Timing, kernel: int, kind: str) -> MeasurementRow:
         """The row of one kernel of a race."""
         session = self.session
-        return trials.measurement(
-            timing, kernel, session.ceilings, session.target, session.problem, kind
-        )
+        return measurement(timing, kernel, session.ceilings, session.target, session.problem, kind)
 
     def finalists(self, pack: str) -> list[Variant]:
         """The variants of a packed form by their ratio here, the fastest first."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner import template
+from tuner.ceilings import multiplies_pairs
 from tuner.errors import SpaceError, TemplateError
 from tuner.expression import evaluate, names_in
 from tuner.failure import FAILURES
@@ -250,12 +251,6 @@ def _check_names(place: str, text: str, known: frozenset[str]) -> None:
     unknown = sorted(names_in(text) - known)
     if unknown:
         raise SpaceError(f"{place}: {text!r} reads {', '.join(unknown)}, which is not known")
-
-
-def multiplies_pairs(problem: Problem, target: Target) -> bool:
-    """Whether the target has bfloat16 dot products and the problem can use them."""
-    types = {problem.dtype, problem.weight_dtype}
-    return types == {"bfloat16"} and "avx512bf16" in target.features
 
 
 def facts(problem: Problem, target: Target, tokens: int) -> dict[str, int]:

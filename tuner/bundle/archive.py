@@ -120,13 +120,15 @@ def parse(data: bytes, label: str) -> Archive:
         BundleError: one of its kinds for each thing that is wrong, as tuner.errors lists them.
     """
     count, start, end = _directory(data, label)
-    entries, position, names = [], 0, set()
-    at = start
-    total = 0
+    entries: list[Entry] = []
+    names: set[str] = set()
+    at, position, total = start, 0, 0
     for _ in range(count):
         entry, at = _entry(data, at, end, position, label)
         if entry.name in names:
-            raise BundleDuplicateError(f"{label}: has two members {entry.name}; it was tampered with")
+            raise BundleDuplicateError(
+                f"{label}: has two members {entry.name}; it was tampered with"
+            )
         total += entry.size
         _check_size(entry, total, label)
         position = entry.start + entry.packed
@@ -166,24 +168,21 @@ def _entry(data: bytes, at: int, end: int, position: int, label: str) -> tuple[E
     """The central entry at `at`, whose member must start at `position`; and where the next one is."""
     if at + _CENTRAL.size > end:
         raise BundleFormatError(f"{label}: lists fewer members than it counts; copy the file again")
-    fields = _CENTRAL.unpack_from(data, at)
-    mark, made, *common, name_size, extra, comment, disk, inside, outside, start = fields
-    name = _name(data[at + _CENTRAL.size : at + _CENTRAL.size + name_size], name_size, label)
+    _, made, *fields = _CENTRAL.unpack_from(data, at)
+    _, _, method, _, _, crc, packed, size, name_size, *_, outside, start = fields
+    following = at + _CENTRAL.size + name_size
+    name = _name(data[at + _CENTRAL.size : following], name_size, label)
     _check_plain(name, made, outside, label)
-    _, flags, method, _, _, crc, packed, size = (0, *common)
-    entry = Entry(name, method, crc, packed, size, position + _LOCAL.size + name_size)
-    if (mark, extra, comment, disk, inside) != (_CENTRAL_MARK, 0, 0, 0, 0) or flags:
-        raise BundleFormatError(f"{label}: the entry of {name} is written another way; build it again")
     if start != position:
         raise BundleExtraDataError(f"{label}: {name} does not follow the member before it")
+    entry = Entry(name, method, crc, packed, size, position + _LOCAL.size + name_size)
+    if data[at:following] != _central_header(entry) or method not in (_STORED, _DEFLATED):
+        raise BundleFormatError(
+            f"{label}: {name} is listed another way than bundles do; build it again"
+        )
     if data[position : entry.start] != _local_header(entry):
         raise BundleFormatError(f"{label}: the two headers of {name} differ; copy the file again")
-    if tuple(common[:1] + common[3:5]) != (_VERSION, _TIME, _DATE) or method not in (
-        _STORED,
-        _DEFLATED,
-    ):
-        raise BundleFormatError(f"{label}: the entry of {name} is written another way; build it again")
-    return entry, at + _CENTRAL.size + name_size
+    return entry, following
 
 
 def _name(raw: bytes, size: int, label: str) -> str:
@@ -192,7 +191,9 @@ def _name(raw: bytes, size: int, label: str) -> str:
     parts = name.split("/")
     plain = all(_PART.fullmatch(part) for part in parts)
     if len(raw) != size or not 0 < size <= MAX_NAME or not plain:
-        raise BundleNameError(f"{label}: {name[:80]!r} is no name that a bundle uses; don't trust it")
+        raise BundleNameError(
+            f"{label}: {name[:80]!r} is no name that a bundle uses; don't trust it"
+        )
     return name
 
 
@@ -201,7 +202,9 @@ def _check_plain(name: str, made: int, outside: int, label: str) -> None:
     if mode & _KIND not in (0, _FILE_MODE & _KIND) or outside & 0xFFFF:
         raise BundleLinkError(f"{label}: {name} is a link or no plain file; don't trust it")
     if made != _MADE_BY or mode != _FILE_MODE:
-        raise BundleFormatError(f"{label}: the entry of {name} is written another way; build it again")
+        raise BundleFormatError(
+            f"{label}: {name} is listed another way than bundles do; build it again"
+        )
 
 
 def _check_size(entry: Entry, total: int, label: str) -> None:
@@ -237,7 +240,9 @@ def _inflate(packed: bytes, entry: Entry, label: str) -> bytes:
     except zlib.error as error:
         raise BundleDigestError(f"{label}: {entry.name} does not unpack ({error})") from error
     if len(content) > entry.size:
-        raise BundleBombError(f"{label}: {entry.name} is larger than the {entry.size} bytes declared")
+        raise BundleBombError(
+            f"{label}: {entry.name} is larger than the {entry.size} bytes declared"
+        )
     if not inflater.eof or inflater.unused_data:
         raise BundleDigestError(f"{label}: {entry.name} does not end where it should")
     return content
@@ -249,9 +254,7 @@ def write(members: Mapping[str, bytes]) -> bytes:
     body = b"".join(_local_header(entry) + packed for entry, packed in entries)
     directory = b"".join(_central_header(entry) for entry, _ in entries)
     count = len(entries)
-    return body + directory + _END.pack(
-        _END_MARK, 0, 0, count, count, len(directory), len(body), 0
-    )
+    return body + directory + _END.pack(_END_MARK, 0, 0, count, count, len(directory), len(body), 0)
 
 
 def _placed(members: Mapping[str, bytes]) -> Iterator[tuple[Entry, bytes]]:
