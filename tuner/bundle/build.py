@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import platform
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,6 +68,7 @@ def build(
     _check_unique("problem", [p.digest for p in problems], [p.describe() for p in problems])
     _check_unique("target", [t.arch for t in targets], [t.arch for t in targets])
     content = _Content(say)
+    _compile_all(problems, targets, db, say)
     sections = tuple(_section(problem, targets, db, content) for problem in problems)
     if HEADER.is_file():
         content.add("include/moetune.h", HEADER.read_bytes())
@@ -90,6 +93,27 @@ def packed(manifest: bytes, members: dict[str, bytes], key: Path | None = None) 
     return write({**first, **dict(sorted(members.items()))})
 
 
+def _compile_all(
+    problems: Sequence[Problem], targets: Sequence[Target], db: Path, say: Say
+) -> None:
+    """Fill the compile cache on all cores, so that what follows takes everything from there."""
+    wanted = [
+        (problem, selection)
+        for problem in problems
+        for target in targets
+        for selection in choose(problem, target, db).selections.values()
+    ]
+    say(f"{len(wanted)} kernels, compiled where the cache lacks them")
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(lambda pair: _library(*pair), wanted))
+
+
+def _library(problem: Problem, selection: Selection) -> tuple[Path, str]:
+    """The compiled library and its source."""
+    source = render(problem, make(selection.template, selection.config))
+    return compile_source(source.text, selection.target).path, source.text
+
+
 def _check_unique(kind: str, keys: Sequence[str], names: Iterable[str]) -> None:
     if not keys or len(set(keys)) != len(keys):
         raise UsageError(f"{kind}s {', '.join(names) or 'none'}: name each {kind} once")
@@ -107,9 +131,6 @@ def _section(problem: Problem, targets: Sequence[Target], db: Path, content: _Co
 def _part(problem: Problem, target: Target, db: Path, content: _Content) -> Part:
     choice = choose(problem, target, db)
     place = f"{problem.digest}/{target.arch}"
-    content.say(
-        f"{problem.name or problem.digest}: {len(choice.selections)} kernels, {target.arch}"
-    )
     builds = {
         variant: _compiled(problem, selection, place, content)
         for variant, selection in sorted(choice.selections.items())
@@ -130,8 +151,7 @@ def _part(problem: Problem, target: Target, db: Path, content: _Content) -> Part
 
 
 def _compiled(problem: Problem, selection: Selection, place: str, content: _Content) -> Build:
-    source = render(problem, make(selection.template, selection.config))
-    binary = compile_source(source.text, selection.target).path
+    binary, source = _library(problem, selection)
     variant = selection.variant
     return Build(
         template=selection.template,
@@ -139,7 +159,7 @@ def _compiled(problem: Problem, selection: Selection, place: str, content: _Cont
         config=dict(selection.config),
         pack=selection.pack,
         binary=content.add(f"bin/{place}/{variant}.so", binary.read_bytes()),
-        source=content.add(f"src/{problem.digest}/{variant}.mojo", source.text.encode()),
+        source=content.add(f"src/{problem.digest}/{variant}.mojo", source.encode()),
         target=selection.target,
     )
 

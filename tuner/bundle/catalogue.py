@@ -11,7 +11,7 @@ from typing import Any
 
 from tuner.bundle.choose import check_machine, ladder
 from tuner.bundle.manifest import Evidence, Part, Rule, Section, Table
-from tuner.bundle.private import kept, private_folder, write_private
+from tuner.bundle.private import kept, private_folder, write_whole
 from tuner.bundle.reader import Bundle, read_bundle
 from tuner.errors import BundleProblemError
 from tuner.features import LEVELS
@@ -201,7 +201,7 @@ def write_choice(bundle: Bundle, section: Section, host: Target, arch: str) -> N
     """Note the architecture to run on this host from now on."""
     text = json.dumps({"arch": arch, "host": host.digest})
     path = private_folder(folder()) / _choice_name(bundle, section)
-    write_private(path, text.encode(), _NOTE_MODE)
+    write_whole(path, text.encode(), _NOTE_MODE)
 
 
 def _choice_name(bundle: Bundle, section: Section) -> str:

@@ -12,7 +12,7 @@ from tuner.bundle.catalogue import write_choice
 from tuner.bundle.choose import ladder
 from tuner.bundle.manifest import Section
 from tuner.bundle.reader import Bundle, read_bundle
-from tuner.errors import BundleError, SelfTestError
+from tuner.errors import BundleArchitectureError, BundleError, SelfTestError
 from tuner.process import run
 from tuner.target import Target, detect
 
@@ -81,7 +81,7 @@ def _section(bundle: Bundle, section: Section, host: Target, timed: bool) -> Res
     name = section.problem.name or section.problem.describe()
     try:
         first = ladder(section.parts, host)[0]
-        report = probation(bundle, section, timed)
+        report = probation(bundle, section, "timed" if timed else "first")
         tested = report["parts"][0]
         if tested["message"]:
             raise SelfTestError(
@@ -115,11 +115,32 @@ def _instead(first: str, taken: str) -> str:
     return f"falls back to code for {taken}, which is faster here than that for {first}"
 
 
-def probation(bundle: Bundle, section: Section, timed: bool) -> dict[str, Any]:
+def prove(path: Path, trust: str) -> list[str]:
+    """Run all code of a bundle that runs here against its self-test; the architectures that were run.
+
+    Raises BundleError where the bundle or an answer is wrong.
+    """
+    bundle, host = read_bundle(path, trust), detect()
+    proven: dict[str, None] = {}
+    for section in bundle.manifest.sections:
+        try:
+            ladder(section.parts, host)
+        except BundleArchitectureError:  # built for others only
+            continue
+        for part in probation(bundle, section, "all")["parts"]:
+            if part["message"]:
+                raise SelfTestError(
+                    f"wrong answers from code for {part['arch']}: {part['message']}"
+                )
+            proven[part["arch"]] = None
+    return list(proven)
+
+
+def probation(bundle: Bundle, section: Section, what: str) -> dict[str, Any]:
     """What the child process reports of one section. Raises SelfTestError where it does not come to that."""
     module = "tuner.bundle.probation"
     command = [sys.executable, "-m", module, str(bundle.path.resolve()), bundle.sha256]
-    done = run([*command, section.problem.digest, str(int(timed))], _LIMIT_S)
+    done = run([*command, section.problem.digest, what], _LIMIT_S)
     if done.timed_out:
         raise SelfTestError(f"the self-test did not end within {_LIMIT_S:g} s")
     if done.returncode < 0:

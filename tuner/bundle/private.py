@@ -63,13 +63,13 @@ def kept(folder: Path, content: bytes, sha256: str, mode: int, suffix: str) -> P
     """
     path = private_folder(folder) / f"{sha256}{suffix}"
     if not _is_sound(path, len(content), sha256):
-        write_private(path, content, mode)
+        write_whole(path, content, mode)
         if not _is_sound(path, len(content), sha256):
             raise BundleDigestError(f"{path}: does not read back as written; check the disk")
     return path
 
 
-def write_private(path: Path, content: bytes, mode: int) -> None:
+def write_whole(path: Path, content: bytes, mode: int) -> None:
     """Write a file at once or not at all, with this mode from its first moment on its name."""
     try:
         number, draft = tempfile.mkstemp(prefix=".part-", dir=path.parent)  # 0600, never a link

@@ -39,10 +39,10 @@ MOST_NS = 100e6
 
 
 def main() -> int:
-    """Arguments: file, its SHA-256, digest of the problem, whether to time it (0 or 1)."""
-    path, sha256, digest, timed = sys.argv[1:]
+    """Arguments: file, its SHA-256, digest of the problem, and `first`, `timed` or `all`."""
+    path, sha256, digest, what = sys.argv[1:]
     try:
-        report = Probation(Path(path), sha256, digest).report(timed == "1")
+        report = Probation(Path(path), sha256, digest).report(what)
     except MoetuneError as error:
         print(json.dumps({"refused": str(error)}))
         return error.exit_code
@@ -73,13 +73,16 @@ class Probation:
         self._expected = tuple(selftest.read(self.problem, made, members))
         self._state = BenchState(self.problem, self.host, made.seed, _weights=weights)
 
-    def report(self, timed: bool) -> dict[str, Any]:
-        """What became of it. `parts`: those that were run, with the first thing that was wrong; `speed`: of
-        the first, cell by cell; `taken`: the architecture to run."""
+    def report(self, what: str) -> dict[str, Any]:
+        """What became of the `first` part, of `all` that run here, or of the first `timed`.
+
+        `parts`: those that were run, with the first thing that was wrong; `speed`: of the first, cell by cell;
+        `taken`: the architecture to run.
+        """
         first, *others = self.catalogues
-        answers = [self._answers(first)]
+        answers = [self._answers(part) for part in (self.catalogues if what == "all" else [first])]
         told = {"parts": answers, "speed": [], "taken": answers[0]["arch"]}
-        if answers[0]["message"] or not timed:
+        if answers[0]["message"] or what != "timed":
             return told
         evidence = cells(first.part)
         speed = Speed(self._state, first)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuner.bundle.private import check_unwritable, unwritable_folder, write_private
+from tuner.bundle.private import check_unwritable, unwritable_folder, write_whole
 from tuner.errors import BundleSignatureError, BundleTrustError, UsageError
 from tuner.paths import trust_dir
 
@@ -90,7 +90,7 @@ def trust(path: Path) -> str:
     """Copy a public key into the folder of trusted keys; its id. Raises UsageError where it is none."""
     public, pem = _read_public(path)
     folder = unwritable_folder(trust_dir())
-    write_private(folder / f"{key_id(public)}.pub", pem, 0o600)
+    write_whole(folder / f"{key_id(public)}.pub", pem, 0o600)
     return key_id(public)
 
 
