@@ -10,7 +10,7 @@ import pytest
 
 import tuner
 from tests.kernels import REDUCED, TINY, kernel, tokens, variant
-from tuner import reference, runtime, tuned
+from tuner import memory, reference, runtime, tuned
 from tuner.arrays import NUMPY_DTYPES
 from tuner.compile import toolchain_version
 from tuner.database import Database
@@ -154,6 +154,7 @@ def test_scratch_is_allocated_at_the_first_call_alone(
 
     x = tokens(TINY, 600)
     y = layer(x)
+    monkeypatch.setattr(memory, "allocate", refuse)
     monkeypatch.setattr(runtime, "allocate", refuse)
     for count in (600, 1, 77):
         np.testing.assert_allclose(layer(x[:count]), y[:count], atol=1e-5)

@@ -12,7 +12,9 @@ from tuner.errors import MoetuneError
 from tuner.problem import Problem
 from tuner.runtime import Layer, load
 from tuner.selection import Selection
+from tuner.stats import Stats
 from tuner.target import Target
+from tuner.traffic import trace
 from tuner.version import __version__
 from tuner.weights import Weights
 from tuner.workload import Workload
@@ -27,12 +29,14 @@ __all__ = [
     "MoetuneError",
     "Problem",
     "Selection",
+    "Stats",
     "Target",
     "Weights",
     "Workload",
     "__version__",
     "best_config",
     "load",
+    "trace",
 ]
 
 _LATE = {"Database": "tuner.database", "best_config": "tuner.select"}

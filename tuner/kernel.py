@@ -17,16 +17,17 @@ import numpy.typing as npt
 
 from tuner.errors import KernelError
 from tuner.memory import allocate
-from tuner.pool import Pool, Signatures, load_library, pool_signatures
+from tuner.pool import ARGUMENT_WORDS, Pool, Signatures, load_library, pool_signatures
 from tuner.problem import Problem
 from tuner.weights import Weights
 
+# Also of the packed forms: another layout under an old name is another ABI.
 ABI = 1
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Packed:
     """Weights in the form that kernels of one packing read.
 
@@ -124,6 +125,10 @@ class Kernel:
         """Scratch that a call with `tokens` tokens needs, in bytes."""
         return int(self._library.moe_scratch_bytes(tokens))
 
+    def bind(self, packed: Packed) -> Bound:
+        """The kernel on these weights."""
+        return Bound(self._pool, packed)
+
     def run(
         self,
         packed: Packed,
@@ -154,6 +159,30 @@ class Kernel:
                 int(routed),
             )
         )
+
+
+class Bound:
+    """A kernel on one packed copy of weights: a call sets what changes, as addresses, and no more."""
+
+    def __init__(self, pool: Pool, packed: Packed) -> None:
+        self._call = pool.call
+        self._packed = packed  # its addresses are in the block
+        self._block = (ctypes.c_int64 * ARGUMENT_WORDS)()
+        self._address = ctypes.addressof(self._block)
+        self._block[3] = _address(packed.panels)
+        router = (packed.router, packed.router_bias, packed.correction_bias)
+        self._block[5:8] = [_address(array) for array in router]
+
+    def run(self, tokens: int, x: int, y: int, scratch: int, indices: int, weights: int) -> None:
+        """One call, as in `Kernel.run`; the caller holds REGION and keeps the arrays."""
+        block = self._block
+        block[0] = tokens
+        block[1] = x
+        block[2] = y
+        block[4] = scratch
+        block[8] = indices
+        block[9] = weights
+        self._call(self._address)
 
 
 def _load(path: Path) -> ctypes.CDLL:

@@ -23,6 +23,12 @@ def trust_dir() -> Path:
     return Path(named) if named else _base("XDG_CONFIG_HOME", ".config") / "moetune" / "trusted"
 
 
+def traces_dir() -> Path:
+    """The folder of recorded loads, beside the database that is meant when none is named."""
+    named = os.environ.get("MOETUNE_DB")
+    return (Path(named).parent if named else data_dir()) / "traces"
+
+
 def _base(variable: str, usual: str) -> Path:
     """The folder of a variable; the specification says that one that is not absolute is ignored."""
     named = Path(os.environ.get(variable, ""))

@@ -75,10 +75,14 @@ class Pool:
     def run(self, arguments: Sequence[int]) -> None:
         """One call: at most ARGUMENT_WORDS numbers and addresses. Safe from several threads."""
         with REGION:
-            if not self._started:
-                self._start()
             self._arguments[: len(arguments)] = arguments
-            self._call(*self._addresses)
+            self.call(self._addresses[1])
+
+    def call(self, arguments: int) -> None:
+        """One call with the ARGUMENT_WORDS words at an address; the caller holds REGION."""
+        if not self._started:
+            self._start()
+        self._call(self._addresses[0], arguments)
 
     def _start(self) -> None:
         self._started = True

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+from bisect import bisect_right
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,115 +13,196 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from tuner import traffic
 from tuner.arrays import NUMPY_DTYPES, is_torch, to_numpy, to_torch
 from tuner.catalogue import Catalogue
+from tuner.dispatch import buckets
 from tuner.errors import UsageError
-from tuner.kernel import Kernel, Packed
-from tuner.memory import allocate
+from tuner.kernel import Bound, Kernel
+from tuner.memory import Room, allocate
+from tuner.packing import pack
 from tuner.pool import REGION
 from tuner.problem import Problem
 from tuner.selection import Selection
+from tuner.stats import Counters, Stats
 from tuner.target import Target
 from tuner.weights import Weights
-from tuner.workload import Workload
+from tuner.workload import Workload, pairs_per_expert
 
 if TYPE_CHECKING:
     from tuner.database import Database
 
-Floats = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]
 
 # Kernels of this process: layers of one problem share binaries and their worker threads.
 _kernels: dict[tuple[Path, Problem], Kernel] = {}
 _kernels_lock = threading.Lock()
 
-
-class _Scratch:
-    """The scratch pool of the process; only the holder of REGION may use it."""
-
-    def __init__(self) -> None:
-        self._kept = allocate(1)
-
-    def room(self, kernel: Kernel, tokens: int) -> Floats:
-        """At least the bytes that a call needs; grown once and kept, unless the kernel says not to."""
-        count = kernel.scratch_bytes(tokens) // 4 + 1
-        if not kernel.scratch_keep:
-            return allocate(count)
-        if self._kept.size < count:
-            self._kept = allocate(count)
-        return self._kept
-
-
-_scratch = _Scratch()
+# Memory of the process for one call at a time: only the holder of REGION may use it.
+_scratch = Room()
+_routing = Room()
 
 
 class Layer:
     """One MoE layer on this machine: `layer(x)` is y [T, D] for x [T, D].
 
     Made by `load`. Several threads may call it at once; their calls run one after the other, each on
-    all cores.
+    all cores. Which kernel serves which token count is settled when the layer is made: what is tuned
+    later serves layers that are loaded later.
     """
 
     def __init__(self, catalogue: Catalogue, weights: Weights, load: str = "uniform") -> None:
+        start = time.perf_counter()
         self.problem = catalogue.problem
         self.load = Workload(1, load).load
         self._catalogue = catalogue
         self._dtype = NUMPY_DTYPES[self.problem.dtype]
-        self._by_tokens: dict[int, tuple[Kernel, Selection]] = {}
-        checked = weights.check(self.problem)
-        selection = catalogue.select(1, self.load, None)
-        self._pack = selection.pack
-        kernel = _kernel(catalogue, selection)
-        self._by_tokens[1] = (kernel, selection)
-        self._packed: Packed = kernel.pack(checked)
+        self._hidden, self._top_k = self.problem.hidden, self.problem.top_k
+        self._pack = catalogue.select(1, self.load, None).pack
+        self._buckets = buckets(self._select)
+        self._firsts = [bucket.first for bucket in self._buckets]
+        self._engines: list[_Engine | None] = [None] * len(self._buckets)
+        self._by_kernel: dict[Kernel, _Engine] = {}
+        self._counters = Counters(len(self._buckets))
+        kernel = _kernel(catalogue, self._buckets[0].selection)
+        packing = time.perf_counter()
+        self._packed, self._shared = pack(kernel, self._pack, weights)
+        end = time.perf_counter()
+        self._load_ms, self._pack_ms = 1e3 * (end - start), 1e3 * (end - packing)
 
-    def __call__(self, x: Any, return_routing: bool = False) -> Any:
+    def __call__(self, x: Any, return_routing: bool = False, out: Any = None) -> Any:
         """y [T, D]; with `return_routing` also indices int32 [T, k] and weights [T, k].
 
         `x` is [T, D] of the problem's dtype: NumPy (bfloat16 as ml_dtypes has it), torch (then the
-        answers are torch tensors) or anything with DLPack. T may be 0. Raises UsageError when x has
-        another shape or type.
+        answers are torch tensors) or anything with DLPack. T may be 0. y is written to `out` where that
+        is given: C-contiguous, of the shape and type of x, not overlapping it. Raises UsageError when x
+        or `out` has another shape or type.
         """
-        tokens = self._tokens(x)
-        count = tokens.shape[0]
-        y = np.empty((count, self.problem.hidden), self._dtype)
-        indices = np.empty((count, self.problem.top_k), np.int32)
-        weights = np.empty((count, self.problem.top_k), np.float32)
-        if count:
-            kernel = self._pick(count)[0]
-            with REGION:
-                scratch = _scratch.room(kernel, count)
-                kernel.run(self._packed, tokens, y, indices, weights, scratch)
-        answers = (y, indices, weights) if return_routing else (y,)
+        tokens = x if type(x) is np.ndarray else to_numpy(x)
+        shape = tokens.shape
+        if len(shape) != 2 or shape[1] != self._hidden or tokens.dtype != self._dtype:
+            self._refuse("x", tokens, "T")
+        if not tokens.flags.c_contiguous:
+            tokens = np.ascontiguousarray(tokens)
+        y = np.empty(shape, self._dtype) if out is None else self._writable(out, shape)
+        if not return_routing:
+            if shape[0]:
+                self._run(tokens, y, None, None)
+            if out is not None:
+                return out
+            return to_torch(y) if is_torch(x) else y
+        indices = np.empty((shape[0], self._top_k), np.int32)
+        weights = np.empty((shape[0], self._top_k), np.float32)
+        if shape[0]:
+            self._run(tokens, y, indices, weights)
+        answers = [y, indices, weights]
         if is_torch(x):
-            answers = tuple(to_torch(a) for a in answers)
-        return answers if return_routing else answers[0]
+            answers = [to_torch(array) for array in answers]
+        return (answers[0] if out is None else out, *answers[1:])
 
     def selection(self, tokens: int) -> Selection:
         """Which variant serves this number of tokens, and why."""
-        return self._pick(tokens)[1]
+        serves = self._buckets[self._bucket(max(tokens, 1))].selection
+        now = self._select(tokens)
+        same = (now.template, now.variant, now.target) == (
+            serves.template,
+            serves.variant,
+            serves.target,
+        )
+        return now if same else serves
 
     def prepare(self, tokens: Iterable[int]) -> None:
-        """Selects, and compiles where the cache has no binary, ahead of the first call."""
+        """Compiles where the cache has no binary, and loads, ahead of the first call."""
         for count in tokens:
-            self._pick(count)
+            self._engine(self._bucket(max(count, 1)))
 
-    def _pick(self, tokens: int) -> tuple[Kernel, Selection]:
-        found = self._by_tokens.get(tokens)
+    def stats(self) -> Stats:
+        """What the layer did so far."""
+        with REGION:
+            return self._counters.tell(
+                self._buckets,
+                load_ms=self._load_ms,
+                pack_ms=self._pack_ms,
+                packed_bytes=self._packed.panels.nbytes,
+                shared=self._shared,
+            )
+
+    def _select(self, tokens: int) -> Selection:
+        return self._catalogue.select(tokens, self.load, self._pack)
+
+    def _bucket(self, tokens: int) -> int:
+        return bisect_right(self._firsts, tokens) - 1
+
+    def _engine(self, bucket: int) -> _Engine:
+        """What runs the calls of a bucket; buckets of one kernel share it."""
+        found = self._engines[bucket]
         if found is None:
-            selection = self._catalogue.select(tokens, self.load, self._pack)
-            found = self._by_tokens[tokens] = (_kernel(self._catalogue, selection), selection)
+            kernel = _kernel(self._catalogue, self._buckets[bucket].selection)
+            if kernel not in self._by_kernel:
+                self._by_kernel[kernel] = _Engine(kernel, kernel.bind(self._packed))
+            found = self._engines[bucket] = self._by_kernel[kernel]
         return found
 
-    def _tokens(self, x: Any) -> npt.NDArray[Any]:
-        """x as a C-contiguous NumPy array, without a copy where it is one."""
-        array = to_numpy(x)
-        hidden = self.problem.hidden
-        if array.ndim != 2 or array.shape[1] != hidden or array.dtype != self._dtype:
-            raise UsageError(
-                f"x: has shape {list(array.shape)} {array.dtype}, must be "
-                f"[T, {hidden}] {self._dtype}; reshape or cast it"
-            )
-        return np.ascontiguousarray(array)
+    def _run(self, x: Array, y: Array, indices: Array | None, weights: Array | None) -> None:
+        """One call on checked arrays; a routing that nobody asked for goes to memory of the process."""
+        count = len(x)
+        bucket = bisect_right(self._firsts, count) - 1
+        engine = self._engines[bucket] or self._engine(bucket)
+        source, target = x.ctypes.data, y.ctypes.data
+        with REGION:
+            if indices is None or weights is None:
+                place = _routing.of(8 * count * self._top_k)
+                places = place, place + 4 * count * self._top_k
+            else:
+                places = indices.ctypes.data, weights.ctypes.data
+            start = time.perf_counter_ns() if traffic.recorders else 0
+            engine.run(count, source, target, *places)
+            wanted = self._counters.count(bucket, count)
+            if wanted or traffic.recorders:
+                self._look(count, indices, wanted, time.perf_counter_ns() - start)
+
+    def _look(self, count: int, indices: Array | None, sampled: bool, ns: int) -> None:
+        """Tells who wants to know how a call was routed."""
+        if indices is None:
+            indices = _routing.view(np.int32, count * self._top_k)
+        counts = pairs_per_expert(self.problem, indices)
+        if sampled:
+            self._counters.sample(count, counts)
+        for recorder in traffic.recorders:
+            recorder.record(self.problem, count, counts, ns)
+
+    def _writable(self, out: Any, shape: tuple[int, ...]) -> Array:
+        array = to_numpy(out)
+        fits = array.shape == shape and array.dtype == self._dtype
+        if not (fits and array.flags.c_contiguous and array.flags.writeable):
+            self._refuse("out", array, str(shape[0]), ", C-contiguous and writable")
+        return array
+
+    def _refuse(self, name: str, array: Array, rows: str, more: str = "") -> None:
+        raise UsageError(
+            f"{name}: has shape {list(array.shape)} {array.dtype}, must be "
+            f"[{rows}, {self._hidden}] {self._dtype}{more}; reshape or cast it"
+        )
+
+
+class _Engine:
+    """A kernel on a layer's weights, with the scratch memory that it wants."""
+
+    def __init__(self, kernel: Kernel, bound: Bound) -> None:
+        self._keep, self._scratch_bytes, self._call = (
+            kernel.scratch_keep,
+            kernel.scratch_bytes,
+            bound.run,
+        )
+
+    def run(self, tokens: int, x: int, y: int, indices: int, weights: int) -> None:
+        """One call, on addresses; the caller holds REGION."""
+        size = self._scratch_bytes(tokens) + 4
+        if self._keep:
+            self._call(tokens, x, y, _scratch.of(size), indices, weights)
+        else:
+            fresh = allocate(size, np.uint8)
+            self._call(tokens, x, y, fresh.ctypes.data, indices, weights)
 
 
 def _kernel(catalogue: Catalogue, selection: Selection) -> Kernel:
