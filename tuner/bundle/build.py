@@ -18,6 +18,7 @@ from pathlib import Path
 from tuner import probe
 from tuner.bundle import selftest
 from tuner.bundle.archive import MANIFEST, SIGNATURE, write
+from tuner.bundle.elf import without_search_path
 from tuner.bundle.manifest import Build, Manifest, Member, Part, Section
 from tuner.bundle.signing import sign
 from tuner.bundle.table import Choice, choose
@@ -146,7 +147,7 @@ def _part(problem: Problem, target: Target, db: Path, content: _Content) -> Part
         builds=builds,
         tables=choice.tables,
         evidence=choice.evidence,
-        probe=content.add(f"bin/{place}/probe.so", library.read_bytes()),
+        probe=content.add(f"bin/{place}/probe.so", without_search_path(library.read_bytes())),
     )
 
 
@@ -158,7 +159,7 @@ def _compiled(problem: Problem, selection: Selection, place: str, content: _Cont
         variant=variant,
         config=dict(selection.config),
         pack=selection.pack,
-        binary=content.add(f"bin/{place}/{variant}.so", binary.read_bytes()),
+        binary=content.add(f"bin/{place}/{variant}.so", without_search_path(binary.read_bytes())),
         source=content.add(f"src/{problem.digest}/{variant}.mojo", source.encode()),
         target=selection.target,
     )

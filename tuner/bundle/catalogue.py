@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tuner.bundle.choose import check_machine, ladder
+from tuner.bundle.choose import ladder
+from tuner.bundle.elf import check_machine
 from tuner.bundle.manifest import Evidence, Part, Rule, Section, Table
 from tuner.bundle.private import kept, private_folder, write_whole
 from tuner.bundle.reader import Bundle, read_bundle

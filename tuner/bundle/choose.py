@@ -10,8 +10,6 @@ from tuner.errors import BundleArchitectureError
 from tuner.features import LEVELS, UNUSED_BY_CODE, older
 from tuner.target import Target, can_run
 
-# e_machine of ELF headers (System V ABI, gABI chapter 4).
-_ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
 _UNKNOWN = 1000
 
 
@@ -52,12 +50,3 @@ def _why(parts: Sequence[Part], here: Sequence[Part], host: Target) -> str:
     nearest = min(here, key=lambda part: len(lacks(part)))
     missing = ", ".join(lacks(nearest)[:4])
     return f"code for {nearest.target.arch} needs {missing}, which is not here; build it for {host.arch}"
-
-
-def check_machine(binary: bytes, machine: str, name: str) -> None:
-    """Raises BundleArchitectureError where a binary is no 64-bit little-endian ELF library of `machine`."""
-    number = int.from_bytes(binary[18:20], "little")
-    if binary[:6] != b"\x7fELF\x02\x01" or number != _ELF_MACHINES.get(machine):
-        raise BundleArchitectureError(
-            f"{name}: is no library for {machine}; build the bundle again"
-        )
