@@ -57,7 +57,11 @@ def read_bundle(path: Path, trust: str = "signed") -> Bundle:
         BundleError: one of its kinds, for whatever is wrong.
     """
     _check_trust(trust)
-    data = read_file(path)
+    return read_bytes(read_file(path), path, trust)
+
+
+def read_bytes(data: bytes, path: Path, trust: str) -> Bundle:
+    """The same for the bytes of a file; `path` is where they came from."""
     sha256 = hashlib.sha256(data).hexdigest()
     _check_pinned(path, sha256, trust)
     archive = parse(data, str(path))
