@@ -13,6 +13,7 @@ from tuner.bundle.choose import ladder
 from tuner.bundle.manifest import Section
 from tuner.bundle.reader import Bundle, read_bundle
 from tuner.errors import BundleArchitectureError, BundleError, SelfTestError
+from tuner.foreign import FOREIGN_LIMIT
 from tuner.process import run
 from tuner.target import Target, detect
 
@@ -99,6 +100,8 @@ def _section(bundle: Bundle, section: Section, host: Target, timed: bool) -> Res
         )
     if slow:
         notes.append(_instead(first.target.arch, taken.target.arch))
+    if any(cell["foreign"] > FOREIGN_LIMIT for cell in slow):
+        notes.append("other processes ran meanwhile: install it again on a quiet machine")
     worst = {part["arch"]: part["worst"] for part in report["parts"]}[taken.target.arch]
     return Result(
         SLOWER if slow else OK, name, tuple(notes), taken.target.arch, worst, tuple(report["speed"])

@@ -124,9 +124,9 @@ class Speed:
     def against(self, row: Evidence) -> dict[str, Any]:
         """One measured workload again: the fraction of the ceiling here and where it was tuned."""
         shipped = float(row.row["ceiling_fraction"])
-        found = 0.0
+        found, foreign = 0.0, 0.0
         for _ in range(ATTEMPTS):  # others on the machine only ever make a kernel slower
-            found = max(found, self._fraction(row))
+            found, foreign = max((found, foreign), self._fraction(row))
             if found >= SLOWER * shipped:
                 break
         return {
@@ -136,6 +136,7 @@ class Speed:
             "fraction": round(found, 4),
             "shipped_fraction": round(shipped, 4),
             "slower": found < SLOWER * shipped,
+            "foreign": round(foreign, 4),
         }
 
     def is_slower_than(self, other: BundleCatalogue, row: Evidence) -> bool:
@@ -143,11 +144,12 @@ class Speed:
         timing = self._race([self._entrant(self._catalogue, row), self._entrant(other, row)], row)
         return timing.race.ratio(1).high < WORTH
 
-    def _fraction(self, row: Evidence) -> float:
+    def _fraction(self, row: Evidence) -> tuple[float, float]:
+        """The fraction of the ceiling, and what part of the machine others took meanwhile."""
         rough = self._state.probe.ceilings(bursts=1, repeats=3)
         timing = self._race([self._entrant(self._catalogue, row)], row)
         found = measurement(timing, 0, rough, self._target, self._state.problem)
-        return found.ceiling_fraction or 0.0
+        return found.ceiling_fraction or 0.0, timing.race.foreign
 
     def _race(self, entrants: list[Entrant], row: Evidence) -> Timing:
         temperature = str(row.row["temperature"] or "auto")
