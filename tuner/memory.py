@@ -46,14 +46,14 @@ class Room:
 
     def __init__(self) -> None:
         self._kept = allocate(1, np.uint8)
-        self._address = self._kept.ctypes.data
+        self.address: int = self._kept.ctypes.data
 
     def of(self, size: int) -> int:
         """The address of at least `size` bytes, on a huge page; what was there before may be gone."""
         if self._kept.size < size:
             self._kept = allocate(size, np.uint8)
-            self._address = self._kept.ctypes.data
-        return self._address
+            self.address = self._kept.ctypes.data
+        return self.address
 
     def view(self, dtype: npt.DTypeLike, count: int) -> npt.NDArray[Any]:
         """The first values."""

@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -83,6 +84,11 @@ class Pool:
         if not self._started:
             self._start()
         self._call(self._addresses[0], arguments)
+
+    @property
+    def entry(self) -> tuple[Callable[[Any, Any], None], int]:
+        """The library's function and the address of the control block, for calls without a detour."""
+        return self._call, self._addresses[0]
 
     def _start(self) -> None:
         self._started = True

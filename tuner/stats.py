@@ -16,7 +16,7 @@ from tuner.dispatch import MOST_TOKENS, Bucket
 # The routing of one call in so many is looked at, of those with at least so many tokens: with fewer,
 # the busiest expert always has a large share.
 SAMPLED = 64
-LEAST_TOKENS = 16
+LEAST_TOKENS = 32
 # Shares that are remembered, the latest.
 REMEMBERED = 1024
 QUANTILES = {"least": 0.0, "p50": 0.5, "p90": 0.9, "p99": 0.99, "most": 1.0}
@@ -40,7 +40,7 @@ class Stats:
     Attributes:
         calls: with at least one token.
         tokens: calls by token count: 4 stands for 4 to 7.
-        sampled: calls whose routing was looked at, one in 64 of those with at least 16 tokens.
+        sampled: calls whose routing was looked at, one in 64 of those with at least 32 tokens.
         busiest: of those, quantiles of the share of tokens that chose the busiest expert: k / E when
             the load is even, 1 when all went to one; empty before the first.
         buckets: which variant serves which token counts.
@@ -74,6 +74,14 @@ class Counters:
         self._large = 0
         self._shares: deque[float] = deque(maxlen=REMEMBERED)
         self._sampled = 0
+        self._fixed: list[tuple[int, int, list[int]]] = []
+
+    def fixed(self, bucket: int, tokens: int) -> list[int]:
+        """A list of one number, to which its owner adds his calls, all with as many tokens (below
+        LEAST_TOKENS)."""
+        count = [0]
+        self._fixed.append((bucket, tokens, count))
+        return count
 
     def count(self, bucket: int, tokens: int) -> bool:
         """Counts a call; says whether its routing is to be looked at."""
@@ -91,10 +99,14 @@ class Counters:
 
     def tell(self, buckets: Sequence[Bucket], **made: Any) -> Stats:
         """Everything counted so far; `made` are the fields about making the layer."""
+        by_bucket, by_octave = self._by_bucket.copy(), self._by_octave.copy()
+        for bucket, tokens, (calls,) in self._fixed:
+            by_bucket[bucket] += calls
+            by_octave[tokens.bit_length()] += calls
         ends = [bucket.first - 1 for bucket in buckets[1:]]
         rows = tuple(
             BucketStats(b.first, last, b.selection.variant, b.selection.match, calls)
-            for b, last, calls in zip(buckets, [*ends, None], self._by_bucket, strict=True)
+            for b, last, calls in zip(buckets, [*ends, None], by_bucket, strict=True)
         )
         fallbacks: Counter[str] = Counter()
         for row in rows:
@@ -105,8 +117,8 @@ class Counters:
             values = np.quantile(list(self._shares), list(QUANTILES.values()))
             busiest = dict(zip(QUANTILES, map(float, values), strict=True))
         return Stats(
-            calls=sum(self._by_bucket),
-            tokens={1 << (i - 1): n for i, n in enumerate(self._by_octave) if n},
+            calls=sum(by_bucket),
+            tokens={1 << (i - 1): n for i, n in enumerate(by_octave) if n},
             sampled=self._sampled,
             busiest=busiest,
             buckets=rows,

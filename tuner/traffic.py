@@ -210,11 +210,13 @@ def _row(line: dict[str, Any]) -> Row:
 def _check(place: Path, problems: dict[str, Problem], row: Row) -> None:
     """Counts have one entry an expert, none above the tokens, and k pairs a token in all."""
     problem = problems.get(row.problem)
-    sound = problem is not None and row.tokens > 0 and row.calls >= 0 and row.ms >= 0
-    for counts in row.counts if problem is not None else ():
-        sound = sound and len(counts) == problem.num_experts
-        sound = sound and all(0 <= count <= row.tokens for count in counts)
-        sound = sound and sum(counts) == row.tokens * problem.top_k
+    sound = problem is not None and all(
+        len(counts) == problem.num_experts
+        and 0 <= min(counts) <= max(counts) <= row.tokens
+        and sum(counts) == row.tokens * problem.top_k
+        for counts in row.counts
+    )
+    sound = sound and row.tokens > 0 and row.calls >= 0 and row.ms >= 0
     if not sound:
         raise UsageError(
             f"{place}: {row.tokens} tokens: the numbers contradict each other; record it again"

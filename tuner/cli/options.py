@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from tuner.cli.traces import spelled
 from tuner.errors import UsageError
 from tuner.problem import ACTIVATIONS, DTYPE_BYTES, PRESETS, Problem
 from tuner.workload import parse_load
@@ -30,6 +31,7 @@ _CHANGES: dict[str, tuple[str, str, type, str]] = {
     "--dtype": ("dtype", "", str, f"Of activations and weights: {', '.join(DTYPE_BYTES)}."),
     "--weight-dtype": ("weight_dtype", "w", str, "Of the weights alone."),
 }
+FROM_TRACE = "from-trace"
 _NEEDED = ("--hidden", "--expert-dim", "--experts", "--top-k")
 
 
@@ -179,14 +181,16 @@ def weighted(text: str) -> dict[str, float]:
 
 
 def weighted_tokens(text: str) -> dict[int, float]:
-    """``1=4,16,128`` -> {1: 4.0, 16: 1.0, 128: 1.0}."""
+    """``1=4,16,128`` -> {1: 4.0, 16: 1.0, 128: 1.0}; ``from-trace`` -> {}, which the trace fills."""
+    if text == FROM_TRACE:
+        return {}
     weights = weighted(text)
     return dict(zip(token_list(",".join(weights)), weights.values(), strict=True))
 
 
 def weighted_loads(text: str) -> dict[str, float]:
-    """``uniform,zipf:1.20=2`` -> {"uniform": 1.0, "zipf:1.2": 2.0}."""
-    return {str(parse_load(name)): weight for name, weight in weighted(text).items()}
+    """``uniform,zipf:1.20=2`` -> {"uniform": 1.0, "zipf:1.2": 2.0}; ``trace:FILE`` stays as it is."""
+    return {spelled(name): weight for name, weight in weighted(text).items()}
 
 
 def held_out(text: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
@@ -229,6 +233,6 @@ target_option = click.option(
 )  # fmt: skip
 load_option = click.option(
     "--load", default="uniform", show_default=True,
-    help="Load over the experts: uniform, zipf:S or onehot.",
+    help="Load over the experts: uniform, zipf:S, onehot or trace:FILE.",
 )  # fmt: skip
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
