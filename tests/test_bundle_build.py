@@ -34,7 +34,7 @@ pytestmark = pytest.mark.compiler
 
 WEIGHTS = Weights.random(TINY, 2)
 # Their reach, eight times up and down, covers every count: no default is compiled besides.
-TUNED = (1, 64, 4096, 1 << 17)
+TUNED = (1, 64, 4096, 1 << 18, 1 << 24)
 PROGRAM = """\
 import sys
 
