@@ -1,7 +1,9 @@
-/* Runs a kernel without Python: packs two-matrix or gated float32 experts made up here, prints y.
+/* Runs a float32 kernel without Python: packs experts that are made up here, prints y.
  *
  *     cc -O2 -I"$(python -c 'import tuner, os; print(os.path.dirname(tuner.__file__))')" \
- *        examples/layer.c -o layer -ldl -lpthread && ./layer kernel.so TOKENS GATED
+ *        examples/layer.c -o layer -ldl -lpthread && ./layer KERNEL.so TOKENS
+ *
+ * KERNEL.so: a member of a bundle (a zip file), or what `moetune` compiled into its cache folder.
  */
 #include <dlfcn.h>
 #include <pthread.h>
@@ -33,7 +35,7 @@ static void *live(void *number) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 4 || !(library = dlopen(argv[1], RTLD_NOW))) return fprintf(stderr, "layer KERNEL.so TOKENS GATED\n"), 2;
+    if (argc != 3 || !(library = dlopen(argv[1], RTLD_NOW))) return fprintf(stderr, "layer KERNEL.so TOKENS\n"), 2;
     ((moe_info_fn *)function("moe_info"))(info);
     if (info[MOE_INFO_ABI] != MOE_ABI) return fprintf(stderr, "another ABI\n"), 1;
     int64_t T = atoll(argv[2]), D = info[MOE_INFO_HIDDEN], F = info[MOE_INFO_EXPERT_DIM];
@@ -41,8 +43,7 @@ int main(int argc, char **argv) {
     float *gate = made_up(E * F * D, 1), *up = made_up(E * F * D, 2), *down = made_up(E * D * F, 3);
     packed = zeros(info[MOE_INFO_PACKED_BYTES]), control = zeros(info[MOE_INFO_CONTROL_BYTES]);
     for (int64_t e = 0, at = 0; e < E; e++, at += F * D)
-        ((moe_pack_fn *)function("moe_pack"))((int64_t)packed, e, atoi(argv[3]) ? gate + at : NULL, up + at,
-                                              down + at, F, F, NULL, NULL, NULL);
+        ((moe_pack_fn *)function("moe_pack"))((int64_t)packed, e, gate + at, up + at, down + at, F, F, NULL, NULL, NULL);
     pthread_t *threads = zeros(workers * sizeof(pthread_t));
     for (int64_t w = 1; w < workers; w++) pthread_create(&threads[w], NULL, live, (void *)w);
     float *y = zeros(T * D * 4);

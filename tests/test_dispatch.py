@@ -16,7 +16,7 @@ from tuner.dispatch import Bucket, buckets
 from tuner.select import best_config
 from tuner.selection import Selection
 
-MOST = 1 << 12
+MOST = 1 << 10
 
 
 def select(tokens: int) -> Selection:
@@ -48,14 +48,14 @@ def test_winners_reach_to_their_neighbours_and_three_octaves(database: Path) -> 
     ]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_the_table_agrees_with_the_ladder(database: Path, seed: int) -> None:
     rng = random.Random(seed)
     with Database(database) as db:
         for number in range(rng.randrange(1, 9)):
             target = rng.choice([TARGET, TARGET, LESS_CACHE, OLDER])
             load = rng.choice(["uniform", "uniform", "onehot"])
-            tokens = round(2 ** rng.uniform(0, 12))
+            tokens = round(2 ** rng.uniform(0, 10))
             add_winner(db, tokens, load, target=target, variant=f"k_a{number}")
     asked: list[int] = []
 

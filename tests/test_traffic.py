@@ -22,6 +22,8 @@ from tuner.weights import Weights
 from tuner.workload import Workload, pairs_per_expert, route_by_load
 
 PROBLEM = Problem(hidden=16, expert_dim=8, num_experts=8, top_k=2)
+TINY_8 = TINY.replace(num_experts=8)
+SIZES = "--hidden 48 --expert-dim 40 --experts 8 --top-k 2"
 SKEWED = (9, 3, 2, 1, 1, 0, 0, 0)  # of 8 tokens no expert has more than 8
 COUNTS = (8, 3, 2, 1, 1, 1, 0, 0)
 
@@ -181,10 +183,18 @@ def test_tokens_from_no_trace(tmp_path: Path) -> None:
 
 
 @pytest.mark.compiler
+def test_the_command_line_plans_for_a_trace(tmp_path: Path, moetune: Run) -> None:
+    path = record(tmp_path / "t.jsonl", problem=TINY_8, count=8)
+    said = moetune(f"tune {SIZES} --tokens from-trace --load trace:{path} --trials 1 --dry-run")
+    assert said.code == 0, said.err
+    assert said.err == "tokens from the trace: 8=1, 100 % of its time\n"
+
+
+@pytest.mark.slow
+@pytest.mark.compiler
 def test_a_trace_is_tuned_and_found(tmp_path: Path, database: Path, moetune: Run) -> None:
     path = record(tmp_path / "t.jsonl", problem=TINY_8, count=8)
-    sizes = "--hidden 48 --expert-dim 40 --experts 8 --top-k 2"
-    said = moetune(f"tune {sizes} --tokens from-trace --load trace:{path} --trials 1 --json")
+    said = moetune(f"tune {SIZES} --tokens from-trace --load trace:{path} --trials 1 --json")
     assert said.code == 0, said.err
     assert "tokens from the trace: 8=1, 100 % of its time" in said.err
     load = recorded.of(traffic.read(path), TINY_8).load
@@ -192,8 +202,5 @@ def test_a_trace_is_tuned_and_found(tmp_path: Path, database: Path, moetune: Run
         assert [(row["tokens"], row["load"]) for row in db.best()] == [(8, load)]
     layer = tuner.load(TINY_8, Weights.random(TINY_8, 0), load=load)
     assert layer.selection(8).match == "exact"
-    best = moetune(f"best {sizes} --tokens 8 --load trace:{path}")
+    best = moetune(f"best {SIZES} --tokens 8 --load trace:{path}")
     assert "match     exact" in best.out
-
-
-TINY_8 = TINY.replace(num_experts=8)

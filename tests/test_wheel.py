@@ -66,17 +66,6 @@ layer.stats().to_json()
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 """
 HEAVY = set("click jinja2 max ml_dtypes mojo optuna platformdirs rich sqlite3 sqlite_utils".split())
-    "click",
-    "jinja2",
-    "max",
-    "ml_dtypes",
-    "mojo",
-    "optuna",
-    "platformdirs",
-    "rich",
-    "sqlite3",
-    "sqlite_utils",
-}
 
 
 def run(*command: str | Path, cwd: Path) -> str:

@@ -54,7 +54,8 @@ def buckets(select: Callable[[int], Selection], most: int = MOST_TOKENS) -> tupl
 
 def _halve(ask: Callable[[int], Selection], low: int, high: int) -> None:
     """Asks until neighbours that differ are one token apart."""
-    if high - low < 2 or _answer(ask(low)) == _answer(ask(high)):
+    same = _answer(ask(low)) == _answer(ask(high))
+    if same or high - low < 2:
         return
     middle = (low + high) // 2
     _halve(ask, low, middle)

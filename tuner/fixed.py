@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.kernel import Bound
+from tuner.pool import REGION
 
 # Calls with more tokens take long enough to hide what addresses cost.
 MOST_TOKENS = 16
@@ -26,16 +27,20 @@ Array = npt.NDArray[Any]
 class Call(NamedTuple):
     """A call that is ready to run: tokens into `source`, the function, the answer out of `result`.
 
-    A tuple, because one line of memory holds all of it. `scratch` is the address it was made with.
+    A tuple, because two lines of memory hold all of it. `scratch` is the address it was made with;
+    whoever runs it calls `lock` before and `free` after.
     """
 
     source: Array
     result: Array
+    dtype: np.dtype[Any]
     function: Callable[[Any, Any], None]
     control: ctypes.c_void_p
     arguments: ctypes.c_void_p
     scratch: int
     calls: list[int]
+    lock: Callable[[], Any]
+    free: Callable[[], None]
     keep: Any
 
 
@@ -53,7 +58,8 @@ def prepare(
         tokens, *addresses, indices.ctypes.data, weights.ctypes.data
     )
     words = ctypes.c_void_p(control), ctypes.c_void_p(ctypes.addressof(block))
-    return Call(source, result, function, *words, scratch, calls, (bound, block))
+    lock = REGION.acquire, REGION.release
+    return Call(source, result, dtype, function, *words, scratch, calls, *lock, (bound, block))
 
 
 @functools.cache

@@ -44,6 +44,8 @@ def allocate(count: int, dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
 class Room:
     """Memory that grows to what was asked for and is kept."""
 
+    __slots__ = ("_kept", "address")
+
     def __init__(self) -> None:
         self._kept = allocate(1, np.uint8)
         self.address: int = self._kept.ctypes.data

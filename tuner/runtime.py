@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from bisect import bisect_right
 from collections.abc import Iterable
@@ -17,9 +16,10 @@ from tuner import fixed, traffic
 from tuner.arrays import NUMPY_DTYPES, is_torch, to_numpy, to_torch
 from tuner.catalogue import Catalogue
 from tuner.dispatch import buckets
+from tuner.engine import SCRATCH, Engine, kernel_of
 from tuner.errors import UsageError
-from tuner.kernel import Bound, Kernel
-from tuner.memory import Room, allocate
+from tuner.kernel import Kernel
+from tuner.memory import Room
 from tuner.packing import pack
 from tuner.pool import REGION
 from tuner.problem import Problem
@@ -34,12 +34,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-# Kernels of this process: layers of one problem share binaries and their worker threads.
-_kernels: dict[tuple[Path, Problem], Kernel] = {}
-_kernels_lock = threading.Lock()
-
-# Memory of the process for one call at a time: only the holder of REGION may use it.
-_scratch = Room()
+# Of calls whose routing nobody asked for: only the holder of REGION may use it.
 _routing = Room()
 
 
@@ -51,6 +46,13 @@ class Layer:
     later serves layers that are loaded later.
     """
 
+    # No dictionary: what a call reads of a layer lies together.
+    __slots__ = (
+        "__weakref__", "_buckets", "_by_kernel", "_catalogue", "_counters", "_dtype", "_engines",
+        "_firsts", "_fixed", "_hidden", "_load_ms", "_pack", "_pack_ms", "_packed", "_shared",
+        "_top_k", "load", "problem",
+    )  # fmt: skip
+
     def __init__(self, catalogue: Catalogue, weights: Weights, load: str = "uniform") -> None:
         start = time.perf_counter()
         self.problem = catalogue.problem
@@ -61,11 +63,11 @@ class Layer:
         self._pack = catalogue.select(1, self.load, None).pack
         self._buckets = buckets(self._select)
         self._firsts = [bucket.first for bucket in self._buckets]
-        self._engines: list[_Engine | None] = [None] * len(self._buckets)
-        self._by_kernel: dict[Kernel, _Engine] = {}
+        self._engines: list[Engine | None] = [None] * len(self._buckets)
+        self._by_kernel: dict[Kernel, Engine] = {}
         self._counters = Counters(len(self._buckets))
         self._fixed: dict[tuple[int, ...], fixed.Call] = {}
-        kernel = _kernel(catalogue, self._buckets[0].selection)
+        kernel = kernel_of(catalogue, self._buckets[0].selection)
         packing = time.perf_counter()
         self._packed, self._shared = pack(kernel, self._pack, weights)
         end = time.perf_counter()
@@ -81,22 +83,23 @@ class Layer:
         """
         if type(x) is np.ndarray and not return_routing:
             call = self._fixed.get(x.shape)
-            fits = x.dtype is self._dtype and not traffic.recorders
-            if call is not None and fits and (out is None or self._plain(out, x.shape)):
-                # Written out, as each function called from here would cost microseconds.
-                source, result, function, control, arguments, scratch, calls, _ = call
-                REGION.acquire()
+            if call is not None and not traffic.recorders and (out is None or self._plain(out, x)):
+                # Written out, as each name that is looked up here would cost a microsecond.
+                source, result, dtype, function, control, words, scratch, calls, lock, free, _ = (
+                    call
+                )
+                lock()
                 try:
-                    if _scratch.address == scratch:
+                    if x.dtype is dtype and SCRATCH.address == scratch:
                         source[...] = x
-                        function(control, arguments)
+                        function(control, words)
                         calls[0] += 1
                         if out is None:
                             return result.copy()
                         out[...] = result
                         return out
                 finally:
-                    REGION.release()
+                    free()
         return self._general(x, return_routing, out)
 
     def _general(self, x: Any, return_routing: bool, out: Any) -> Any:
@@ -156,13 +159,13 @@ class Layer:
     def _bucket(self, tokens: int) -> int:
         return bisect_right(self._firsts, tokens) - 1
 
-    def _engine(self, bucket: int) -> _Engine:
+    def _engine(self, bucket: int) -> Engine:
         """What runs the calls of a bucket; buckets of one kernel share it."""
         found = self._engines[bucket]
         if found is None:
-            kernel = _kernel(self._catalogue, self._buckets[bucket].selection)
+            kernel = kernel_of(self._catalogue, self._buckets[bucket].selection)
             if kernel not in self._by_kernel:
-                self._by_kernel[kernel] = _Engine(kernel, kernel.bind(self._packed))
+                self._by_kernel[kernel] = Engine(kernel, kernel.bind(self._packed))
             found = self._engines[bucket] = self._by_kernel[kernel]
         return found
 
@@ -178,41 +181,43 @@ class Layer:
                 places = place, place + 4 * count * self._top_k
             else:
                 places = _place(indices), _place(weights)
-            start = time.perf_counter_ns() if traffic.recorders else 0
+            listening = traffic.recorders  # who starts to listen meanwhile gets the next call
+            start = time.perf_counter_ns() if listening else 0
             engine.run(count, source, target, *places)
+            ns = time.perf_counter_ns() - start if listening else 0
             wanted = self._counters.count(bucket, count)
-            if wanted or traffic.recorders:
-                self._look(count, indices, wanted, time.perf_counter_ns() - start)
+            if wanted or listening:
+                counts = self._pairs(count, indices)
+                if wanted:
+                    self._counters.sample(count, counts)
+                for recorder in listening:
+                    recorder.record(self.problem, count, counts, ns)
             if count <= fixed.MOST_TOKENS and engine.keeps:
                 self._fix(bucket, engine, x.shape)
 
-    def _fix(self, bucket: int, engine: _Engine, shape: tuple[int, ...]) -> None:
+    def _fix(self, bucket: int, engine: Engine, shape: tuple[int, ...]) -> None:
         """Makes the next call with as many tokens a fixed one; also when the scratch memory has moved."""
         former = self._fixed.get(shape)
-        if former is None or former.scratch != _scratch.address:
+        if former is None or former.scratch != SCRATCH.address:
             calls = former.calls if former else self._counters.fixed(bucket, shape[0])
             self._fixed[shape] = fixed.prepare(
                 engine.bound,
                 (shape[0], self._hidden),
                 self._dtype,
                 self._top_k,
-                _scratch.address,
+                SCRATCH.address,
                 calls,
             )
 
-    def _look(self, count: int, indices: Array | None, sampled: bool, ns: int) -> None:
-        """Tells who wants to know how a call was routed."""
+    def _pairs(self, count: int, indices: Array | None) -> Array:
+        """How the call that just ran was routed: its pairs by expert [E]."""
         if indices is None:
             indices = _routing.view(np.int32, count * self._top_k)
-        counts = pairs_per_expert(self.problem, indices)
-        if sampled:
-            self._counters.sample(count, counts)
-        for recorder in traffic.recorders:
-            recorder.record(self.problem, count, counts, ns)
+        return pairs_per_expert(self.problem, indices)
 
-    def _plain(self, out: Any, shape: tuple[int, ...]) -> bool:
-        fits = type(out) is np.ndarray and out.shape == shape and out.dtype is self._dtype
-        return fits and bool(out.flags.writeable)
+    def _plain(self, out: Any, x: Array) -> bool:
+        fits = type(out) is np.ndarray and out.shape == x.shape and out.dtype is x.dtype
+        return fits and bool(out.flags.carray)
 
     def _writable(self, out: Any, shape: tuple[int, ...]) -> Array:
         array = to_numpy(out)
@@ -228,36 +233,9 @@ class Layer:
         )
 
 
-class _Engine:
-    """A kernel on a layer's weights, with the scratch memory that it wants."""
-
-    def __init__(self, kernel: Kernel, bound: Bound) -> None:
-        self.keeps, self.bound = kernel.scratch_keep, bound
-        self._scratch_bytes = kernel.scratch_bytes
-
-    def run(self, tokens: int, x: int, y: int, indices: int, weights: int) -> None:
-        """One call, on addresses; the caller holds REGION."""
-        size = self._scratch_bytes(tokens) + 4
-        if self.keeps:
-            self.bound.run(tokens, x, y, _scratch.of(size), indices, weights)
-        else:
-            fresh = allocate(size, np.uint8)
-            self.bound.run(tokens, x, y, fresh.ctypes.data, indices, weights)
-
-
 def _place(array: Array) -> int:
     """The address of an array, in less time than `array.ctypes.data` takes."""
     return int(array.__array_interface__["data"][0])
-
-
-def _kernel(catalogue: Catalogue, selection: Selection) -> Kernel:
-    """The loaded kernel of a selection, one in a process for each library."""
-    path = catalogue.binary(selection)
-    key = (path, catalogue.problem)
-    with _kernels_lock:
-        if key not in _kernels:
-            _kernels[key] = Kernel(path, catalogue.problem)
-        return _kernels[key]
 
 
 def load(

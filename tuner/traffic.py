@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.errors import UsageError
+from tuner.pool import REGION
 from tuner.problem import Problem
 
 VERSION = 1
@@ -109,7 +110,8 @@ class Recorder:
         global recorders
         with _lock:
             recorders = tuple(r for r in recorders if r is not self)
-        self.save()
+        with REGION:  # a call that is running still tells
+            self.save()
 
     def record(self, problem: Problem, tokens: int, counts: npt.NDArray[np.int64], ns: int) -> None:
         """Adds one call; layers do it, one at a time."""
