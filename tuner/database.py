@@ -16,11 +16,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import platformdirs
 import sqlite_utils
 
 from tuner import migrations, sqlite_file
 from tuner.errors import DatabaseError
+from tuner.paths import data_dir
 from tuner.problem import Problem
 from tuner.records import CeilingRow, MeasurementRow, SessionRow, TrialRow, WinnerRow, now
 from tuner.sqlite_file import ELSEWHERE
@@ -47,7 +47,7 @@ _READ_WORKLOADS = """SELECT problem_id, problems.name AS problem_name, problems.
 def default_path() -> Path:
     """The database that is meant when none is named: ``MOETUNE_DB``, else the user's own."""
     named = os.environ.get("MOETUNE_DB")
-    return Path(named) if named else platformdirs.user_data_path("moetune") / "tuning.sqlite3"
+    return Path(named) if named else data_dir() / "tuning.sqlite3"
 
 
 class Database:

@@ -82,7 +82,7 @@ class Weights:
         arrays = {}
         for name, shape in array_shapes(problem).items():
             array = rng.standard_normal(shape, dtype=np.float32)
-            array *= np.float32(_deviation(problem, name, shape))
+            array *= np.float32(deviation(problem, name, shape))
             arrays[name] = array.astype(dtype, copy=False)
         return cls(**arrays)
 
@@ -108,7 +108,8 @@ def array_shapes(problem: Problem) -> dict[str, tuple[int, ...]]:
     return {name: shape for name, shape, there in table if there}
 
 
-def _deviation(problem: Problem, name: str, shape: tuple[int, ...]) -> float:
+def deviation(problem: Problem, name: str, shape: tuple[int, ...]) -> float:
+    """Standard deviation of random entries of one array, so that outputs are of order 1."""
     if name.endswith("_bias"):
         return _BIAS_SCALE
     spread = 1.0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from tuner.cli import screen
+from tuner.cli import screen, traces
 from tuner.cli.options import (
     Model,
     db_option,
@@ -17,7 +17,8 @@ from tuner.cli.options import (
     model_options,
     target_option,
 )
-from tuner.select import Selection, best_config
+from tuner.select import best_config
+from tuner.selection import Selection
 from tuner.target import Target, named
 
 
@@ -30,6 +31,7 @@ from tuner.target import Target, named
 @json_option
 def best(model: Model, tokens: int, load: str, target: str, db: Path | None, as_json: bool) -> None:
     """Say which kernel to run, and why."""
+    load = traces.named(model.problem, load)
     selection = best_config(model.problem, tokens, load, named(target), db)
     if as_json:
         click.echo(json.dumps(selection.to_json(), indent=2, allow_nan=False))
