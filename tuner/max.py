@@ -97,8 +97,8 @@ def pack(
 def moe(x: TensorValue, weights: MaxWeights, problem: Problem) -> TensorValue:
     """The layer inside the graph that is being built: y [T, D] for x [T, D] on the CPU.
 
-    The graph needs `weights.package` among its `custom_extensions`. Raises UsageError when x or the
-    weights are of another problem.
+    Raises UsageError when x or the weights are of another problem, and when the graph was not given
+    `weights.package` among its `custom_extensions`.
     """
     if weights.problem != problem:
         raise UsageError(
@@ -107,23 +107,24 @@ def moe(x: TensorValue, weights: MaxWeights, problem: Problem) -> TensorValue:
     dtype, cpu = DType[problem.dtype], DeviceRef.CPU()
     if x.rank != 2 or x.shape[1] != Dim(problem.hidden) or x.dtype != dtype or x.device != cpu:
         raise UsageError(
-            f"x: is {x.type}, must be [T, {problem.hidden}] {problem.dtype} on the CPU; reshape, cast or move it"
+            f"x: is {x.type}, must be [T, {problem.hidden}] {problem.dtype} on the CPU; reshape or cast it"
         )
     arrays = [
         ops.constant_external(name, TensorType(DType.from_numpy(array.dtype), array.shape, cpu))
         for name, array in weights.registry.items()
     ]
     chosen = (x.shape[0], problem.top_k)
-    y, *_ = ops.custom(
-        weights.op,
-        device=cpu,
-        values=[x, *arrays],
-        out_types=[
-            TensorType(dtype, x.shape, cpu),
-            TensorType(DType.int32, chosen, cpu),
-            TensorType(DType.float32, chosen, cpu),
-        ],
-    )
+    types = [
+        TensorType(dtype, x.shape, cpu),
+        TensorType(DType.int32, chosen, cpu),
+        TensorType(DType.float32, chosen, cpu),
+    ]
+    try:
+        y, *_ = ops.custom(weights.op, device=cpu, values=[x, *arrays], out_types=types)
+    except ValueError as error:
+        raise UsageError(
+            f"graph: {error}; make it with custom_extensions=[weights.package]"
+        ) from error
     return y.tensor
 
 
