@@ -224,7 +224,7 @@ def main() -> None:
     parser.add_argument("model", help="a preset: SwiGLU, softmax over the chosen logits, no biases")
     parser.add_argument("--tokens", default="1,16,128")
     parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--forms", default=",".join(FORMS))
+    parser.add_argument("--forms", default=",".join(FORMS), help="none: the library alone")
     arguments = parser.parse_args()
     problem = tuner.Problem.preset(arguments.model)
     if (problem.score, problem.activation, problem.expert_bias) != (
@@ -235,9 +235,10 @@ def main() -> None:
         raise UsageError(
             f"{arguments.model}: has another expert or routing form; use granite-3.0-1b-a400m"
         )
+    names = [] if arguments.forms == "none" else arguments.forms.split(",")
     w = tuner.Weights.random(problem, 0).check(problem)
     session = InferenceSession()
-    others = {name: form_model(session, name, problem, w) for name in arguments.forms.split(",")}
+    others = {name: form_model(session, name, problem, w) for name in names}
     others["library"] = tuner.load(problem, w)
     print("tokens  form           median  error    form / op")
     for tokens in map(int, arguments.tokens.split(",")):

@@ -13,6 +13,7 @@ from max.dtype import DType
 from max.engine import InferenceSession
 from max.graph import DeviceRef, Graph, TensorType
 
+from tests.benchmarks import script
 from tests.kernels import REDUCED, TINY, tokens
 from tuner import max as tuner_max
 from tuner import reference, template
@@ -138,3 +139,29 @@ def test_two_problems_of_one_graph() -> None:
         right = reference.moe(p, w.check(p), right)
     (y,) = model(layers).execute(Buffer.from_numpy(x))
     np.testing.assert_allclose(y.to_numpy(), right, atol=1e-5 * np.abs(right).max())
+
+
+def test_a_race_samples_every_contestant_in_every_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = script("max_op", monkeypatch)
+    calls: list[str] = []
+    runs = {name: lambda name=name: calls.append(name) for name in ("op", "dense", "library")}
+    samples = bench.race(runs, 4, cold=False)
+    assert {name: len(times) for name, times in samples.items()} == dict.fromkeys(runs, 4)
+    rounds = [calls[i : i + 3] for i in range(0, 12, 3)]
+    assert all(sorted(order) == sorted(runs) for order in rounds)
+    assert len({tuple(order) for order in rounds}) > 1
+
+
+@pytest.mark.compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["dense", "grouped", "gathered"])
+def test_the_op_is_compared_with_what_computes_the_same(
+    form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = script("max_op", monkeypatch)
+    problem = TINY.replace(score="topk_softmax")
+    weights = Weights.random(problem, 0).check(problem)
+    graph = bench.form_model(InferenceSession(), form, problem, weights)
+    x = tokens(problem, 5)
+    right = reference.moe(problem, weights, x)
+    assert bench.error(lambda: graph.execute(Buffer.from_numpy(x))[0], right) < 1e-5
