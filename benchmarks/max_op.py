@@ -5,7 +5,7 @@ order each round, each after the caches were emptied (with few tokens) and all t
 Printed are medians, and for each form the median of the paired ratios form / op: above 1 the op is faster.
 
 * dense: every token goes through every expert, in two products; the routing is a [T, E] matrix of weights
-* grouped: for each expert its tokens are found, gathered, multiplied and added (data-dependent shapes)
+* grouped: a loop over the experts: each one's tokens are found, gathered, multiplied and added
 * gathered: the chosen experts' weights are gathered for every token; with few tokens only
 * library: the same kernel outside MAX, `tuner.load`
 
@@ -80,26 +80,22 @@ def dense_arrays(w: tuner.Weights) -> Arrays:
 
 
 def grouped(x: TensorValue, arrays: Arrays, problem: tuner.Problem) -> TensorValue:
+    """A loop over the experts: written out for 32 of them, MAX compiles it for many minutes."""
     weights, indices = routing(x, arrays, problem)
-    y = ops.broadcast_to(ops.constant(0, DType.float32, CPU), x.shape)
-    for e in range(problem.num_experts):
-        chosen = ops.equal(indices, ops.constant(e, DType.int64, CPU))
-        place = ops.nonzero(chosen, f"pairs_{e}")
+    stacks = [external(arrays, name) for name in ("gate", "up", "down")]
+
+    def expert(e: TensorValue, y: TensorValue) -> tuple[TensorValue, TensorValue]:
+        place = ops.nonzero(ops.equal(indices, e), "pairs")
         token = place[:, :1]
         rows = ops.gather_nd(x, token)
         share = ops.unsqueeze(ops.gather_nd(weights, place), 1)
-        matrices = (external(arrays, f"{name}_{e}") for name in ("gate", "up", "down"))
-        gate, up, down = matrices
+        gate, up, down = (ops.gather(stack, e, axis=0) for stack in stacks)
         out = (ops.silu(rows @ gate) * (rows @ up)) @ down * share
-        y = ops.scatter_nd_add(y, out, token)
-    return y
+        return e + 1, ops.scatter_nd_add(y, out, token)
 
-
-def grouped_arrays(w: tuner.Weights) -> Arrays:
-    arrays = {"router": w.router.T}
-    for e in range(len(w.router)):
-        arrays |= {f"{name}_{e}": getattr(w, name)[e].T for name in ("gate", "up", "down")}
-    return arrays
+    first = ops.constant(0, DType.int64, CPU)
+    zero = ops.broadcast_to(ops.constant(0, DType.float32, CPU), x.shape)
+    return ops.while_loop((first, zero), lambda e, y: e < problem.num_experts, expert)[1]
 
 
 def gathered(x: TensorValue, arrays: Arrays, problem: tuner.Problem) -> TensorValue:
@@ -116,15 +112,15 @@ def gathered(x: TensorValue, arrays: Arrays, problem: tuner.Problem) -> TensorVa
     return ops.squeeze(ops.sum(out, axis=1), 1)
 
 
-def gathered_arrays(w: tuner.Weights) -> Arrays:
+def stacked_arrays(w: tuner.Weights) -> Arrays:
     stacked = {name: getattr(w, name).transpose(0, 2, 1) for name in ("gate", "up", "down")}
     return {"router": w.router.T, **stacked}
 
 
 FORMS = {
     "dense": (dense, dense_arrays),
-    "grouped": (grouped, grouped_arrays),
-    "gathered": (gathered, gathered_arrays),
+    "grouped": (grouped, stacked_arrays),
+    "gathered": (gathered, stacked_arrays),
 }
 
 
