@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.kernels import TINY
 from tuner.errors import UsageError, WeightsError
 from tuner.problem import Problem
 from tuner.weights import Weights, array_shapes
@@ -179,6 +180,18 @@ def test_a_block_of_another_make_is_refused() -> None:
         other.gate.register_parameter("bias", torch.nn.Parameter(torch.zeros(4)))
     with pytest.raises(UsageError, match="no MoE block is found in this mixtral model"):
         replace(model)
+
+
+def test_a_block_that_is_elsewhere_is_refused() -> None:
+    model = small_model("mixtral")
+    (block, *_) = blocks(model)
+    with pytest.raises(
+        UsageError, match=r"^gate\.weight: is on meta, must be on the CPU; move the"
+    ):
+        MoELayer.from_block(block.to("meta"), model.config)
+    layer: Any = MoELayer(Recorder(TINY, Weights.random(TINY, 0)))
+    with pytest.raises(UsageError, match=r"^hidden_states: is on meta, must be on the CPU"):
+        layer(torch.zeros(1, 1, 48, device="meta"))
 
 
 def test_a_model_type_without_a_layout_is_refused() -> None:

@@ -118,8 +118,9 @@ class MoELayer(torch.nn.Module):
         `config` is the model's (an object with `to_dict`, or what its config.json holds). The
         data type is that of the experts. `load` makes the layer, e.g. from a bundle.
 
-        Raises UsageError for a model type that is not known, WeightsError where the block has
-        other parameters than its type has, ProblemError where the config is incomplete.
+        Raises UsageError for a model type that is not known or a block that is not on the CPU,
+        WeightsError where it has other parameters than its type has, ProblemError where the config
+        is incomplete.
         """
         values = _values(config)
         layout = _layout(values)
@@ -130,11 +131,14 @@ class MoELayer(torch.nn.Module):
                 f"{type(block).__name__}: lacks or should not have {odd}; a {values['model_type']} block "
                 f"has {', '.join(sorted(layout.names))} (transformers 5)"
             )
+        for name, tensor in tensors.items():
+            _check_on_cpu(name, tensor)
         dtype = str(tensors[_GATE_UP].dtype).removeprefix("torch.")
         problem = Problem.from_hf_config(values, dtype)
         return cls(load(problem, layout.weights(tensors)), layout.scores)
 
     def forward(self, hidden_states: torch.Tensor) -> Any:
+        _check_on_cpu("hidden_states", hidden_states)
         tokens = hidden_states.reshape(-1, hidden_states.shape[-1])
         y, scores = _ForwardOnly.apply(tokens, self.layer)  # type: ignore[no-untyped-call]
         y = y.reshape(hidden_states.shape)
@@ -183,6 +187,11 @@ def replace(model: torch.nn.Module, load: Loader = load) -> list[str]:
 
 def _tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def _check_on_cpu(name: str, tensor: torch.Tensor) -> None:
+    if tensor.device.type != "cpu":
+        raise UsageError(f"{name}: is on {tensor.device}, must be on the CPU; move the model there")
 
 
 def _values(config: Any) -> Mapping[str, Any]:
