@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,8 @@ from tuner.target import Target
 
 # Columns that hold JSON; `data` of targets and problems is named after its table in `best`.
 _JSON = ("problem", "target", "config", "environment", "samples")
+# Steps of SQLite's machine between two looks at the clock: some 0.1 ms.
+_STEPS_BETWEEN = 10_000
 _TRIAL_COLUMNS = [
     field.name
     for field in fields(TrialRow)
@@ -217,6 +219,14 @@ class Database:
         order = "problem_name, problem_id, arch, target_id, load, tokens"
         rows = self._query(f"SELECT * FROM best WHERE {where} ORDER BY {order}", given)
         return [row | {"is_default": bool(row["is_default"])} for row in rows]
+
+    def query(self, sql: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+        """The rows of a reading statement of ``tuner.catalog``, JSON columns parsed."""
+        return self._query(sql, parameters)
+
+    def stop_when(self, late: Callable[[], bool]) -> None:
+        """End statements with a DatabaseError once ``late``, asked now and then as they run, is true."""
+        self._connection.set_progress_handler(late, _STEPS_BETWEEN)
 
     def data_version(self) -> tuple[int, int]:
         """A value that differs from an earlier one if anybody wrote in between."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tuner.database import Database
-from tuner.errors import DatabaseError, MoetuneError
+from tuner.errors import DatabaseError, MoetuneError, TargetError
 from tuner.problem import Problem
 from tuner.records import MeasurementRow, TrialRow, WinnerRow
 from tuner.target import Target
@@ -177,6 +177,21 @@ def _tried(trial: TrialRow) -> dict[str, Any]:
     }
 
 
+def target_of(key: Any, where: str, name: str = "") -> Target:
+    """The Target of a key that came from outside: just its fields, each of its type.
+
+    Raises:
+        TargetError: a field is missing, not known or of another type.
+    """
+    try:
+        fields = _checked(key, _TARGET, where)
+    except DatabaseError as error:
+        raise TargetError(f"{error}; give the fields of Target") from error
+    if not all(isinstance(feature, str) for feature in fields.get("features", ())):
+        raise TargetError(f"{where}.features: must be texts; give the compiler's names")
+    return Target.from_key(fields | {"name": name})
+
+
 Tried = tuple[TrialRow, MeasurementRow | None]
 
 
@@ -188,10 +203,9 @@ def _rebuild(db: Database, text: bytes) -> tuple[dict[str, Any], Tried, Tried | 
     line = _checked(json.loads(text, parse_constant=_refuse), _LINE, "line")
     problem = _checked(line["problem"], _KEY, "problem")
     target = _checked(line["target"], _KEY, "target")
-    _checked(target["key"], _TARGET, "target.key")
     workload = {
         "problem_id": db.add_problem(Problem.from_key(problem["key"], name=problem["name"])),
-        "target_id": db.add_target(Target.from_key(target["key"] | {"name": target["name"]})),
+        "target_id": db.add_target(target_of(target["key"], "target.key", target["name"])),
         "tokens": line["tokens"],
         "load": line["load"],
     }
