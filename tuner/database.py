@@ -126,6 +126,11 @@ class Database:
         row = {"id": id, "template": template, "name": name, "config": _dump(dict(config))}
         return self._add("variants", row | {"pack": pack})
 
+    def label(self, table: str, id: str) -> str:
+        """The label of a row of ``problems`` or ``targets``; empty where it has none or is not there."""
+        rows = self._query(f"SELECT name FROM {table} WHERE id = ?", [id])
+        return str(rows[0]["name"]) if rows else ""
+
     def record_trial(self, trial: TrialRow, measurement: MeasurementRow | None = None) -> int:
         """Store a trial and its measurement together; return the trial's id."""
         row = {name: getattr(trial, name) for name in _TRIAL_COLUMNS}

@@ -59,3 +59,11 @@ class WorkerError(MoetuneError):
 
 class DatabaseError(MoetuneError):
     """The tuning database cannot be opened, read or written."""
+
+
+class TokenError(MoetuneError):
+    """The file of a service's tokens cannot be read or written."""
+
+
+class MergeError(MoetuneError):
+    """A line of winners from elsewhere is bad."""

@@ -11,10 +11,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from tuner.database import Database
 from tuner.errors import DatabaseError, MoetuneError, TargetError
@@ -98,7 +99,7 @@ def export_best(db: Database, path: Path) -> int:
     Raises:
         DatabaseError: the file cannot be written.
     """
-    lines = [_line(db, row) for row in db.best()]
+    lines = texts(db)
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         partial.write_text("".join(lines), encoding="utf-8", newline="\n")
@@ -109,6 +110,11 @@ def export_best(db: Database, path: Path) -> int:
         message = f"{path}: cannot be written ({error.strerror}); name a file in a folder of yours"
         raise DatabaseError(message) from error
     return len(lines)
+
+
+def texts(db: Database) -> list[str]:
+    """Every winner of ``db`` as a line of text, in their order."""
+    return [_line(db, row) for row in db.best()]
 
 
 def import_best(db: Database, path: Path) -> int:
@@ -136,9 +142,9 @@ def _import_lines(db: Database, path: Path, lines: list[bytes]) -> int:
         if not line.strip():
             continue
         try:
-            winner, tried, default = _rebuild(db, line)
-            _check_new(seen, winner, number)
-            taken += _take(db, winner, tried, default)
+            read = rebuild(db, line)
+            check_new(seen, read.winner, number)
+            taken += _take(db, read)
         except (MoetuneError, ValueError, OverflowError, RecursionError) as error:
             message = f"{path}: line {number}: {error}; nothing was imported, mend or drop the line"
             raise DatabaseError(message) from error
@@ -195,26 +201,47 @@ def target_of(key: Any, where: str, name: str = "") -> Target:
 Tried = tuple[TrialRow, MeasurementRow | None]
 
 
-def _rebuild(db: Database, text: bytes) -> tuple[dict[str, Any], Tried, Tried | None]:
+class Line(NamedTuple):
+    """What a line says: the fields of the winner but its trials' numbers, its trial, the trial of the
+    default where that is another one, and the variants as the line has them."""
+
+    winner: dict[str, Any]
+    tried: Tried
+    default: Tried | None
+    variants: tuple[dict[str, Any], ...]
+
+
+def rebuild(db: Database, text: bytes, relabel: bool = True) -> Line:
     """Check one line and store what its rows refer to.
 
-    Returns the fields of the winner, its trial, and the default's where that is another one.
+    Without ``relabel``, problems and targets that are there keep their labels.
+
+    Raises:
+        MoetuneError, ValueError, RecursionError: the line is bad.
     """
-    line = _checked(json.loads(text, parse_constant=_refuse), _LINE, "line")
+    data = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    line = _checked(data, _LINE, "line")
     problem = _checked(line["problem"], _KEY, "problem")
     target = _checked(line["target"], _KEY, "target")
+    layer = Problem.from_key(problem["key"], name=problem["name"])
+    machine = target_of(target["key"], "target.key", target["name"])
+    if not relabel:
+        layer = layer.replace(name=db.label("problems", layer.digest) or layer.name)
+        label = db.label("targets", machine.digest) or machine.name
+        machine = dataclasses.replace(machine, name=label)
     workload = {
-        "problem_id": db.add_problem(Problem.from_key(problem["key"], name=problem["name"])),
-        "target_id": db.add_target(target_of(target["key"], "target.key", target["name"])),
+        "problem_id": db.add_problem(layer),
+        "target_id": db.add_target(machine),
         "tokens": line["tokens"],
         "load": line["load"],
     }
     winner = workload | _checked(line["winner"], _WINNER, "winner")
     default = line["default"]
-    return (
+    return Line(
         winner,
         _read_tried(db, line["tried"], workload, "tried"),
         None if default is None else _read_tried(db, default, workload, "default"),
+        tuple(tried["variant"] for tried in (line["tried"], default) if tried is not None),
     )
 
 
@@ -222,24 +249,36 @@ def _read_tried(db: Database, data: Any, workload: Mapping[str, Any], where: str
     parts = _checked(data, _TRIED, where)
     variant = _checked(parts["variant"], _VARIANT, f"{where}.variant")
     trial = _checked(parts["trial"], _TRIAL, f"{where}.trial")
-    row = TrialRow(variant_id=db.add_variant(**variant), **workload, **trial)
+    names = {"template": variant["template"], "variant": variant["name"]}
+    row = TrialRow(variant_id=db.add_variant(**variant), **workload, **trial, **names)
     if parts["measurement"] is None:
         return row, None
     measured = _checked(parts["measurement"], _MEASUREMENT, f"{where}.measurement")
     return row, MeasurementRow(**measured)
 
 
-def _take(db: Database, winner: dict[str, Any], tried: Tried, default: Tried | None) -> bool:
+def _take(db: Database, line: Line) -> bool:
     """Store the rows of a line; False where the database has a later winner."""
-    there = db.best(winner["problem_id"], winner["target_id"], winner["tokens"], winner["load"])
-    if there and there[0]["created"] > winner["created"]:
+    there = best_there(db, line.winner)
+    if there and there["created"] > line.winner["created"]:
         return False
-    trial_id = _stored(db, tried)
-    default_id = trial_id if winner["is_default"] else None
-    if default is not None:
-        default_id = _stored(db, default)
-    db.record_winner(WinnerRow(trial_id=trial_id, default_trial_id=default_id, **winner))
+    record(db, line)
     return True
+
+
+def best_there(db: Database, winner: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The row of the view ``best`` for a winner's workload."""
+    cell = (winner["problem_id"], winner["target_id"], winner["tokens"], winner["load"])
+    return next(iter(db.best(*cell)), None)
+
+
+def record(db: Database, line: Line) -> None:
+    """Store the winner of a line in place of the former one."""
+    trial_id = _stored(db, line.tried)
+    default_id = trial_id if line.winner["is_default"] else None
+    if line.default is not None:
+        default_id = _stored(db, line.default)
+    db.record_winner(WinnerRow(trial_id=trial_id, default_trial_id=default_id, **line.winner))
 
 
 def _stored(db: Database, tried: Tried) -> int:
@@ -252,7 +291,8 @@ def _stored(db: Database, tried: Tried) -> int:
     return db.record_trial(row, measurement)
 
 
-def _check_new(seen: dict[object, int], winner: Mapping[str, Any], number: int) -> None:
+def check_new(seen: dict[object, int], winner: Mapping[str, Any], number: int) -> None:
+    """Refuse a second line for one workload; ``seen`` is of the lines before."""
     key = tuple(winner[name] for name in ("problem_id", "target_id", "tokens", "load"))
     if key in seen:
         raise DatabaseError(f"has the problem, target, tokens and load of line {seen[key]}")
@@ -271,6 +311,13 @@ def _checked(data: Any, fields: Fields, where: str) -> dict[str, Any]:
             wanted = " or ".join(kind.__name__ for kind in types)
             raise DatabaseError(f"{where}.{name}: is {data[name]!r}, must be {wanted}")
     return data
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise DatabaseError(f"holds {text}, which is too large a number")
+    return value
 
 
 def _refuse(constant: str) -> NoReturn:

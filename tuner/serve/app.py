@@ -14,17 +14,18 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from tuner.errors import DatabaseError
-from tuner.serve import best, health, listings, variants
+from tuner.serve import best, health, listings, results, variants
 from tuner.serve.answers import KeptAnswers
 from tuner.serve.limits import Limits
 from tuner.serve.metrics import Metrics
 from tuner.serve.problem_document import SCHEMA, SCHEMA_NAME, Refusal
 from tuner.serve.settings import Settings
 from tuner.serve.store import Store
+from tuner.tokens import Tokens, path_beside
 from tuner.version import __version__
 
 _LOG = logging.getLogger(__name__)
-_ROUTERS = (best.ROUTER, listings.ROUTER, variants.ROUTER, health.ROUTER)
+_ROUTERS = (best.ROUTER, results.ROUTER, listings.ROUTER, variants.ROUTER, health.ROUTER)
 _KEPT = ("/v1/best",)
 _ABOUT = (
     "Tuned Mixture-of-Experts kernels: which variant to run for a workload, and what it rests on. "
@@ -40,6 +41,7 @@ def create(settings: Settings) -> ASGIApp:
     app.state.settings = settings
     app.state.store = Store(settings.db, settings.answer_s)
     app.state.metrics = Metrics()
+    app.state.tokens = Tokens(path_beside(settings.db))
     for router in _ROUTERS:
         app.include_router(router)
     for kind, handler in _HANDLERS.items():

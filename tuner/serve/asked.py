@@ -5,6 +5,7 @@ A text that stands for a key is checked field by field before anything is made o
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import Any
 
@@ -72,7 +73,7 @@ def target_for(db: Database, text: str) -> Target:
             return target_of(key, "target")
         except TargetError as error:
             raise Refusal(422, str(error)) from error
-    host = detect()
+    host = _host()
     if text in (HOST, host.arch, host.digest):
         return host
     row = catalog.target(db, text)
@@ -84,6 +85,12 @@ def target_for(db: Database, text: str) -> Target:
             "/v1/targets, or the key of a target as JSON",
         )
     return Target.from_key({**rows[0]["target"], "name": rows[0]["name"]})
+
+
+@functools.cache
+def _host() -> Target:
+    """The machine stays the same while a service runs."""
+    return detect()
 
 
 def _object(name: str, text: str) -> dict[str, Any]:

@@ -60,10 +60,11 @@ class Asked(BaseModel):
     "/best", response_model=SelectionAnswer, responses=documented(404, *READING),
     summary="The best configuration for a workload",
 )  # fmt: skip
-def best(query: Annotated[Asked, Query()], request: Request) -> Response:
+async def best(query: Annotated[Asked, Query()], request: Request) -> Response:
     """Select the variant to run, as `moetune best` does."""
+    # On the loop itself: handing it to a thread costs more than the answer.
     store: Store = request.app.state.store
-    problem, target = store.ask(lambda db: _keys(db, query))
+    problem, target = store.quick(lambda db: _keys(db, query))
     selection = _selected(problem, target, query, store)
     text = json.dumps(selection.to_json(), separators=(",", ":"), allow_nan=False)
     return Response(text, media_type="application/json")

@@ -151,3 +151,24 @@ class HealthAnswer(Answer):
     targets: int
     trials: int
     winners: int
+
+
+class LineAnswer(Answer):
+    """One line of what was sent: its workload, and whether it was taken."""
+
+    line: int
+    problem_id: str
+    target_id: str
+    tokens: int
+    load: str
+    outcome: Literal["taken", "same", "kept"]
+    reason: str
+
+
+class ResultsAnswer(Answer):
+    """How many lines were taken, were there already, or left what is there."""
+
+    taken: int
+    same: int
+    kept: int
+    lines: list[LineAnswer]
