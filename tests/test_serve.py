@@ -14,7 +14,7 @@ import pytest
 from tests.commands import Run
 from tests.rows import PROBLEM, TARGET, add_trial, add_winner
 from tests.services import BEST, GRANITE, ZEN4, client, served
-from tuner import catalog
+from tuner import contents
 from tuner.database import Database
 from tuner.errors import DatabaseError
 from tuner.exchange import import_best
@@ -31,7 +31,7 @@ __all__ = ["served"]
 
 def stored_target(path: Path) -> Target:
     with Database(path, read_only=True) as db:
-        (row,) = catalog.targets(db, "", 10)
+        (row,) = contents.targets(db, "", 10)
     return Target.from_key({**row["target"], "name": row["name"]})
 
 
@@ -224,7 +224,7 @@ def test_a_question_that_takes_too_long_is_ended(served: Path) -> None:
     store = Store(served, 0.05)
     with pytest.raises(DatabaseError, match="took too long to answer"):
         store.ask(lambda db: db.query(endless, {}))
-    assert store.ask(catalog.counts)["winners"] == 12
+    assert store.ask(contents.counts)["winners"] == 12
 
 
 def test_too_many_requests_wait(served: Path) -> None:

@@ -1,5 +1,6 @@
 """moetune: tuned Mixture-of-Experts kernels in Mojo, measured on the machine they run on."""
 
+from tuner.client import Client
 from tuner.errors import MoetuneError
 from tuner.problem import Problem
 from tuner.runtime import Layer, load
@@ -10,6 +11,7 @@ from tuner.weights import Weights
 from tuner.workload import Workload
 
 __all__ = [
+    "Client",
     "Layer",
     "MoetuneError",
     "Problem",

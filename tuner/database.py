@@ -226,7 +226,7 @@ class Database:
         return [row | {"is_default": bool(row["is_default"])} for row in rows]
 
     def query(self, sql: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
-        """The rows of a reading statement of ``tuner.catalog``, JSON columns parsed."""
+        """The rows of a reading statement of ``tuner.contents``, JSON columns parsed."""
         return self._query(sql, parameters)
 
     def stop_when(self, late: Callable[[], bool]) -> None:

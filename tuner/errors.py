@@ -67,3 +67,7 @@ class TokenError(MoetuneError):
 
 class MergeError(MoetuneError):
     """A line of winners from elsewhere is bad."""
+
+
+class ServiceError(MoetuneError):
+    """A service says no, or is away and has no kept answer."""

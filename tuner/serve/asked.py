@@ -9,7 +9,7 @@ import functools
 import json
 from typing import Any
 
-from tuner import catalog
+from tuner import contents
 from tuner.database import Database
 from tuner.errors import ProblemError, TargetError
 from tuner.exchange import target_of
@@ -44,8 +44,8 @@ def _problem(db: Database, model: str) -> Problem:
             raise Refusal(422, f"model: {error}") from error
     if model in PRESETS:
         return PRESETS[model]
-    row = catalog.problem(db, model)
-    rows = [row] if row else catalog.problems_named(db, model, _SEVERAL)
+    row = contents.problem(db, model)
+    rows = [row] if row else contents.problems_named(db, model, _SEVERAL)
     if len(rows) > 1:
         ids = ", ".join(found["id"] for found in rows)
         raise Refusal(422, f"model {model!r}: several problems have this label ({ids}); give an id")
@@ -76,8 +76,8 @@ def target_for(db: Database, text: str) -> Target:
     host = _host()
     if text in (HOST, host.arch, host.digest):
         return host
-    row = catalog.target(db, text)
-    rows = [row] if row else catalog.targets_of(db, text, 1)
+    row = contents.target(db, text)
+    rows = [row] if row else contents.targets_of(db, text, 1)
     if not rows:
         raise Refusal(
             404,

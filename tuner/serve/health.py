@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from tuner import catalog
+from tuner import contents
 from tuner.serve.metrics import MEDIA_TYPE
 from tuner.serve.problem_document import documented
 from tuner.serve.schemas import HealthAnswer
@@ -17,7 +17,7 @@ ROUTER = APIRouter(tags=["operation"])
 @ROUTER.get("/healthz", responses=documented(429, 503))
 def healthz(request: Request) -> HealthAnswer:
     """Whether the database can be read, and how much is in it."""
-    rows = request.app.state.store.ask(catalog.counts)
+    rows = request.app.state.store.ask(contents.counts)
     return HealthAnswer(status="ok", version=__version__, **rows)
 
 
@@ -29,4 +29,4 @@ def healthz(request: Request) -> HealthAnswer:
 def metrics(request: Request) -> Response:
     """What the service did, in the text form of Prometheus."""
     state = request.app.state
-    return Response(state.metrics.text(state.store.ask(catalog.counts)), media_type=MEDIA_TYPE)
+    return Response(state.metrics.text(state.store.ask(contents.counts)), media_type=MEDIA_TYPE)

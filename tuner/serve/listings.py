@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from tuner import catalog
+from tuner import contents
 from tuner.problem import Problem
 from tuner.serve.problem_document import READING, documented
 from tuner.serve.schemas import MeasurementAnswer, ProblemsAnswer, TargetsAnswer, TrialsAnswer
@@ -53,7 +53,7 @@ class TrialPage(BaseModel):
 def problems(query: Annotated[Page, Query()], request: Request) -> Response:
     """The layers that were tuned, by id."""
     rows = request.app.state.store.ask(
-        lambda db: catalog.problems(db, query.after, query.limit + 1)
+        lambda db: contents.problems(db, query.after, query.limit + 1)
     )
     return _page("problems", rows, query.limit, _problem)
 
@@ -61,16 +61,18 @@ def problems(query: Annotated[Page, Query()], request: Request) -> Response:
 @ROUTER.get("/targets", response_model=TargetsAnswer, responses=documented(*READING))
 def targets(query: Annotated[Page, Query()], request: Request) -> Response:
     """The machines that were measured, by id."""
-    rows = request.app.state.store.ask(lambda db: catalog.targets(db, query.after, query.limit + 1))
+    rows = request.app.state.store.ask(
+        lambda db: contents.targets(db, query.after, query.limit + 1)
+    )
     return _page("targets", rows, query.limit, _target)
 
 
 @ROUTER.get("/trials", response_model=TrialsAnswer, responses=documented(*READING))
 def trials(query: Annotated[TrialPage, Query()], request: Request) -> Response:
     """Trials of every status, oldest first."""
-    given = query.model_dump(exclude_none=True, include=set(catalog.TRIAL_FILTERS))
+    given = query.model_dump(exclude_none=True, include=set(contents.TRIAL_FILTERS))
     rows = request.app.state.store.ask(
-        lambda db: catalog.trials(db, given, query.after, query.limit + 1)
+        lambda db: contents.trials(db, given, query.after, query.limit + 1)
     )
     return _page("trials", rows, query.limit, _trial)
 

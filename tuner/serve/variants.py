@@ -13,7 +13,7 @@ from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from tuner import catalog, template
+from tuner import contents, template
 from tuner.errors import MoetuneError
 from tuner.render import render
 from tuner.serve import asked
@@ -48,7 +48,7 @@ class Layer(BaseModel):
 def variant(name: Name, request: Request) -> Response:
     """A variant's configuration, and the workloads of this database that it won."""
     found = variant_named(name)
-    row = request.app.state.store.ask(lambda db: catalog.variant(db, found.name, MOST_WON))
+    row = request.app.state.store.ask(lambda db: contents.variant(db, found.name, MOST_WON))
     body = {
         "name": found.name,
         "template": found.template,

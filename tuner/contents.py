@@ -1,4 +1,4 @@
-"""Catalog: what a database holds, a page at a time, for people and programs that look around in it.
+"""Contents: what a database holds, a page at a time, for people and programs that look around in it.
 
 Every list is ordered by id and continued after the last id of the page before, so rows that are
 added meanwhile neither repeat nor hide others.
