@@ -29,8 +29,16 @@ _DEFAULTS = {field.name: field.default for field in fields(Settings)}
               show_default=True, help="Reading requests of one address in a second.")  # fmt: skip
 @click.option("--writes", type=click.FloatRange(0, min_open=True), default=_DEFAULTS["writes_per_s"],
               show_default=True, help="Writing requests of one address in a second.")  # fmt: skip
+@click.option("--peers", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="A file of benchmarks/cpu_peers.py --out: its times stand on the pages, too.")  # fmt: skip
 def serve(
-    db: Path | None, host: str, port: int, most_body: int, reads: float, writes: float
+    db: Path | None,
+    host: str,
+    port: int,
+    most_body: int,
+    reads: float,
+    writes: float,
+    peers: Path | None,
 ) -> None:
     """Answer for the database over HTTP: an API under /v1, a page at /.
 

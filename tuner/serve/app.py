@@ -14,7 +14,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from tuner.errors import DatabaseError
-from tuner.serve import best, health, listings, results, variants
+from tuner.peer_times import PeerTimes
+from tuner.serve import best, health, listings, people, results, variants
 from tuner.serve.answers import KeptAnswers
 from tuner.serve.limits import Limits
 from tuner.serve.metrics import Metrics
@@ -25,8 +26,15 @@ from tuner.tokens import Tokens, path_beside
 from tuner.version import __version__
 
 _LOG = logging.getLogger(__name__)
-_ROUTERS = (best.ROUTER, results.ROUTER, listings.ROUTER, variants.ROUTER, health.ROUTER)
-_KEPT = ("/v1/best",)
+_ROUTERS = (
+    best.ROUTER,
+    results.ROUTER,
+    listings.ROUTER,
+    variants.ROUTER,
+    health.ROUTER,
+    people.ROUTER,
+)
+_KEPT = ("/v1/best", "/")
 _ABOUT = (
     "Tuned Mixture-of-Experts kernels: which variant to run for a workload, and what it rests on. "
     "Refusals are RFC 9457 problem documents."
@@ -41,6 +49,7 @@ def create(settings: Settings) -> ASGIApp:
     app.state.settings = settings
     app.state.store = Store(settings.db, settings.answer_s)
     app.state.metrics = Metrics()
+    app.state.peers = PeerTimes(settings.peers)
     app.state.tokens = Tokens(path_beside(settings.db))
     for router in _ROUTERS:
         app.include_router(router)
@@ -48,8 +57,13 @@ def create(settings: Settings) -> ASGIApp:
         app.add_exception_handler(kind, handler)
     document = _document(app)
     app.openapi = lambda: document  # type: ignore[method-assign]
-    kept = KeptAnswers(app, app.state.store, app.state.metrics, _KEPT.__contains__)
+    kept = KeptAnswers(app, app.state.store, app.state.metrics, _is_kept)
     return Limits(kept, settings, app.state.metrics)
+
+
+def _is_kept(path: str) -> bool:
+    """Whether an answer follows from path, query and database, and costs something to make."""
+    return path in _KEPT or path.startswith(people.PREFIX)
 
 
 def _document(app: FastAPI) -> dict[str, Any]:

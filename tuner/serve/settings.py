@@ -20,6 +20,7 @@ class Settings:
         answer_s: seconds for an answer to be made.
         most_open: requests that are worked on at one time; more get 503.
         writable: whether results are taken; a database that cannot be written takes none.
+        peers: a file of benchmarks/cpu_peers.py; its times stand beside ours on the pages.
     """
 
     db: Path
@@ -31,3 +32,4 @@ class Settings:
     answer_s: float = 20.0
     most_open: int = 512
     writable: bool = True
+    peers: Path | None = None
