@@ -27,11 +27,11 @@ _VARIABLES = {
 }  # fmt: skip
 _INK, _LINE, _WINNER, _DEFAULT, *_PEERS, _FAINT = _VARIABLES
 _STYLE: dict[str, Any] = {
-    "svg.fonttype": "none", "svg.hashsalt": "moetune", "font.size": 9.5, "text.color": _INK,
+    "svg.fonttype": "none", "svg.hashsalt": "moetune", "font.size": 10.5, "text.color": _INK,
     "axes.labelcolor": _INK, "axes.edgecolor": _LINE, "xtick.color": _INK, "ytick.color": _INK,
     "xtick.labelcolor": _INK, "ytick.labelcolor": _INK, "axes.spines.top": False,
     "axes.spines.right": False, "axes.grid": True, "grid.color": _LINE, "grid.linewidth": 0.5,
-    "legend.frameon": False, "legend.fontsize": 9, "lines.linewidth": 1.6, "lines.markersize": 5,
+    "legend.frameon": False, "legend.fontsize": 10, "lines.linewidth": 1.6, "lines.markersize": 5,
 }  # fmt: skip
 _MARKERS = {
     "ok": "o",
@@ -177,8 +177,13 @@ def _fit(text: str, name: str) -> str:
         r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.S
     )
     text = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', "", text, count=1)
-    text = re.sub(r'\bid="', f'id="{name}-', text)
-    text = re.sub(r"(url\(|href=\")#", rf"\1#{name}-", text)
+    text = renamed(text, name)
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, f"var({variable})")
     return text.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1).strip()
+
+
+def renamed(svg: str, name: str) -> str:
+    """A drawing whose ids, and what refers to them, begin with another name."""
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    return re.sub(r"(url\(|href=\")#", rf"\1#{name}-", svg)

@@ -64,13 +64,23 @@ def drawings(view: Overview, peers: PeerTimes) -> list[Drawing]:
     return [drawing for drawing in made if drawing]
 
 
+def numbered(drawing: Drawing, number: int) -> Drawing:
+    """The same with other ids, for a page that holds several of a kind."""
+    svg = figures.renamed(drawing.svg, f"n{number}")
+    return Drawing(drawing.title, drawing.says, svg)
+
+
 def _times(view: Overview, peers: PeerTimes) -> Drawing:
     load = view.chosen.load
     cells = view.under(load)
     others = peers.of(view.problem, load)
     default = [Point(c.tokens, c.default_ns) for c in cells if c.default_ns is not None]
     best = max(cells, key=lambda cell: cell.speedup)
-    told = f"Load {load}. At most {best.speedup:.2f} times the default's speed, at {best.tokens} tokens."
+    told = f"Load {load}. "
+    if all(cell.is_default for cell in cells):
+        told += "The template's default won everywhere."
+    else:
+        told += f"At most {best.speedup:.2f} times the default's speed, at {best.tokens} tokens."
     beside = f" Beside it: {', '.join(others)}." if others else ""
     svg = figures.times(
         [Point(c.tokens, c.median_ns) for c in cells],
