@@ -11,7 +11,19 @@ from collections.abc import Sequence
 
 import click
 
-from tuner.cli import audit, bench, best, doctor, explain, files, report, serve, token, tune
+from tuner.cli import (
+    audit,
+    bench,
+    best,
+    doctor,
+    explain,
+    files,
+    report,
+    serve,
+    token,
+    tune,
+    validate,
+)
 from tuner.errors import MoetuneError
 from tuner.version import __version__
 
@@ -53,5 +65,12 @@ def _moetune() -> None:
 
 
 _COMMANDS = (doctor.doctor, tune.tune, best.best, explain.explain, audit.audit, bench.bench)
-for _command in (*_COMMANDS, *files.COMMANDS, report.report, serve.serve, token.token):
+for _command in (
+    *_COMMANDS,
+    *files.COMMANDS,
+    report.report,
+    serve.serve,
+    token.token,
+    validate.validate,
+):
     _moetune.add_command(_command)
