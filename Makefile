@@ -15,10 +15,10 @@ tune: $(STAMP)
 	moetune tune granite-3.0-1b-a400m --tokens 1,16,128 --time 2m
 
 test: $(STAMP)
-	python -m pytest -q
+	python -m pytest -q -n 2 -m 'not slow and not timed' && python -m pytest -q -m 'timed and not slow'
 
 test-all: $(STAMP)
-	python -m pytest -q -m ''
+	python -m pytest -q -n 2 -m 'not timed' && python -m pytest -q -m timed
 
 lint: $(STAMP)
 	ruff check . && ruff format --check . && mypy

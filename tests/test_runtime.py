@@ -140,6 +140,7 @@ def record(db: Database, problem: tuner.Problem, count: int, changes: dict[str, 
     db.record_winner(WinnerRow(trial_id=db.record_trial(row), median_ns=1000.0, **workload))
 
 
+@pytest.mark.timed
 def test_a_second_layer_compiles_nothing(layer: tuner.Layer) -> None:
     start = time.perf_counter()
     tuner.load(TINY, WEIGHTS)(tokens(TINY, 3))
@@ -159,6 +160,7 @@ def test_scratch_is_allocated_at_the_first_call_alone(
         np.testing.assert_allclose(layer(x[:count]), y[:count], atol=1e-5)
 
 
+@pytest.mark.timed
 def test_a_call_costs_less_than_50_us_beyond_the_kernel(layer: tuner.Layer) -> None:
     x = tokens(TINY, 1)
     raw = kernel(TINY)

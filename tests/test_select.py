@@ -296,6 +296,7 @@ def fill(db: Database) -> None:
     raw.close()
 
 
+@pytest.mark.timed
 def test_10000_rows_answer_in_a_millisecond(db: Database) -> None:
     fill(db)
     assert len(db.best()) == 10_000
