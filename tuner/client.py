@@ -22,7 +22,7 @@ from typing import Any
 
 from tuner.compile import toolchain_version
 from tuner.errors import CompileError, ServiceError, TargetError, UsageError
-from tuner.exchange import target_of
+from tuner.exchange_fields import target_of
 from tuner.paths import cache_dir
 from tuner.problem import Problem
 from tuner.select import Selection

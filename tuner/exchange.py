@@ -11,86 +11,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
+from tuner import exchange_fields as fields
 from tuner.database import Database
-from tuner.errors import DatabaseError, MoetuneError, TargetError
+from tuner.errors import DatabaseError, MoetuneError
 from tuner.problem import Problem
 from tuner.records import MeasurementRow, TrialRow, WinnerRow
-from tuner.target import Target
-
-Fields = Mapping[str, tuple[type, ...]]
-
-_TEXT = (str,)
-_WHOLE = (int,)
-_NUMBER = (int, float)
-_MAYBE = (int, float, type(None))
-_OBJECT = (dict,)
-_OPTIONAL = (dict, type(None))
-
-# What each object of a line holds: its fields and their types in JSON.
-_LINE: Fields = {
-    "problem": _OBJECT,
-    "target": _OBJECT,
-    "tokens": _WHOLE,
-    "load": _TEXT,
-    "winner": _OBJECT,
-    "tried": _OBJECT,
-    "default": _OPTIONAL,
-}
-_KEY: Fields = {"key": _OBJECT, "name": _TEXT}
-_TRIED: Fields = {"variant": _OBJECT, "trial": _OBJECT, "measurement": _OPTIONAL}
-_VARIANT: Fields = {
-    "id": _TEXT,
-    "template": _TEXT,
-    "name": _TEXT,
-    "config": _OBJECT,
-    "pack": _TEXT,
-}
-_TRIAL: Fields = {
-    "status": _TEXT,
-    "message": _TEXT,
-    "source_digest": _TEXT,
-    "binary_key": _TEXT,
-    "render_ms": _MAYBE,
-    "compile_ms": _MAYBE,
-    "verify_ms": _MAYBE,
-    "benchmark_ms": _MAYBE,
-    "environment": _OBJECT,
-    "session": _TEXT,
-    "created": _TEXT,
-}
-_MEASUREMENT: Fields = {
-    "kind": _TEXT,
-    "temperature": _TEXT,
-    "sample_count": _WHOLE,
-    "median_ns": _NUMBER,
-    "low_ns": _NUMBER,
-    "high_ns": _NUMBER,
-    "p95_ns": _MAYBE,
-    "p99_ns": _MAYBE,
-    "gflop_s": _MAYBE,
-    "gb_s": _MAYBE,
-    "ceiling": _TEXT,
-    "ceiling_fraction": _MAYBE,
-}
-_WINNER: Fields = {
-    "ratio": _NUMBER,
-    "ratio_low": _NUMBER,
-    "ratio_high": _NUMBER,
-    "is_default": (bool,),
-    "median_ns": _NUMBER,
-    "gflop_s": _MAYBE,
-    "gb_s": _MAYBE,
-    "ceiling_fraction": _MAYBE,
-    "created": _TEXT,
-}
-_OF_TYPE = {"str": _TEXT, "int": _WHOLE, "tuple[str, ...]": (list,)}
-_TARGET: Fields = {f.name: _OF_TYPE[str(f.type)] for f in dataclasses.fields(Target) if f.compare}
 
 
 def export_best(db: Database, path: Path) -> int:
@@ -160,7 +90,7 @@ def _line(db: Database, row: Mapping[str, Any]) -> str:
         "target": {"key": row["target"], "name": row["target_name"]},
         "tokens": row["tokens"],
         "load": row["load"],
-        "winner": {name: row[name] for name in _WINNER},
+        "winner": {name: row[name] for name in fields.WINNER},
         "tried": _tried(db.trial(row["trial_id"])),
         "default": _tried(paired) if paired else None,
     }
@@ -178,24 +108,11 @@ def _tried(trial: TrialRow) -> dict[str, Any]:
     final = trial.final
     return {
         "variant": variant,
-        "trial": {name: getattr(trial, name) for name in _TRIAL},
-        "measurement": {name: getattr(final, name) for name in _MEASUREMENT} if final else None,
+        "trial": {name: getattr(trial, name) for name in fields.TRIAL},
+        "measurement": {name: getattr(final, name) for name in fields.MEASUREMENT}
+        if final
+        else None,
     }
-
-
-def target_of(key: Any, where: str, name: str = "") -> Target:
-    """The Target of a key that came from outside: just its fields, each of its type.
-
-    Raises:
-        TargetError: a field is missing, not known or of another type.
-    """
-    try:
-        fields = _checked(key, _TARGET, where)
-    except DatabaseError as error:
-        raise TargetError(f"{error}; give the fields of Target") from error
-    if not all(isinstance(feature, str) for feature in fields.get("features", ())):
-        raise TargetError(f"{where}.features: must be texts; give the compiler's names")
-    return Target.from_key(fields | {"name": name})
 
 
 Tried = tuple[TrialRow, MeasurementRow | None]
@@ -219,12 +136,12 @@ def rebuild(db: Database, text: bytes, relabel: bool = True) -> Line:
     Raises:
         MoetuneError, ValueError, RecursionError: the line is bad.
     """
-    data = json.loads(text, parse_constant=_refuse, parse_float=_finite)
-    line = _checked(data, _LINE, "line")
-    problem = _checked(line["problem"], _KEY, "problem")
-    target = _checked(line["target"], _KEY, "target")
+    data = fields.read(text)
+    line = fields.checked(data, fields.LINE, "line")
+    problem = fields.checked(line["problem"], fields.KEY, "problem")
+    target = fields.checked(line["target"], fields.KEY, "target")
     layer = Problem.from_key(problem["key"], name=problem["name"])
-    machine = target_of(target["key"], "target.key", target["name"])
+    machine = fields.target_of(target["key"], "target.key", target["name"])
     if not relabel:
         layer = layer.replace(name=db.label("problems", layer.digest) or layer.name)
         label = db.label("targets", machine.digest) or machine.name
@@ -235,7 +152,7 @@ def rebuild(db: Database, text: bytes, relabel: bool = True) -> Line:
         "tokens": line["tokens"],
         "load": line["load"],
     }
-    winner = workload | _checked(line["winner"], _WINNER, "winner")
+    winner = workload | fields.checked(line["winner"], fields.WINNER, "winner")
     default = line["default"]
     return Line(
         winner,
@@ -246,14 +163,14 @@ def rebuild(db: Database, text: bytes, relabel: bool = True) -> Line:
 
 
 def _read_tried(db: Database, data: Any, workload: Mapping[str, Any], where: str) -> Tried:
-    parts = _checked(data, _TRIED, where)
-    variant = _checked(parts["variant"], _VARIANT, f"{where}.variant")
-    trial = _checked(parts["trial"], _TRIAL, f"{where}.trial")
+    parts = fields.checked(data, fields.TRIED, where)
+    variant = fields.checked(parts["variant"], fields.VARIANT, f"{where}.variant")
+    trial = fields.checked(parts["trial"], fields.TRIAL, f"{where}.trial")
     names = {"template": variant["template"], "variant": variant["name"]}
     row = TrialRow(variant_id=db.add_variant(**variant), **workload, **trial, **names)
     if parts["measurement"] is None:
         return row, None
-    measured = _checked(parts["measurement"], _MEASUREMENT, f"{where}.measurement")
+    measured = fields.checked(parts["measurement"], fields.MEASUREMENT, f"{where}.measurement")
     return row, MeasurementRow(**measured)
 
 
@@ -297,28 +214,3 @@ def check_new(seen: dict[object, int], winner: Mapping[str, Any], number: int) -
     if key in seen:
         raise DatabaseError(f"has the problem, target, tokens and load of line {seen[key]}")
     seen[key] = number
-
-
-def _checked(data: Any, fields: Fields, where: str) -> dict[str, Any]:
-    """Return ``data`` if it is an object with exactly these fields of these types."""
-    if not isinstance(data, dict):
-        raise DatabaseError(f"{where}: must be an object")
-    for name in sorted(data.keys() ^ fields.keys()):
-        raise DatabaseError(f"{where}: {'lacks' if name in fields else 'does not know'} {name}")
-    for name, types in fields.items():
-        # Not isinstance: true is no number.
-        if type(data[name]) not in types:
-            wanted = " or ".join(kind.__name__ for kind in types)
-            raise DatabaseError(f"{where}.{name}: is {data[name]!r}, must be {wanted}")
-    return data
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise DatabaseError(f"holds {text}, which is too large a number")
-    return value
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise DatabaseError(f"holds {constant}, which is no JSON number")

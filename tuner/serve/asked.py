@@ -12,7 +12,7 @@ from typing import Any
 from tuner import contents
 from tuner.database import Database
 from tuner.errors import ProblemError, TargetError
-from tuner.exchange import target_of
+from tuner.exchange_fields import target_of
 from tuner.problem import PRESETS, Problem
 from tuner.serve.problem_document import Refusal
 from tuner.target import Target, detect
