@@ -27,6 +27,7 @@ from tuner.failure import kind
 from tuner.final_races import FINAL_EFFORT, FINAL_S, PROCESSES
 from tuner.finals import entries, floor_of, joined
 from tuner.foreign import FOREIGN_LIMIT
+from tuner.measurement import measurement
 from tuner.target import Target
 from tuner.variant import Variant
 from tuner.verify import Verdict as Verification
@@ -148,7 +149,7 @@ def _record(db: Database, claim: Claim, measured: Measured) -> None:
                 db.set_ceiling(target_id, *limit)
         for kernel, trial_id in enumerate((claim.default_trial, claim.other_trial)):
             if trial_id is not None:
-                row = trials.measurement(
+                row = measurement(
                     timing, kernel, measured.ceilings, claim.target, claim.problem, "audit"
                 )
                 db.record_measurement(trial_id, row)

@@ -16,6 +16,7 @@ from tuner.benchmark import Effort
 from tuner.errors import TemplateError
 from tuner.failure import kind
 from tuner.finals import floor_of
+from tuner.measurement import measurement
 from tuner.records import MeasurementRow, TrialRow
 from tuner.schedule import Share
 from tuner.search import Search, Suggestion
@@ -307,9 +308,7 @@ class Cell:
     def measured(self, timing: Timing, kernel: int, kind: str) -> MeasurementRow:
         """The row of one kernel of a race."""
         session = self.session
-        return trials.measurement(
-            timing, kernel, session.ceilings, session.target, session.problem, kind
-        )
+        return measurement(timing, kernel, session.ceilings, session.target, session.problem, kind)
 
     def finalists(self, pack: str) -> list[Variant]:
         """The variants of a packed form by their ratio here, the fastest first."""

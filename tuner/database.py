@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,8 @@ from tuner.target import Target
 
 # Columns that hold JSON; `data` of targets and problems is named after its table in `best`.
 _JSON = ("problem", "target", "config", "environment", "samples")
+# Steps of SQLite's machine between two looks at the clock: some 0.1 ms.
+_STEPS_BETWEEN = 10_000
 _TRIAL_COLUMNS = [
     field.name
     for field in fields(TrialRow)
@@ -123,6 +125,11 @@ class Database:
         """Store a variant unless it is there; return its id, which the caller gives."""
         row = {"id": id, "template": template, "name": name, "config": _dump(dict(config))}
         return self._add("variants", row | {"pack": pack})
+
+    def label(self, table: str, id: str) -> str:
+        """The label of a row of ``problems`` or ``targets``; empty where it has none or is not there."""
+        rows = self._query(f"SELECT name FROM {table} WHERE id = ?", [id])
+        return str(rows[0]["name"]) if rows else ""
 
     def record_trial(self, trial: TrialRow, measurement: MeasurementRow | None = None) -> int:
         """Store a trial and its measurement together; return the trial's id."""
@@ -222,6 +229,14 @@ class Database:
         order = "problem_name, problem_id, arch, target_id, load, tokens"
         rows = self._query(f"SELECT * FROM best WHERE {where} ORDER BY {order}", given)
         return [row | {"is_default": bool(row["is_default"])} for row in rows]
+
+    def query(self, sql: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+        """The rows of a reading statement of ``tuner.contents``, JSON columns parsed."""
+        return self._query(sql, parameters)
+
+    def stop_when(self, late: Callable[[], bool]) -> None:
+        """End statements with a DatabaseError once ``late``, asked now and then as they run, is true."""
+        self._connection.set_progress_handler(late, _STEPS_BETWEEN)
 
     def data_version(self) -> tuple[int, int]:
         """A value that differs from an earlier one if anybody wrote in between."""

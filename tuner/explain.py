@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tuner.ceilings import multiplies_pairs
 from tuner.database import Database
 from tuner.errors import DatabaseError
 from tuner.importance import Importances, importances
 from tuner.problem import Problem
 from tuner.records import MeasurementRow, TrialRow
-from tuner.space import multiplies_pairs
 from tuner.target import Target
 from tuner.variant import Changes, changes
 from tuner.workload import Workload

@@ -17,6 +17,12 @@ def data_dir() -> Path:
     return _base("XDG_DATA_HOME", ".local/share") / "moetune"
 
 
+def trust_dir() -> Path:
+    """The folder of public keys whose bundles may run: ``MOETUNE_TRUST``, else in the user's configuration."""
+    named = os.environ.get("MOETUNE_TRUST")
+    return Path(named) if named else _base("XDG_CONFIG_HOME", ".config") / "moetune" / "trusted"
+
+
 def traces_dir() -> Path:
     """The folder of recorded loads, beside the database that is meant when none is named."""
     named = os.environ.get("MOETUNE_DB")

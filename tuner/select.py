@@ -20,23 +20,19 @@ from tuner.compile import toolchain_version
 from tuner.database import Database, default_path
 from tuner.errors import CompileError
 from tuner.problem import Problem
-from tuner.selection import Selection
+from tuner.selection import MAX_TOKEN_DISTANCE, OTHER_LOAD, Selection
 from tuner.target import Target, can_run, detect, older
 from tuner.variant import Variant, default_variant
 from tuner.winners import Group, Row, winners
 from tuner.workload import Workload
 
-# A winner for 8 times the tokens or an eighth is the furthest that says anything: beyond that
-# another form of the kernel (matrix-vector, small or large blocks) wins.
-MAX_TOKEN_DISTANCE = 3.0
-OTHER_LOAD = 1.0
 OTHER_COMPILER = 0.5
 OTHER_CACHES = 0.5
 OTHER_TEMPLATE = 0.5
 OLDER_ARCHITECTURE = 1.0  # for each step down the list of architectures
 UNRELATED_ARCHITECTURE = 3.0  # newer, or of another line
 
-_EVIDENCE = (
+EVIDENCE = (
     "trial_id", "tokens", "load", "median_ns", "low_ns", "high_ns", "p95_ns", "p99_ns",
     "sample_count", "temperature", "gflop_s", "gb_s", "ceiling", "ceiling_fraction", "ratio",
     "ratio_low", "ratio_high", "is_default", "target", "environment", "source_digest",
@@ -249,7 +245,7 @@ def _selection(request: _Request, rung: Rung, found: _Found) -> Selection:
         match=_match(request, rung, found),
         reason=f"winner {place}: {', '.join(notes) or 'same tokens and load'}",
         distance=found.distance,
-        evidence={name: row[name] for name in _EVIDENCE},
+        evidence={name: row[name] for name in EVIDENCE},
         tokens=request.tokens,
         load=request.load,
         target=there,

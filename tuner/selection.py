@@ -9,6 +9,11 @@ from typing import Any
 
 from tuner.target import Target
 
+# A winner for 8 times the tokens or an eighth is the furthest that says anything: beyond that
+# another form of the kernel (matrix-vector, small or large blocks) wins.
+MAX_TOKEN_DISTANCE = 3.0
+OTHER_LOAD = 1.0  # in octaves of token count, as all distances are
+
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:

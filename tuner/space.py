@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tuner.ceilings import multiplies_pairs
 from tuner.errors import SpaceError, TemplateError
 from tuner.expression import evaluate
 from tuner.problem import Problem
@@ -31,7 +32,6 @@ __all__ = [
     "facts",
     "idle",
     "load",
-    "multiplies_pairs",
     "resolve",
 ]
 
@@ -138,12 +138,6 @@ class Space:
             return cls(**{**data, **fixed, "starts": tuple(data["starts"])})
         except (KeyError, TypeError, AttributeError) as error:
             raise SpaceError(f"space: {error!s}; record the grid again") from error
-
-
-def multiplies_pairs(problem: Problem, target: Target) -> bool:
-    """Whether the target has bfloat16 dot products and the problem can use them."""
-    types = {problem.dtype, problem.weight_dtype}
-    return types == {"bfloat16"} and "avx512bf16" in target.features
 
 
 def facts(problem: Problem, target: Target, tokens: int) -> dict[str, int]:

@@ -26,6 +26,7 @@ _MENDS = {
     "SQLITE_BUSY": f"is held by another process; end it or wait for it, {ELSEWHERE}",
     "SQLITE_FULL": f"cannot grow, the disk is full; make room, {ELSEWHERE}",
     "SQLITE_IOERR": f"cannot be read or written; look at the disk, {ELSEWHERE}",
+    "SQLITE_INTERRUPT": "took too long to answer; ask for less at a time",
     "SQLITE_CONSTRAINT": "refuses this row; give what the schema asks for",
 }
 

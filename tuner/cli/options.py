@@ -60,17 +60,38 @@ def optional_model_options(command: Command) -> Command:
     return _with_model(command, needed=False)
 
 
+def models_options(command: Command) -> Command:
+    """Give a command MODEL... and the options that change each of them, as its argument ``models``."""
+
+    @functools.wraps(command)
+    def wrapped(*, models: tuple[str, ...], **options: Any) -> int | None:
+        given = _given(options)
+        named = [read_model(name, given) for name in models or (None,)]
+        return command(models=named, **options)
+
+    return click.argument("models", metavar="MODEL...", nargs=-1)(_with_changes(wrapped))
+
+
 def _with_model(command: Command, needed: bool) -> Command:
     @functools.wraps(command)
     def wrapped(*, model: str | None, **options: Any) -> int | None:
-        changes = {field: options.pop(field) for field, *_ in _CHANGES.values()}
-        given = {field: value for field, value in changes.items() if value is not None}
+        given = _given(options)
         named = needed or model is not None or given
         return command(model=read_model(model, given) if named else None, **options)
 
+    return click.argument("model", required=False)(_with_changes(wrapped))
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the options that change a model out of `options`: those that were given."""
+    changes = {field: options.pop(field) for field, *_ in _CHANGES.values()}
+    return {field: value for field, value in changes.items() if value is not None}
+
+
+def _with_changes(command: Command) -> Command:
     for option, (field, _, kind, text) in reversed(_CHANGES.items()):
-        wrapped = click.option(option, field, type=kind, help=text)(wrapped)
-    return click.argument("model", required=False)(wrapped)
+        command = click.option(option, field, type=kind, help=text)(command)
+    return command
 
 
 def read_model(name: str | None, changes: Mapping[str, Any]) -> Model:
