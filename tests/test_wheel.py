@@ -29,6 +29,7 @@ print(json.dumps({
     "place": tuner.__file__,
     "version": importlib.metadata.version("moetune"),
     "templates": {str(f): f.read_text() for f in files(package / "templates")},
+    "pages": {f.name: f.read_text() for f in files(package / "serve" / "pages")},
     "best": (package / "db" / "best.jsonl").read_text(),
 }))
 """
@@ -127,6 +128,8 @@ def test_the_data_travel_in_the_wheel(python: Path) -> None:
         str(path.relative_to(ROOT / "templates")): path.read_text() for path in here
     }
     assert "moe_cpu.mojo.j2" in travelled
+    pages = ROOT / "tuner" / "serve" / "pages"
+    assert installed["pages"] == {path.name: path.read_text() for path in pages.iterdir()}
     assert installed["best"] == (ROOT / "db" / "best.jsonl").read_text()
     assert installed["version"] == "0.1.0"
 

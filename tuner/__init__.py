@@ -20,10 +20,12 @@ from tuner.weights import Weights
 from tuner.workload import Workload
 
 if TYPE_CHECKING:
+    from tuner.client import Client
     from tuner.database import Database
     from tuner.select import best_config
 
 __all__ = [
+    "Client",
     "Database",
     "Layer",
     "MoetuneError",
@@ -39,7 +41,7 @@ __all__ = [
     "trace",
 ]
 
-_LATE = {"Database": "tuner.database", "best_config": "tuner.select"}
+_LATE = {"Client": "tuner.client", "Database": "tuner.database", "best_config": "tuner.select"}
 
 
 def __getattr__(name: str) -> Any:

@@ -21,10 +21,10 @@ from tuner.builder import split_cores
 from tuner.ceilings import Ceilings
 from tuner.claims import Claim, Finding, Verdict, claims, finding
 from tuner.compile import toolchain_version
-from tuner.contest import FINAL_EFFORT, FINAL_S, PROCESSES
 from tuner.database import Database
 from tuner.errors import KernelError, UsageError
 from tuner.failure import kind
+from tuner.final_races import FINAL_EFFORT, FINAL_S, PROCESSES
 from tuner.finals import entries, floor_of, joined
 from tuner.foreign import FOREIGN_LIMIT
 from tuner.measurement import measurement

@@ -131,3 +131,15 @@ class BundleFolderError(BundleError):
 
 class SelfTestError(BundleError):
     """A bundle's self-test cannot be run here, or its answers are wrong."""
+
+
+class TokenError(MoetuneError):
+    """The file of a service's tokens cannot be read or written."""
+
+
+class MergeError(MoetuneError):
+    """A line of winners from elsewhere is bad."""
+
+
+class ServiceError(MoetuneError):
+    """A service says no, or is away and has no kept answer."""

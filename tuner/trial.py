@@ -6,11 +6,11 @@ raise becomes a status.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from tuner.benchmark import Effort
 from tuner.ceilings import Ceilings
 from tuner.compile import (
     Binary,
+    CompilerKilled,
     CompileTimeout,
     SourceRefused,
     compile_source,
@@ -75,12 +76,19 @@ def build(problem: Problem, target: Target, variant: Variant) -> Build:
     source = render(problem, variant)
     render_ms = 1e3 * (time.perf_counter() - start)
     try:
-        binary = compile_source(source.text, target, timeout_s=COMPILE_S)
+        binary = _compile(source, target)
     except CompileTimeout as error:
         return Build(source, None, "timeout", str(error), render_ms, 1e3 * COMPILE_S)
-    except SourceRefused as error:
+    except (CompilerKilled, SourceRefused) as error:
         return Build(source, None, "compile", str(error), render_ms, 0.0)
     return Build(source, binary, "ok", "", render_ms, 1e3 * binary.seconds)
+
+
+def _compile(source: Source, target: Target) -> Binary:
+    """Once more where the compiler was killed: it may have been short of memory beside other builds."""
+    with contextlib.suppress(CompilerKilled):
+        return compile_source(source.text, target, timeout_s=COMPILE_S)
+    return compile_source(source.text, target, timeout_s=COMPILE_S)
 
 
 def evaluate(
@@ -120,7 +128,7 @@ def evaluate(
     return outcome
 
 
-@contextmanager
+@contextlib.contextmanager
 def _timed(outcome: Outcome, name: str) -> Iterator[None]:
     start = time.perf_counter()
     yield

@@ -11,7 +11,20 @@ from collections.abc import Sequence
 
 import click
 
-from tuner.cli import audit, bench, best, bundle, doctor, explain, files, tune
+from tuner.cli import (
+    audit,
+    bench,
+    best,
+    bundle,
+    doctor,
+    explain,
+    files,
+    report,
+    serve,
+    token,
+    tune,
+    validate,
+)
 from tuner.errors import MoetuneError
 from tuner.version import __version__
 
@@ -60,6 +73,10 @@ _COMMANDS = (
     audit.audit,
     bench.bench,
     bundle.bundle,
+    report.report,
+    serve.serve,
+    token.token,
+    validate.validate,
 )
 for _command in (*_COMMANDS, *files.COMMANDS):
     _moetune.add_command(_command)

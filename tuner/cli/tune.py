@@ -195,6 +195,7 @@ def _cell(result: CellResult) -> dict[str, Any]:
         "speedup_low": low,
         "speedup_high": high,
         "changes": changes(result.default, result.winner),
+        "loaded": result.loaded,
     }
 
 
