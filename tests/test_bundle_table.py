@@ -32,10 +32,7 @@ def test_thresholds_lie_between_the_winners(db: Database) -> None:
         add_winner(db, tokens, variant=variant)
     choice = choose(PROBLEM, TARGET, db.path)
     assert choice.tuned
-    assert choice.tables["uniform"].rules[:2] == (
-        Rule(45, "k_a1"),
-        Rule(8192, "k_a2"),
-    )  # and the default
+    assert choice.tables["uniform"].rules[:2] == (Rule(45, "k_a1"), Rule(8192, "k_a2"))
 
 
 def test_the_table_is_the_ladder(db: Database) -> None:
