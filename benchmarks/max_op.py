@@ -5,7 +5,6 @@ order each round, each after the caches were emptied (with few tokens) and all t
 Printed are medians, and for each form the median of the paired ratios form / op: above 1 the op is faster.
 
 * dense: every token goes through every expert, in two products; the routing is a [T, E] matrix of weights
-* grouped: a loop over the experts: each one's tokens are found, gathered, multiplied and added
 * gathered: the chosen experts' weights are gathered for every token; with few tokens only
 * library: the same kernel outside MAX, `tuner.load`
 
@@ -79,25 +78,6 @@ def dense_arrays(w: tuner.Weights) -> Arrays:
     }
 
 
-def grouped(x: TensorValue, arrays: Arrays, problem: tuner.Problem) -> TensorValue:
-    """A loop over the experts: written out for 32 of them, MAX compiles it for many minutes."""
-    weights, indices = routing(x, arrays, problem)
-    stacks = [external(arrays, name) for name in ("gate", "up", "down")]
-
-    def expert(e: TensorValue, y: TensorValue) -> tuple[TensorValue, TensorValue]:
-        place = ops.nonzero(ops.equal(indices, e), "pairs")
-        token = place[:, :1]
-        rows = ops.gather_nd(x, token)
-        share = ops.unsqueeze(ops.gather_nd(weights, place), 1)
-        gate, up, down = (ops.gather(stack, e, axis=0) for stack in stacks)
-        out = (ops.silu(rows @ gate) * (rows @ up)) @ down * share
-        return e + 1, ops.scatter_nd_add(y, out, token)
-
-    first = ops.constant(0, DType.int64, CPU)
-    zero = ops.broadcast_to(ops.constant(0, DType.float32, CPU), x.shape)
-    return ops.while_loop((first, zero), lambda e, y: e < problem.num_experts, expert)[1]
-
-
 def gathered(x: TensorValue, arrays: Arrays, problem: tuner.Problem) -> TensorValue:
     weights, indices = routing(x, arrays, problem)
     gate, up, down = (
@@ -119,7 +99,6 @@ def stacked_arrays(w: tuner.Weights) -> Arrays:
 
 FORMS = {
     "dense": (dense, dense_arrays),
-    "grouped": (grouped, stacked_arrays),
     "gathered": (gathered, stacked_arrays),
 }
 
