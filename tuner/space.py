@@ -29,7 +29,7 @@ UNKNOWN_CACHE_BYTES = 1 << 20
 
 FACTS = frozenset(
     "bf16_dot cores simd_bytes registers l1d_bytes l2_bytes l3_bytes core_cache_bytes hidden expert_dim "
-    "num_experts top_k gated shared_dim row_bytes tokens expert_rows".split()
+    "num_experts top_k gated shared_dim row_bytes mixed_types tokens expert_rows".split()
 )
 
 
@@ -279,6 +279,7 @@ def facts(problem: Problem, target: Target, tokens: int) -> dict[str, int]:
         "top_k": problem.top_k,
         "gated": int(problem.gated),
         "shared_dim": problem.shared_dim,
+        "mixed_types": int(problem.dtype != problem.weight_dtype),
         "row_bytes": max(problem.hidden, problem.expert_dim) * (2 if pairs else 4),
         "tokens": tokens,
         "expert_rows": tokens * problem.top_k // experts,
@@ -320,7 +321,12 @@ def _number(value: int | str, names: Mapping[str, int]) -> int:
 
 
 def _check_support(file: SpaceFile, problem: Problem, target: Target) -> None:
-    have = {"kind": target.kind, "dtype": problem.dtype, "weight_dtype": problem.weight_dtype}
+    have = {
+        "kind": target.kind,
+        "arch": target.arch,
+        "dtype": problem.dtype,
+        "weight_dtype": problem.weight_dtype,
+    }
     for name, allowed in file.supports:
         if have[name] not in allowed:
             raise TemplateError(

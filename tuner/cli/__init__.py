@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import click
 
-from tuner.cli import audit, bench, best, doctor, explain, files, tune
+from tuner.cli import audit, bench, best, doctor, explain, files, job, tune
 from tuner.errors import MoetuneError
 from tuner.version import __version__
 
@@ -53,5 +53,5 @@ def _moetune() -> None:
 
 
 _COMMANDS = (doctor.doctor, tune.tune, best.best, explain.explain, audit.audit, bench.bench)
-for _command in (*_COMMANDS, *files.COMMANDS):
+for _command in (*_COMMANDS, *job.COMMANDS, *files.COMMANDS):
     _moetune.add_command(_command)
