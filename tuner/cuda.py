@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from ctypes import byref, c_char_p, c_float, c_int, c_size_t, c_uint, c_uint64, c_void_p
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from tuner.errors import KernelError
 _MULTIPROCESSORS, _L2_BYTES = 16, 38  # CUdevice_attribute
 _MAX_DYNAMIC_SHARED = 8  # CUfunction_attribute
 _CAPTURE_RELAXED = 2
+_EARLY_LAUNCH = 6  # CUlaunchAttributeID: programmatic stream serialization
 _LOG_BUFFER, _LOG_BYTES = 5, 6  # CUjit_option: the error log and its size
 
 Address = int
@@ -33,6 +34,25 @@ def _library() -> ctypes.CDLL:
         return ctypes.CDLL("libcuda.so.1")
     except OSError as error:
         raise CudaError(f"libcuda.so.1: {error}; run this where an NVIDIA driver is") from error
+
+
+class _Attribute(ctypes.Structure):
+    """CUlaunchAttribute: an id, padding, and a union of 64 bytes whose first number is used here."""
+
+    _fields_: ClassVar = [("id", c_int), ("pad", c_int), ("value", c_int * 16)]
+
+
+class _Config(ctypes.Structure):
+    """CUlaunchConfig."""
+
+    _fields_: ClassVar = [
+        ("grid", c_uint * 3),
+        ("block", c_uint * 3),
+        ("shared_bytes", c_uint),
+        ("stream", c_void_p),
+        ("attributes", ctypes.POINTER(_Attribute)),
+        ("count", c_uint),
+    ]
 
 
 class Function:
@@ -151,12 +171,19 @@ class Device:
     def launch(
         self, function: Function, grid: tuple[int, int], arguments: Sequence[Any], stream: int = 0
     ) -> None:
-        """Starts a kernel; ``arguments`` are ctypes values."""
+        """Starts a kernel; ``arguments`` are ctypes values. The device may launch it before the one in front
+        of it has ended: the kernel itself waits."""
         pointers = (c_void_p * len(arguments))(*(ctypes.addressof(a) for a in arguments))
-        self._call(
-            "cuLaunchKernel", function.handle, grid[0], grid[1], 1, function.threads, 1, 1,
-            function.shared_bytes, c_void_p(stream), pointers, None,
-        )  # fmt: skip
+        early = _Attribute(_EARLY_LAUNCH, 0, (c_int * 16)(1))
+        config = _Config(
+            (c_uint * 3)(*grid, 1),
+            (c_uint * 3)(function.threads, 1, 1),
+            function.shared_bytes,
+            c_void_p(stream),
+            ctypes.pointer(early),
+            1,
+        )
+        self._call("cuLaunchKernelEx", byref(config), function.handle, pointers, None)
 
     def stream(self) -> int:
         handle = c_void_p()

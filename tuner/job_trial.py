@@ -103,7 +103,7 @@ class Bench:
             call = self.call(kernel, arena, tokens, routing is not None)
             call.run(self.stream)
             self.device.wait(self.stream)
-            works.append(self._replayed(call))
+            works.append(self.replayed(call))
         times: list[list[float]] = [[] for _ in names]
         for number in range(rounds + _WARM_UPS):
             for place in range(len(names)):
@@ -115,7 +115,8 @@ class Bench:
             arena.free()
         return times
 
-    def _replayed(self, call: Call) -> Callable[[], None]:
+    def replayed(self, call: Call) -> Callable[[], None]:
+        """The call as a graph."""
         graph = self.device.graph(call.run, self.stream)
         return lambda: self.device.replay(graph, self.stream)
 
