@@ -1,11 +1,11 @@
 """Ours against torch's `grouped_mm` on one GPU, in one run: python benchmarks/gpu_peers.py JOB.
 
-JOB is a job folder of `moetune tune --offline`; for each of its token counts our default and the variant that
-its trials or finals found fastest run in turn with `torch.nn.functional.grouped_mm`, the L2 cache flushed before
-each, every contestant as a CUDA graph. Ours is the whole layer (router, top-k, sort, both products, combine);
-grouped_mm is the two products on tokens that are sorted already, with SwiGLU between them: what
-torch would need beside it is not counted. Weights are the same. Prints a table, and one JSON line for each count
-with --json FILE.
+JOB is a job folder of `moetune tune --offline` that has run: for each of its token counts the default and the
+variants that its trials found fastest run in turn with `torch.nn.functional.grouped_mm`, the L2 cache flushed
+before each, every contestant as a CUDA graph. Ours is the whole layer (router, top-k, sort, both products,
+combine); grouped_mm is the two products on tokens that are sorted already, with SwiGLU between them: what
+torch would need beside it is not counted. Weights and tokens are the same. It needs torch, NumPy and ml_dtypes;
+without moetune installed, PYTHONPATH=JOB/code.
 """
 
 from __future__ import annotations

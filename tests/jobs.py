@@ -19,9 +19,7 @@ from tuner.target import Target, named
 from tuner.trial import Build
 from tuner.variant import Variant
 
-PROBLEM = Problem(
-    hidden=128, expert_dim=64, num_experts=8, top_k=2, dtype="bfloat16", name="tiny"
-)
+PROBLEM = Problem(hidden=128, expert_dim=64, num_experts=8, top_k=2, dtype="bfloat16", name="tiny")
 DEVICE = {
     "kind": "device", "name": "NVIDIA H100 80GB HBM3", "multiprocessors": 132, "driver": 13000,
     "memory_bytes": 80 << 30, "copy_gb_s": 3000.0, "clocks": "1980 MHz",

@@ -8,9 +8,7 @@ from tuner import gpu_pack
 from tuner.problem import Problem
 from tuner.weights import Weights
 
-SMALL = Problem(
-    hidden=128, expert_dim=64, num_experts=3, top_k=2, shared_dim=128, dtype="float16"
-)
+SMALL = Problem(hidden=128, expert_dim=64, num_experts=3, top_k=2, shared_dim=128, dtype="float16")
 PLAIN = Problem(
     hidden=64, expert_dim=128, num_experts=2, top_k=1, activation="relu", expert_bias=True, dtype="float16"
 )  # fmt: skip

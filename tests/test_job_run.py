@@ -31,7 +31,9 @@ class Device:
         if words[0] == "final":
             names = words[2].split(",")
             samples = [[100e3] * 5 for _ in names]
-            return [{"kind": "final", "tokens": int(words[1]), "variants": names, "samples": samples}], None
+            return [
+                {"kind": "final", "tokens": int(words[1]), "variants": names, "samples": samples}
+            ], None
         counts = [int(t) for t in words[2].split(",")]
         if words[1] == self.hangs:
             return [], ("timeout", "not done within 60 s")

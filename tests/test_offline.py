@@ -18,9 +18,7 @@ from tuner.offline import Round, folder_bytes, make_job
 from tuner.target import named
 
 
-def test_a_folder_holds_what_its_job_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_holds_what_its_job_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job, result = made(monkeypatch, tmp_path)
     folder = tmp_path / "job"
     assert [v.file for v in job.variants] == [f"programs/{v.name}.ptx" for v in job.variants]

@@ -25,7 +25,12 @@ def write(folder: Path, *lines: dict[str, Any]) -> None:
 
 def final(job: Job, tokens: int, other: str, ratio: float) -> dict[str, Any]:
     names = [job.default(tokens), other]
-    return {"kind": "final", "tokens": tokens, "variants": names, "samples": [[100e3] * 20, [ratio * 100e3] * 20]}
+    return {
+        "kind": "final",
+        "tokens": tokens,
+        "variants": names,
+        "samples": [[100e3] * 20, [ratio * 100e3] * 20],
+    }
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,7 @@ def results(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def append(folder: Path, line: Mapping[str, Any]) -> None:
-    """Adds one result; it is on the disk when this returns."""
+    """Adds one result, with the time; it is on the disk when this returns."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
     with (folder / "results.jsonl").open("a") as stream:
-        stream.write(json.dumps(line, sort_keys=True) + "\n")
+        stream.write(json.dumps({"created": now, **line}, sort_keys=True) + "\n")

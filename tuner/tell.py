@@ -138,6 +138,7 @@ class _Book:
             benchmark_ms=result.get("benchmark_ms"),
             environment=self._environment(),
             session=self.job.session,
+            created=result.get("created", ""),
         )
         measured = (
             self._measurement(result["tokens"], result["samples"], ratio, "trial")
