@@ -87,7 +87,7 @@ def test_a_second_run_repeats_nothing(ran: tuple[Path, Device]) -> None:
 
 
 def test_time_is_up(ran: tuple[Path, Device]) -> None:
-    folder, device = ran
+    folder, _ = ran
     (folder / "results.jsonl").unlink()
     job_run.run(folder, 0.0, lambda line: None)
     assert [r["kind"] for r in jobs.results(folder)] == ["device", "device"]

@@ -25,7 +25,8 @@ def test_a_folder_holds_what_its_job_names(tmp_path: Path, monkeypatch: pytest.M
     assert all((folder / v.file).is_file() for v in job.variants)
     assert {job.default(1), job.default(64)} <= {v.name for v in job.variants}
     assert job.layer == PROBLEM
-    assert result.programs == len(job.variants) and result.size_bytes == folder_bytes(folder)
+    assert result.programs == len(job.variants)
+    assert result.size_bytes == folder_bytes(folder)
     assert job.environment["toolchain"] == "Mojo of the test"
 
 
@@ -73,13 +74,13 @@ def test_the_copied_code_stands_alone(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made(monkeypatch, tmp_path)
     asked = Round((1,), "uniform", 2, 0, "auto", 1 << 30)
+    wide = PROBLEM.replace(dtype="float32")
     with Database(tmp_path / "x.sqlite3") as db:
         with pytest.raises(UsageError, match="holds a job already"):
             make_job(PROBLEM, named("nvidia-h100"), db, asked, tmp_path / "job", print)
         with pytest.raises(UsageError, match="only GPU targets have offline rounds"):
             make_job(PROBLEM, named("x86-64-v3"), db, asked, tmp_path / "c", print)
         with pytest.raises(TemplateError, match="dtype=float32: template moe_gpu makes bfloat16"):
-            wide = PROBLEM.replace(dtype="float32")
             make_job(wide, named("nvidia-h200"), db, asked, tmp_path / "c", print)
     with pytest.raises(JobError, match="no job"):
         jobs.read(tmp_path)

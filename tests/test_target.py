@@ -246,5 +246,5 @@ def test_a_card_is_a_target() -> None:
 
 def test_a_card_by_what_its_driver_calls_it() -> None:
     card = cards.by_label("NVIDIA H100 80GB HBM3")
-    assert card is not None and card.name == "nvidia-h100"
+    assert card == cards.CARDS["nvidia-h100"]
     assert cards.by_label("NVIDIA H1") is None
