@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,11 @@ from tuner.process import find_linker, find_mojo
 def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """One compile cache for all tests: what one has compiled, the others find. Fixtures of a wider
     scope than a test find no database, either."""
-    folder = tmp_path_factory.mktemp("cache")
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # its base is a folder of its own in the run's
+        base = base.parent
+    folder = base / "compiled"
+    folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOETUNE_CACHE", str(folder))
         patch.setenv("MOETUNE_DB", str(folder / "none.sqlite3"))
@@ -26,9 +31,10 @@ def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """MOETUNE_DB names a file that is not there yet."""
+    """MOETUNE_DB names a file that is not there yet, MOETUNE_TRUST a folder."""
     path = tmp_path / "tuning.sqlite3"
     monkeypatch.setenv("MOETUNE_DB", str(path))
+    monkeypatch.setenv("MOETUNE_TRUST", str(tmp_path / "trusted"))
     return path
 
 

@@ -62,6 +62,7 @@ def test_a_probe_runs_before_every_sample() -> None:
     assert result.read_gb_s == 40.0
 
 
+@pytest.mark.timed
 def test_another_process_is_noticed_and_the_race_redone() -> None:
     burner = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from tuner.compile import (
     is_cached,
     toolchain_version,
 )
+from tuner.drafts import build_folder
 from tuner.errors import CompileError
 from tuner.problem import PRESETS
 from tuner.ptx import parse
@@ -49,7 +49,8 @@ def mojo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         f"""#!/bin/sh
 if [ "$1" = --version ]; then echo "Mojo 9.9"; exit; fi
 echo x >> {tmp_path}/builds
-printf library > "$5"
+for word; do [ "$last" = -o ] && out=$word; last=$word; done
+printf library > "$out"
 . {tmp_path}/act
 """
     )
@@ -280,7 +281,7 @@ def test_a_build_that_was_killed_is_no_refusal(mojo: Path, cache: Path) -> None:
     assert not compile_source(SOURCE, FAKE).cached
 
 
-@pytest.mark.parametrize("end", ["kill -SEGV $$", 'rm "$5"', "exit 7"])
+@pytest.mark.parametrize("end", ["kill -SEGV $$", 'rm "$out"', "exit 7"])
 def test_a_compiler_that_fails_by_itself_is_remembered(end: str, mojo: Path, cache: Path) -> None:
     act(mojo, end)
     for _ in range(2):
@@ -345,15 +346,19 @@ def test_a_cache_that_is_no_folder(mojo: Path, tmp_path: Path) -> None:
         compile_source(SOURCE, FAKE, cache=tmp_path / "file")
 
 
-def test_what_killed_processes_left_is_swept(mojo: Path, cache: Path) -> None:
+def test_what_killed_processes_left_is_swept_whatever_the_clock_says(
+    mojo: Path, cache: Path
+) -> None:
+    """A build that goes on is locked; a clock set forward by hours makes it look old."""
     shelf = compile_source(SOURCE, FAKE).path.parents[1]
-    old, new = shelf / ".build-old", shelf / ".build-new"
-    for folder in (old, new):
-        folder.mkdir()
-    os.utime(old, (time.time() - 7200,) * 2)
-    with stage._build_folder(shelf):
-        pass
-    assert (old.exists(), new.exists()) == (False, True)
+    left = shelf / ".build-left"
+    left.mkdir()
+    with build_folder(shelf) as other:
+        os.utime(other, (0, 0))
+        with build_folder(shelf):
+            pass
+        assert (left.exists(), other.exists()) == (False, True)
+    assert left_in(cache) == []
 
 
 def test_the_environment_names_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,16 +386,13 @@ def test_a_gpu_variant_becomes_ptx(cache: Path) -> None:
     assert compile_source(text, card).cached
 
 
-def test_a_gpu_program_s_print_is_kept(
-    mojo: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The stand-in writes a program at its -o, which for a GPU is its third argument."""
-    monkeypatch.chdir(tmp_path)  # where it puts a library by the name of its fifth argument
-    act(mojo, 'printf "#!/bin/sh\\necho made by $2\\n" > "$3"; chmod +x "$3"')
+def test_a_gpu_program_s_print_is_kept(mojo: Path, cache: Path) -> None:
+    """The stand-in writes a program at its -o, as the compiler does for a GPU."""
+    act(mojo, 'printf "#!/bin/sh\\necho PTX\\n" > "$out"; chmod +x "$out"')
     binary = compile_source(SOURCE, named("nvidia-h100"))
     assert binary.path.name == "kernel.ptx"
-    assert binary.path.read_text() == "made by -o\n"
+    assert binary.path.read_text() == "PTX\n"
     assert compile_source(SOURCE, named("nvidia-h100")).cached
-    act(mojo, 'printf "#!/bin/sh\\nexit 3\\n" > "$3"; chmod +x "$3"')
+    act(mojo, 'printf "#!/bin/sh\\nexit 3\\n" > "$out"; chmod +x "$out"')
     with pytest.raises(SourceRefused, match="ended with 3"):
         compile_source(SOURCE + "# other", named("nvidia-h100"))

@@ -10,17 +10,17 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import platformdirs
 import sqlite_utils
 
 from tuner import migrations, sqlite_file
 from tuner.errors import DatabaseError
+from tuner.paths import data_dir
 from tuner.problem import Problem
 from tuner.records import CeilingRow, MeasurementRow, SessionRow, TrialRow, WinnerRow, now
 from tuner.sqlite_file import ELSEWHERE
@@ -28,6 +28,8 @@ from tuner.target import Target
 
 # Columns that hold JSON; `data` of targets and problems is named after its table in `best`.
 _JSON = ("problem", "target", "config", "environment", "samples")
+# Steps of SQLite's machine between two looks at the clock: some 0.1 ms.
+_STEPS_BETWEEN = 10_000
 _TRIAL_COLUMNS = [
     field.name
     for field in fields(TrialRow)
@@ -47,7 +49,7 @@ _READ_WORKLOADS = """SELECT problem_id, problems.name AS problem_name, problems.
 def default_path() -> Path:
     """The database that is meant when none is named: ``MOETUNE_DB``, else the user's own."""
     named = os.environ.get("MOETUNE_DB")
-    return Path(named) if named else platformdirs.user_data_path("moetune") / "tuning.sqlite3"
+    return Path(named) if named else data_dir() / "tuning.sqlite3"
 
 
 class Database:
@@ -124,6 +126,11 @@ class Database:
         row = {"id": id, "template": template, "name": name, "config": _dump(dict(config))}
         return self._add("variants", row | {"pack": pack})
 
+    def label(self, table: str, id: str) -> str:
+        """The label of a row of ``problems`` or ``targets``; empty where it has none or is not there."""
+        rows = self._query(f"SELECT name FROM {table} WHERE id = ?", [id])
+        return str(rows[0]["name"]) if rows else ""
+
     def record_trial(self, trial: TrialRow, measurement: MeasurementRow | None = None) -> int:
         """Store a trial and its measurement together; return the trial's id."""
         row = {name: getattr(trial, name) for name in _TRIAL_COLUMNS}
@@ -133,6 +140,13 @@ class Database:
             if measurement is not None:
                 self.record_measurement(trial_id, measurement)
         return trial_id
+
+    def refute(self, trial_id: int, message: str) -> None:
+        """A trial that was ok is wrong after all; it stops being a winner, whoever made it one."""
+        with self.transaction():
+            self._db.execute("DELETE FROM winners WHERE trial_id = ?", [trial_id])
+            sql = "UPDATE trials SET status = 'wrong', message = ? WHERE id = ?"
+            self._db.execute(sql, [message, trial_id])
 
     def record_measurement(self, trial_id: int, measurement: MeasurementRow) -> int:
         """Store one more measurement of a trial; return its id."""
@@ -160,9 +174,7 @@ class Database:
 
     def sessions(self, problem_id: str, target_id: str) -> list[SessionRow]:
         """The sessions of one problem and target that went to their end, oldest first."""
-        sql = (
-            "SELECT * FROM sessions WHERE problem_id = ? AND target_id = ? ORDER BY created, rowid"
-        )
+        sql = "SELECT * FROM sessions WHERE problem_id = ? AND target_id = ? ORDER BY rowid"
         rows = self._query(sql, [problem_id, target_id])
         return [SessionRow(**{**row, "data": json.loads(row["data"])}) for row in rows]
 
@@ -218,6 +230,14 @@ class Database:
         order = "problem_name, problem_id, arch, target_id, load, tokens"
         rows = self._query(f"SELECT * FROM best WHERE {where} ORDER BY {order}", given)
         return [row | {"is_default": bool(row["is_default"])} for row in rows]
+
+    def query(self, sql: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+        """The rows of a reading statement of ``tuner.contents``, JSON columns parsed."""
+        return self._query(sql, parameters)
+
+    def stop_when(self, late: Callable[[], bool]) -> None:
+        """End statements with a DatabaseError once ``late``, asked now and then as they run, is true."""
+        self._connection.set_progress_handler(late, _STEPS_BETWEEN)
 
     def data_version(self) -> tuple[int, int]:
         """A value that differs from an earlier one if anybody wrote in between."""

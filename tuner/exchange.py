@@ -14,82 +14,13 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple
 
+from tuner import exchange_fields as fields
 from tuner.database import Database
 from tuner.errors import DatabaseError, MoetuneError
 from tuner.problem import Problem
 from tuner.records import MeasurementRow, TrialRow, WinnerRow
-from tuner.target import Target
-
-Fields = Mapping[str, tuple[type, ...]]
-
-_TEXT = (str,)
-_WHOLE = (int,)
-_NUMBER = (int, float)
-_MAYBE = (int, float, type(None))
-_OBJECT = (dict,)
-_OPTIONAL = (dict, type(None))
-
-# What each object of a line holds: its fields and their types in JSON.
-_LINE: Fields = {
-    "problem": _OBJECT,
-    "target": _OBJECT,
-    "tokens": _WHOLE,
-    "load": _TEXT,
-    "winner": _OBJECT,
-    "tried": _OBJECT,
-    "default": _OPTIONAL,
-}
-_KEY: Fields = {"key": _OBJECT, "name": _TEXT}
-_TRIED: Fields = {"variant": _OBJECT, "trial": _OBJECT, "measurement": _OPTIONAL}
-_VARIANT: Fields = {
-    "id": _TEXT,
-    "template": _TEXT,
-    "name": _TEXT,
-    "config": _OBJECT,
-    "pack": _TEXT,
-}
-_TRIAL: Fields = {
-    "status": _TEXT,
-    "message": _TEXT,
-    "source_digest": _TEXT,
-    "binary_key": _TEXT,
-    "render_ms": _MAYBE,
-    "compile_ms": _MAYBE,
-    "verify_ms": _MAYBE,
-    "benchmark_ms": _MAYBE,
-    "environment": _OBJECT,
-    "session": _TEXT,
-    "created": _TEXT,
-}
-_MEASUREMENT: Fields = {
-    "kind": _TEXT,
-    "temperature": _TEXT,
-    "sample_count": _WHOLE,
-    "median_ns": _NUMBER,
-    "low_ns": _NUMBER,
-    "high_ns": _NUMBER,
-    "p95_ns": _MAYBE,
-    "p99_ns": _MAYBE,
-    "gflop_s": _MAYBE,
-    "gb_s": _MAYBE,
-    "ceiling": _TEXT,
-    "ceiling_fraction": _MAYBE,
-}
-_WINNER: Fields = {
-    "ratio": _NUMBER,
-    "ratio_low": _NUMBER,
-    "ratio_high": _NUMBER,
-    "is_default": (bool,),
-    "median_ns": _NUMBER,
-    "gflop_s": _MAYBE,
-    "gb_s": _MAYBE,
-    "ceiling_fraction": _MAYBE,
-    "created": _TEXT,
-}
-_OF_TYPE = {"str": _TEXT, "int": _WHOLE, "tuple[str, ...]": (list,)}
-_TARGET: Fields = {f.name: _OF_TYPE[str(f.type)] for f in dataclasses.fields(Target) if f.compare}
 
 
 def export_best(db: Database, path: Path) -> int:
@@ -98,7 +29,7 @@ def export_best(db: Database, path: Path) -> int:
     Raises:
         DatabaseError: the file cannot be written.
     """
-    lines = [_line(db, row) for row in db.best()]
+    lines = texts(db)
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         partial.write_text("".join(lines), encoding="utf-8", newline="\n")
@@ -109,6 +40,11 @@ def export_best(db: Database, path: Path) -> int:
         message = f"{path}: cannot be written ({error.strerror}); name a file in a folder of yours"
         raise DatabaseError(message) from error
     return len(lines)
+
+
+def texts(db: Database) -> list[str]:
+    """Every winner of ``db`` as a line of text, in their order."""
+    return [_line(db, row) for row in db.best()]
 
 
 def import_best(db: Database, path: Path) -> int:
@@ -136,9 +72,9 @@ def _import_lines(db: Database, path: Path, lines: list[bytes]) -> int:
         if not line.strip():
             continue
         try:
-            winner, tried, default = _rebuild(db, line)
-            _check_new(seen, winner, number)
-            taken += _take(db, winner, tried, default)
+            read = rebuild(db, line)
+            check_new(seen, read.winner, number)
+            taken += _take(db, read)
         except (MoetuneError, ValueError, OverflowError, RecursionError) as error:
             message = f"{path}: line {number}: {error}; nothing was imported, mend or drop the line"
             raise DatabaseError(message) from error
@@ -154,7 +90,7 @@ def _line(db: Database, row: Mapping[str, Any]) -> str:
         "target": {"key": row["target"], "name": row["target_name"]},
         "tokens": row["tokens"],
         "load": row["load"],
-        "winner": {name: row[name] for name in _WINNER},
+        "winner": {name: row[name] for name in fields.WINNER},
         "tried": _tried(db.trial(row["trial_id"])),
         "default": _tried(paired) if paired else None,
     }
@@ -172,60 +108,94 @@ def _tried(trial: TrialRow) -> dict[str, Any]:
     final = trial.final
     return {
         "variant": variant,
-        "trial": {name: getattr(trial, name) for name in _TRIAL},
-        "measurement": {name: getattr(final, name) for name in _MEASUREMENT} if final else None,
+        "trial": {name: getattr(trial, name) for name in fields.TRIAL},
+        "measurement": {name: getattr(final, name) for name in fields.MEASUREMENT}
+        if final
+        else None,
     }
 
 
 Tried = tuple[TrialRow, MeasurementRow | None]
 
 
-def _rebuild(db: Database, text: bytes) -> tuple[dict[str, Any], Tried, Tried | None]:
+class Line(NamedTuple):
+    """What a line says: the fields of the winner but its trials' numbers, its trial, the trial of the
+    default where that is another one, and the variants as the line has them."""
+
+    winner: dict[str, Any]
+    tried: Tried
+    default: Tried | None
+    variants: tuple[dict[str, Any], ...]
+
+
+def rebuild(db: Database, text: bytes, relabel: bool = True) -> Line:
     """Check one line and store what its rows refer to.
 
-    Returns the fields of the winner, its trial, and the default's where that is another one.
+    Without ``relabel``, problems and targets that are there keep their labels.
+
+    Raises:
+        MoetuneError, ValueError, RecursionError: the line is bad.
     """
-    line = _checked(json.loads(text, parse_constant=_refuse), _LINE, "line")
-    problem = _checked(line["problem"], _KEY, "problem")
-    target = _checked(line["target"], _KEY, "target")
-    _checked(target["key"], _TARGET, "target.key")
+    data = fields.read(text)
+    line = fields.checked(data, fields.LINE, "line")
+    problem = fields.checked(line["problem"], fields.KEY, "problem")
+    target = fields.checked(line["target"], fields.KEY, "target")
+    layer = Problem.from_key(problem["key"], name=problem["name"])
+    machine = fields.target_of(target["key"], "target.key", target["name"])
+    if not relabel:
+        layer = layer.replace(name=db.label("problems", layer.digest) or layer.name)
+        label = db.label("targets", machine.digest) or machine.name
+        machine = dataclasses.replace(machine, name=label)
     workload = {
-        "problem_id": db.add_problem(Problem.from_key(problem["key"], name=problem["name"])),
-        "target_id": db.add_target(Target.from_key(target["key"] | {"name": target["name"]})),
+        "problem_id": db.add_problem(layer),
+        "target_id": db.add_target(machine),
         "tokens": line["tokens"],
         "load": line["load"],
     }
-    winner = workload | _checked(line["winner"], _WINNER, "winner")
+    winner = workload | fields.checked(line["winner"], fields.WINNER, "winner")
     default = line["default"]
-    return (
+    return Line(
         winner,
         _read_tried(db, line["tried"], workload, "tried"),
         None if default is None else _read_tried(db, default, workload, "default"),
+        tuple(tried["variant"] for tried in (line["tried"], default) if tried is not None),
     )
 
 
 def _read_tried(db: Database, data: Any, workload: Mapping[str, Any], where: str) -> Tried:
-    parts = _checked(data, _TRIED, where)
-    variant = _checked(parts["variant"], _VARIANT, f"{where}.variant")
-    trial = _checked(parts["trial"], _TRIAL, f"{where}.trial")
-    row = TrialRow(variant_id=db.add_variant(**variant), **workload, **trial)
+    parts = fields.checked(data, fields.TRIED, where)
+    variant = fields.checked(parts["variant"], fields.VARIANT, f"{where}.variant")
+    trial = fields.checked(parts["trial"], fields.TRIAL, f"{where}.trial")
+    names = {"template": variant["template"], "variant": variant["name"]}
+    row = TrialRow(variant_id=db.add_variant(**variant), **workload, **trial, **names)
     if parts["measurement"] is None:
         return row, None
-    measured = _checked(parts["measurement"], _MEASUREMENT, f"{where}.measurement")
+    measured = fields.checked(parts["measurement"], fields.MEASUREMENT, f"{where}.measurement")
     return row, MeasurementRow(**measured)
 
 
-def _take(db: Database, winner: dict[str, Any], tried: Tried, default: Tried | None) -> bool:
+def _take(db: Database, line: Line) -> bool:
     """Store the rows of a line; False where the database has a later winner."""
-    there = db.best(winner["problem_id"], winner["target_id"], winner["tokens"], winner["load"])
-    if there and there[0]["created"] > winner["created"]:
+    there = best_there(db, line.winner)
+    if there and there["created"] > line.winner["created"]:
         return False
-    trial_id = _stored(db, tried)
-    default_id = trial_id if winner["is_default"] else None
-    if default is not None:
-        default_id = _stored(db, default)
-    db.record_winner(WinnerRow(trial_id=trial_id, default_trial_id=default_id, **winner))
+    record(db, line)
     return True
+
+
+def best_there(db: Database, winner: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The row of the view ``best`` for a winner's workload."""
+    cell = (winner["problem_id"], winner["target_id"], winner["tokens"], winner["load"])
+    return next(iter(db.best(*cell)), None)
+
+
+def record(db: Database, line: Line) -> None:
+    """Store the winner of a line in place of the former one."""
+    trial_id = _stored(db, line.tried)
+    default_id = trial_id if line.winner["is_default"] else None
+    if line.default is not None:
+        default_id = _stored(db, line.default)
+    db.record_winner(WinnerRow(trial_id=trial_id, default_trial_id=default_id, **line.winner))
 
 
 def _stored(db: Database, tried: Tried) -> int:
@@ -238,26 +208,9 @@ def _stored(db: Database, tried: Tried) -> int:
     return db.record_trial(row, measurement)
 
 
-def _check_new(seen: dict[object, int], winner: Mapping[str, Any], number: int) -> None:
+def check_new(seen: dict[object, int], winner: Mapping[str, Any], number: int) -> None:
+    """Refuse a second line for one workload; ``seen`` is of the lines before."""
     key = tuple(winner[name] for name in ("problem_id", "target_id", "tokens", "load"))
     if key in seen:
         raise DatabaseError(f"has the problem, target, tokens and load of line {seen[key]}")
     seen[key] = number
-
-
-def _checked(data: Any, fields: Fields, where: str) -> dict[str, Any]:
-    """Return ``data`` if it is an object with exactly these fields of these types."""
-    if not isinstance(data, dict):
-        raise DatabaseError(f"{where}: must be an object")
-    for name in sorted(data.keys() ^ fields.keys()):
-        raise DatabaseError(f"{where}: {'lacks' if name in fields else 'does not know'} {name}")
-    for name, types in fields.items():
-        # Not isinstance: true is no number.
-        if type(data[name]) not in types:
-            wanted = " or ".join(kind.__name__ for kind in types)
-            raise DatabaseError(f"{where}.{name}: is {data[name]!r}, must be {wanted}")
-    return data
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise DatabaseError(f"holds {constant}, which is no JSON number")

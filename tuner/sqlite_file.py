@@ -11,7 +11,9 @@ from pathlib import Path
 
 from tuner.errors import DatabaseError
 
-BUSY_TIMEOUT_S = 30.0
+# How long a write waits for another process that holds the file. A copy or a check of a large
+# database takes half a minute; what was measured meanwhile is worth more than that.
+BUSY_TIMEOUT_S = 120.0
 _RETRY_S = 0.01
 ELSEWHERE = "or name another file with --db or MOETUNE_DB"
 
@@ -24,6 +26,7 @@ _MENDS = {
     "SQLITE_BUSY": f"is held by another process; end it or wait for it, {ELSEWHERE}",
     "SQLITE_FULL": f"cannot grow, the disk is full; make room, {ELSEWHERE}",
     "SQLITE_IOERR": f"cannot be read or written; look at the disk, {ELSEWHERE}",
+    "SQLITE_INTERRUPT": "took too long to answer; ask for less at a time",
     "SQLITE_CONSTRAINT": "refuses this row; give what the schema asks for",
 }
 

@@ -1,4 +1,4 @@
-"""Templates: Mojo sources with Jinja structure. The only file that knows jinja2.
+"""Templates: Mojo sources with Jinja structure. With the pages of `tuner.serve` all that knows jinja2.
 
 A template NAME is `templates/NAME.mojo.j2` with its space `templates/NAME.toml`; what it
 includes lies in `templates/NAME/` or `templates/shared/`. In a wheel the folder travels inside

@@ -19,6 +19,9 @@ from tuner.target import Target
 
 Row = Mapping[str, Any]
 
+# Problems whose winners are kept: a service may be asked for thousands.
+MOST_PROBLEMS = 512
+
 
 @dataclass(frozen=True)
 class Group:
@@ -49,6 +52,8 @@ class _Reader:
         if version != self._version:
             self._version, self._groups = version, {}
         if problem.digest not in self._groups:
+            if len(self._groups) == MOST_PROBLEMS:
+                del self._groups[next(iter(self._groups))]  # the one that was read first
             self._groups[problem.digest] = grouped(self._db.best(problem_id=problem.digest))
         return self._groups[problem.digest]
 

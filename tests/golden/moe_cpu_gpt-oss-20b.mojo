@@ -800,6 +800,8 @@ def accumulate[
     # Distance of two rows, and of two depth steps, inside one block.
     comptime stride = 1 if ACT_BLOCK == 1 else ACT_BLOCK
     comptime along = rows if ACT_BLOCK == 1 else PAIR
+    # Steps that share a cache line of weights: `step` is compiled once for each of them, not for each of UNROLL.
+    comptime lines = max(1, 64 // (PANEL_VECTORS * SIMD_WIDTH * PAIR * size_of[Scalar[WEIGHT]]()))
     var d = tile.start
     while d + block <= tile.stop:
         var input = tile.input.unsafe_offset(d * PAIR * rows)
@@ -810,7 +812,7 @@ def accumulate[
                 )
         for u in range(0, block, unroll):
             comptime for s in range(unroll):
-                step[rows, vectors, s % chains, s](
+                step[rows, vectors, s % chains, s % lines](
                     tile, depth, d + u + s, input, (u + s) * along, stride, sums
                 )
         d += block

@@ -11,7 +11,21 @@ from collections.abc import Sequence
 
 import click
 
-from tuner.cli import audit, bench, best, doctor, explain, files, job, tune
+from tuner.cli import (
+    audit,
+    bench,
+    best,
+    bundle,
+    doctor,
+    explain,
+    files,
+    job,
+    report,
+    serve,
+    token,
+    tune,
+    validate,
+)
 from tuner.errors import MoetuneError
 from tuner.version import __version__
 
@@ -52,6 +66,18 @@ def _moetune() -> None:
     """
 
 
-_COMMANDS = (doctor.doctor, tune.tune, best.best, explain.explain, audit.audit, bench.bench)
+_COMMANDS = (
+    doctor.doctor,
+    tune.tune,
+    best.best,
+    explain.explain,
+    audit.audit,
+    bench.bench,
+    bundle.bundle,
+    report.report,
+    serve.serve,
+    token.token,
+    validate.validate,
+)
 for _command in (*_COMMANDS, *job.COMMANDS, *files.COMMANDS):
     _moetune.add_command(_command)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from tuner.cli import screen
+from tuner.cli import screen, traces
 from tuner.cli.options import (
     Model,
     db_option,
@@ -17,7 +17,10 @@ from tuner.cli.options import (
     model_options,
     target_option,
 )
-from tuner.select import Selection, best_config
+from tuner.client import Client
+from tuner.errors import UsageError
+from tuner.select import best_config
+from tuner.selection import Selection
 from tuner.target import Target, named
 
 
@@ -27,10 +30,26 @@ from tuner.target import Target, named
 @load_option
 @target_option
 @db_option
+@click.option("--from", "url", metavar="URL",
+              help="Ask a `moetune serve`, not a database; what it said before where it is away.")  # fmt: skip
 @json_option
-def best(model: Model, tokens: int, load: str, target: str, db: Path | None, as_json: bool) -> None:
+def best(
+    model: Model,
+    tokens: int,
+    load: str,
+    target: str,
+    db: Path | None,
+    url: str | None,
+    as_json: bool,
+) -> None:
     """Say which kernel to run, and why."""
-    selection = best_config(model.problem, tokens, load, named(target), db)
+    load = traces.named(model.problem, load)
+    if url is not None and db is not None:
+        raise UsageError("--from and --db: both given; name one of them")
+    if url is not None:
+        selection = Client(url).best_config(model.problem, tokens, load, named(target))
+    else:
+        selection = best_config(model.problem, tokens, load, named(target), db)
     if as_json:
         click.echo(json.dumps(selection.to_json(), indent=2, allow_nan=False))
         return

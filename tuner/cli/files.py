@@ -1,19 +1,22 @@
-"""``moetune generate``, ``export`` and ``import``: what travels as text."""
+"""``moetune generate``, ``export``, ``import`` and ``merge``: what travels as text."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 
 from tuner import generate as stage
-from tuner import t4
-from tuner.cli.options import db_option
+from tuner import merge, t4
+from tuner.cli.options import db_option, json_option
 from tuner.database import Database
 from tuner.errors import UsageError
-from tuner.exchange import export_best, import_best
+from tuner.exchange import export_best, import_best, texts
 
 BEST = Path("db", "best.jsonl")
+# What every SQLite file starts with.
+_SQLITE = b"SQLite format 3\0"
 _path = click.Path(path_type=Path)
 
 
@@ -110,4 +113,41 @@ def import_(path: Path | None, db: Path | None) -> None:
         click.echo(f"{database.path}: {count} winners taken from {path}")
 
 
-COMMANDS = (generate, export, import_)
+@click.command("merge")
+@click.argument("paths", type=_path, nargs=-1, required=True)
+@db_option
+@json_option
+def merge_(paths: tuple[Path, ...], db: Path | None, as_json: bool) -> None:
+    """Take winners of other machines where they are better founded.
+
+    PATHS are JSON lines of `moetune export`, or databases. A row that is not proven, or not surely faster,
+    never replaces a proven one. Of a file all is taken or, where a line is bad, nothing.
+    """
+    with Database(db) as database:
+        found = {str(path): merge.merge(database, _winners_in(path), str(path)) for path in paths}
+    if as_json:
+        click.echo(
+            json.dumps({p: [vars(line) for line in lines] for p, lines in found.items()}, indent=2)
+        )
+        return
+    for path, lines in found.items():
+        told = ", ".join(f"{count} {name}" for name, count in merge.counts(lines).items())
+        click.echo(f"{path}: {told}")
+        for line in lines:
+            if line.outcome is merge.Outcome.KEPT:
+                click.echo(f"  line {line.line}: {line.reason}", err=True)
+
+
+def _winners_in(path: Path) -> bytes:
+    """The winners in a file as JSON lines, or those of a database."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); name a file") from error
+    if not data.startswith(_SQLITE):
+        return data
+    with Database(path, read_only=True) as other:
+        return "".join(texts(other)).encode()
+
+
+COMMANDS = (generate, export, import_, merge_)

@@ -1,0 +1,31 @@
+"""A service for tests: an application in this process, on a database with rows of this repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from tuner.database import Database
+from tuner.exchange import import_best
+from tuner.serve.app import create
+from tuner.serve.settings import Settings
+
+BEST = Path(__file__).parents[1] / "db" / "best.jsonl"
+GRANITE = "granite-3.0-1b-a400m"
+ZEN4 = "znver4"
+
+
+def client(path: Path, **limits: Any) -> TestClient:
+    """A client of a new application; a fault of the service is an answer, not an exception."""
+    return TestClient(create(Settings(path, **limits)), raise_server_exceptions=False)
+
+
+@pytest.fixture
+def served(database: Path) -> Path:
+    """A database with the winners of db/best.jsonl."""
+    with Database(database) as db:
+        import_best(db, BEST)
+    return database

@@ -1,0 +1,57 @@
+"""``moetune report``: what is known of one problem, as a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tuner.cli import screen
+from tuner.cli.options import Model, db_option, model_options
+from tuner.database import Database
+from tuner.errors import UsageError
+from tuner.extras import required
+from tuner.peer_times import PeerTimes
+
+_path = click.Path(path_type=Path)
+
+
+@click.command()
+@model_options
+@click.option("-o", "--out", type=_path, help="The file; stdout unless given.")
+@click.option("--format", "form", type=click.Choice(["html", "md"]), default="html", show_default=True,
+              help="html: one file with plots; md: tables for a pull request.")  # fmt: skip
+@click.option(
+    "--peers", type=_path, help="A file of benchmarks/cpu_peers.py --out: its times, too."
+)
+@db_option
+def report(model: Model, out: Path | None, form: str, peers: Path | None, db: Path | None) -> None:
+    """Write what is known of a model on every machine.
+
+    The page holds its plots and styles itself and loads nothing.
+    """
+    with required("serve"):
+        from tuner import report as stage
+
+        with Database(db, read_only=True) as database:
+            found = stage.views(database, model.problem)
+        text = stage.markdown(found) if form == "md" else stage.html(found, PeerTimes(peers))
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(
+            f"{out}: cannot be written ({error.strerror}); name another file"
+        ) from error
+    console = screen.stdout()
+    for view in found:
+        console.print(view.target.describe())
+        console.print(screen.table(_COLUMNS, [stage.row(cell) for cell in view.cells]))
+    console.print(f"{out}: {len(text.encode()) // 1024} KiB", soft_wrap=True)
+
+
+_COLUMNS = (
+    "load", "> tokens", "> time", "> default", "> speed-up", "> rate", "> of ceiling", "winner",
+)  # fmt: skip

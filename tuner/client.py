@@ -1,0 +1,203 @@
+"""Client: ask a service for the best configuration, as ``tuner.best_config`` asks a database.
+
+Every answer is kept in a file. Where the service is away the kept answer is given, and its
+``reason`` says how old it is; a service that says no is never answered for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import os
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tuner.compile import toolchain_version
+from tuner.errors import CompileError, ServiceError, TargetError, UsageError
+from tuner.exchange_fields import target_of
+from tuner.paths import cache_dir
+from tuner.problem import Problem
+from tuner.selection import Selection
+from tuner.target import Target, detect
+from tuner.workload import Workload
+
+TIMEOUT_S = 5.0
+# A selection has a few KiB; what is much larger is none.
+_MOST_BYTES = 1 << 20
+_JSON_LINES = "application/x-ndjson"
+
+
+class Client:
+    """A service at ``url``, and what it answered before.
+
+    Args:
+        url: like ``http://tuning.lab:8080``.
+        cache: folder of kept answers; one in the user's cache unless given.
+        token: lets ``send`` write.
+        timeout_s: seconds to wait for the service.
+
+    Raises:
+        UsageError: a url that is not http or https.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        cache: str | os.PathLike[str] | None = None,
+        token: str = "",
+        timeout_s: float = TIMEOUT_S,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+            raise UsageError(
+                f"url {url!r}: must start with http:// or https://; give the service's"
+            )
+        self.url = url.rstrip("/")
+        self._cache = Path(cache) if cache is not None else cache_dir() / "answers"
+        self._token, self._timeout_s, self._clock = token, timeout_s, clock
+
+    def best_config(
+        self,
+        problem: Problem,
+        tokens: int,
+        load: str = "uniform",
+        target: Target | None = None,
+        pack: str | None = None,
+        *,
+        compiler: str | None = None,
+    ) -> Selection:
+        """Select the variant to run; the arguments are those of ``tuner.best_config``.
+
+        Raises:
+            ProblemError: ``tokens`` or ``load`` make no sense.
+            ServiceError: the service says no, or is away and never answered this.
+        """
+        workload = Workload(tokens, load)
+        target = detect() if target is None else target
+        asked = {
+            "model": json.dumps(problem.key, sort_keys=True, separators=(",", ":")),
+            "tokens": str(workload.tokens),
+            "load": workload.load,
+            "target": json.dumps(target.key, sort_keys=True, separators=(",", ":")),
+            "compiler": _compiler() if compiler is None else compiler,
+        } | ({"pack": pack} if pack is not None else {})
+        path = f"/v1/best?{urllib.parse.urlencode(asked)}"
+        try:
+            return self._fresh(path)
+        except _Away as away:
+            return self._kept(path, away)
+
+    def send(self, lines: str | bytes) -> dict[str, Any]:
+        """Send winners as JSON lines (what ``moetune export`` writes); the service's account of them.
+
+        Raises:
+            ServiceError: the service says no or is away.
+        """
+        data = lines.encode() if isinstance(lines, str) else lines
+        headers = {"Content-Type": _JSON_LINES, "Authorization": f"Bearer {self._token}"}
+        try:
+            return self._ask("/v1/results", data, headers)
+        except _Away as away:
+            raise ServiceError(f"{self.url}: {away}; send it again later") from away
+
+    def _fresh(self, path: str) -> Selection:
+        """The service's answer, which is kept."""
+        answer = self._ask(path)
+        try:
+            selection = _selection(answer)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ServiceError(f"{self.url}: its answer is no selection ({error})") from error
+        kept = self._file(path)
+        partial = kept.with_suffix(f".{os.getpid()}")
+        try:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(json.dumps({"at": self._clock(), "answer": answer}))
+            partial.replace(kept)
+        except OSError:  # only a help for later
+            partial.unlink(missing_ok=True)
+        return selection
+
+    def _kept(self, path: str, away: _Away) -> Selection:
+        try:
+            kept = json.loads(self._file(path).read_text())
+            selection = _selection(kept["answer"])
+            age = _age(self._clock() - float(kept["at"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            message = (
+                f"{self.url}: {away}, and it never answered this before; start it or mend the url"
+            )
+            raise ServiceError(message) from error
+        told = f"{selection.reason} (kept answer, {age} old: {self.url} is away)"
+        return dataclasses.replace(selection, reason=told)
+
+    def _ask(
+        self, path: str, data: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> dict[str, Any]:
+        request = urllib.request.Request(self.url + path, data, headers or {})
+        try:
+            with urllib.request.urlopen(request, timeout=self._timeout_s) as response:
+                return _object(response.read(_MOST_BYTES))
+        except urllib.error.HTTPError as error:
+            if error.code >= 500:
+                raise _Away(f"answered {error.code}") from error
+            raise ServiceError(f"{self.url}: {_detail(error)}") from error
+        except (OSError, ValueError) as error:
+            raise _Away(f"is away ({getattr(error, 'reason', error)})") from error
+
+    def _file(self, path: str) -> Path:
+        digest = hashlib.sha256(f"{self.url}{path}".encode()).hexdigest()[:32]
+        return self._cache / f"{digest}.json"
+
+
+class _Away(Exception):
+    """No answer of the service."""
+
+
+@functools.cache
+def _compiler() -> str:
+    try:
+        return toolchain_version()
+    except CompileError:  # nothing to compare with: cached binaries run without a compiler
+        return ""
+
+
+def _selection(told: Mapping[str, Any]) -> Selection:
+    """The inverse of ``Selection.to_json``. Raises ValueError, TypeError or KeyError for anything else."""
+    values = {name: value for name, value in told.items() if name != "arch"}
+    distance = math.inf if told["distance"] is None else float(told["distance"])
+    try:
+        target = target_of(told["target"], "target")
+    except TargetError as error:
+        raise ValueError(str(error)) from error
+    return Selection(**{**values, "target": target, "distance": distance})
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError("its answer is no JSON object")
+    return value
+
+
+def _detail(error: urllib.error.HTTPError) -> str:
+    """What a problem document says."""
+    try:
+        return str(_object(error.read(_MOST_BYTES))["detail"])
+    except (OSError, ValueError, KeyError):
+        return f"says {error.code} {error.reason}; is it a moetune service?"
+
+
+def _age(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"

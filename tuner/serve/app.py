@@ -1,0 +1,121 @@
+"""The application: end points behind limits, every refusal a problem document."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from tuner.errors import DatabaseError
+from tuner.peer_times import PeerTimes
+from tuner.serve import best, health, listings, people, results, variants
+from tuner.serve.answers import KeptAnswers
+from tuner.serve.limits import Limits
+from tuner.serve.metrics import Metrics
+from tuner.serve.problem_document import SCHEMA, SCHEMA_NAME, Refusal
+from tuner.serve.settings import Settings
+from tuner.serve.store import Store
+from tuner.tokens import Tokens, path_beside
+from tuner.version import __version__
+
+_LOG = logging.getLogger(__name__)
+_ROUTERS = (
+    best.ROUTER,
+    results.ROUTER,
+    listings.ROUTER,
+    variants.ROUTER,
+    health.ROUTER,
+    people.ROUTER,
+)
+_KEPT = ("/v1/best", "/")
+_ABOUT = (
+    "Tuned Mixture-of-Experts kernels: which variant to run for a workload, and what it rests on. "
+    "Refusals are RFC 9457 problem documents."
+)
+
+
+def create(settings: Settings) -> ASGIApp:
+    """The ASGI application that serves ``settings.db``."""
+    app = FastAPI(
+        title="moetune", version=__version__, description=_ABOUT, docs_url=None, redoc_url=None
+    )
+    app.state.settings = settings
+    app.state.store = Store(settings.db, settings.answer_s)
+    app.state.metrics = Metrics()
+    app.state.peers = PeerTimes(settings.peers)
+    app.state.tokens = Tokens(path_beside(settings.db))
+    for router in _ROUTERS:
+        app.include_router(router)
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, handler)
+    document = _document(app)
+    app.openapi = lambda: document  # type: ignore[method-assign]
+    kept = KeptAnswers(app, app.state.store, app.state.metrics, _is_kept)
+    return Limits(kept, settings, app.state.metrics)
+
+
+def _is_kept(path: str) -> bool:
+    """Whether an answer follows from path, query and database, and costs something to make."""
+    return path in _KEPT or path.startswith(people.PREFIX)
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document, without the form of refusals that the framework would give by itself."""
+    document = FastAPI.openapi(app)
+    schemas = document["components"]["schemas"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    schemas[SCHEMA_NAME] = SCHEMA
+    return document
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    return error.response()
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    """A query or body that does not have the form of its schema."""
+    assert isinstance(error, RequestValidationError)
+    parts = [
+        {"at": ".".join(map(str, part["loc"])), "detail": str(part["msg"])}
+        for part in error.errors()
+    ]
+    told = "; ".join(f"{part['at']}: {part['detail']}" for part in parts)
+    return Refusal(422, f"{told}; see /openapi.json", errors=parts).response()
+
+
+async def _unrouted(request: Request, error: Exception) -> Response:
+    """No such path, or another method than the path has."""
+    assert isinstance(error, HTTPException)
+    phrase = HTTPStatus(error.status_code).phrase.lower()
+    detail = f"{request.method} {request.url.path}: {phrase}; see /openapi.json"
+    return Refusal(error.status_code, detail, error.headers).response()
+
+
+async def _away(request: Request, error: Exception) -> Response:
+    """What is wrong with the database names files of this machine, so the log alone tells it."""
+    _LOG.error("%s", error)
+    return Refusal(503, "the database cannot be read now; the service's log says why").response()
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    """A fault of ours; the server logs it with its trace."""
+    return Refusal(500, "a fault in the service; its log says more").response()
+
+
+Handler = Callable[[Request, Exception], Awaitable[Response]]
+_HANDLERS: dict[type[Exception], Handler] = {
+    Refusal: _refused,
+    RequestValidationError: _invalid,
+    HTTPException: _unrouted,
+    DatabaseError: _away,
+    Exception: _failed,
+}

@@ -1,0 +1,39 @@
+"""The server: uvicorn in this process, on one socket. The only file that knows it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from tuner.errors import UsageError
+from tuner.serve.app import create
+from tuner.serve.settings import Settings
+
+_KEEP_ALIVE_S = 15
+_SHUTDOWN_S = 10
+
+
+def run(settings: Settings, host: str, port: int, announce: Callable[[str], None]) -> None:
+    """Serve until the process is told to end; ``announce`` gets the address once it listens.
+
+    Raises:
+        UsageError: the address cannot be listened on.
+    """
+    config = uvicorn.Config(
+        create(settings), log_level="warning", access_log=False, server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S, timeout_graceful_shutdown=_SHUTDOWN_S, lifespan="off",
+    )  # fmt: skip
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listening = socket.create_server((host, port), family=family, backlog=config.backlog)
+    except OSError as error:
+        message = (
+            f"{host} port {port}: cannot be listened on ({error.strerror}); give another --port"
+        )
+        raise UsageError(message) from error
+    with listening:
+        place = f"[{host}]" if ":" in host else host
+        announce(f"http://{place}:{listening.getsockname()[1]}/")
+        uvicorn.Server(config).run(sockets=[listening])
