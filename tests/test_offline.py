@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
+import tuner
 from tests.commands import Run
 from tests.jobs import PROBLEM, made
 from tuner import job as jobs
 from tuner.database import Database
-from tuner.errors import TemplateError, UsageError
+from tuner.errors import TargetError, TemplateError, UsageError
 from tuner.job import JobError
 from tuner.offline import Round, folder_bytes, make_job
 from tuner.target import named
+from tuner.weights import Weights
 
 
 def test_a_folder_holds_what_its_job_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,6 +78,9 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = Round((1,), "uniform", 2, 0, "auto", 1 << 30)
     wide = PROBLEM.replace(dtype="float32")
     with Database(tmp_path / "x.sqlite3") as db:
+        traced = Round((1,), "trace:0123456789abcdef", 2, 0, "auto", 1 << 30)
+        with pytest.raises(UsageError, match="a job folder takes none"):
+            make_job(PROBLEM, named("nvidia-h100"), db, traced, tmp_path / "c", print)
         with pytest.raises(UsageError, match="holds a job already"):
             make_job(PROBLEM, named("nvidia-h100"), db, asked, tmp_path / "job", print)
         with pytest.raises(UsageError, match="only GPU targets have offline rounds"):
@@ -94,3 +99,21 @@ def test_a_gpu_is_not_measured_here(moetune: Run) -> None:
     said = moetune("tune qwen3-30b-a3b --dtype bfloat16 --target nvidia-h200")
     assert said.code == 2
     assert "add --offline DIR for a job folder" in said.err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "bench granite-3.0-1b-a400m --target nvidia-h200 --tokens 1",
+        "bundle build granite-3.0-1b-a400m --target nvidia-h200 -o x.moe",
+    ],
+)
+def test_what_takes_cpus_alone_says_so(line: str, moetune: Run) -> None:
+    said = moetune(line)
+    assert said.code == 2
+    assert "nvidia-h200: is a GPU" in said.err
+
+
+def test_a_layer_takes_cpus_alone() -> None:
+    with pytest.raises(TargetError, match=r"tuner\.load takes CPU targets alone"):
+        tuner.load(PROBLEM, Weights.random(PROBLEM, seed=0), target=named("nvidia-h100"))

@@ -18,7 +18,7 @@ from tuner import gpu_pack, verify
 from tuner.arrays import NUMPY_DTYPES
 from tuner.job import Job
 from tuner.problem import Problem
-from tuner.weights import Weights, _deviation, array_shapes
+from tuner.weights import Weights, array_shapes, deviation
 
 _ELEMENTS_AT_ONCE = 1 << 22
 
@@ -61,7 +61,7 @@ def random_weights(problem: Problem, seed: int) -> Weights:
         for number, (name, shape) in enumerate(array_shapes(problem).items()):
             array = np.empty(shape, dtype)
             flat = array.reshape(-1)
-            scale = np.float32(_deviation(problem, name, shape))
+            scale = np.float32(deviation(problem, name, shape))
 
             def draw(
                 at: int, flat: NDArray[Any] = flat, scale: Any = scale, number: int = number

@@ -83,6 +83,11 @@ def make_job(
         raise UsageError(
             f"--offline: target {target.arch} is a CPU; only GPU targets have offline rounds, leave it out"
         )
+    if asked.load.startswith("trace:"):
+        raise UsageError(
+            f"--load {asked.load}: a trace lies on this machine, and a job folder takes none; "
+            "use uniform, onehot or zipf:S"
+        )
     if (folder / "job.json").exists():
         raise UsageError(
             f"{folder}: holds a job already; `moetune tell` it, and name another folder"

@@ -31,6 +31,7 @@ __all__ = [
     "level",
     "named",
     "older",
+    "require_cpu",
     "simd_bytes",
     "supported",
 ]
@@ -174,6 +175,15 @@ def simd_bytes(target: Target) -> int:
 def can_run(host: Target, arch_features: Collection[str]) -> bool:
     """Whether ``host`` runs code compiled for these features."""
     return feature_table.runs(host.features, arch_features)
+
+
+def require_cpu(target: Target, what: str) -> None:
+    """Raises TargetError where ``what`` is asked for a GPU."""
+    if target.kind != "cpu":
+        raise TargetError(
+            f"{target.accelerator}: is a GPU, and {what} takes CPU targets alone; "
+            "its kernels are tuned by `moetune tune --offline`"
+        )
 
 
 def level(target: Target) -> str:
