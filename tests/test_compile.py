@@ -16,13 +16,18 @@ from tuner import compile as stage
 from tuner.compile import (
     Binary,
     CompileTimeout,
+    SourceRefused,
     compile_source,
     is_cached,
     toolchain_version,
 )
 from tuner.drafts import build_folder
 from tuner.errors import CompileError
+from tuner.problem import PRESETS
+from tuner.ptx import parse
+from tuner.render import render
 from tuner.target import Target, detect, named
+from tuner.variant import default_variant
 
 SOURCE = """\
 @export
@@ -360,3 +365,34 @@ def test_the_environment_names_the_cache(cache: Path, monkeypatch: pytest.Monkey
     assert stage.cache_dir() == cache
     monkeypatch.delenv("MOETUNE_CACHE")
     assert stage.cache_dir().name == "moetune"
+
+
+@pytest.mark.compiler
+@pytest.mark.slow
+def test_a_gpu_variant_becomes_ptx(cache: Path) -> None:
+    problem = PRESETS["granite-3.0-1b-a400m"].replace(dtype="bfloat16")
+    card = named("nvidia-h100")
+    text = render(problem, default_variant(problem, card, tokens=16)).text
+    binary = compile_source(text, card)
+    assert {path.name for path in binary.path.parent.iterdir()} == {
+        *("kernel.ptx", "kernel.mojo", "build.json", "stderr.txt")
+    }
+    program = parse(binary.path.read_text())
+    assert list(program.kernels) == [
+        *("moe_logits", "moe_choose", "moe_product_1", "moe_product_2", "moe_combine")
+    ]
+    assert program.facts["tile_n"] == 16
+    assert "wgmma.mma_async" in program.kernels["moe_product_1"].ptx
+    assert compile_source(text, card).cached
+
+
+def test_a_gpu_program_s_print_is_kept(mojo: Path, cache: Path) -> None:
+    """The stand-in writes a program at its -o, as the compiler does for a GPU."""
+    act(mojo, 'printf "#!/bin/sh\\necho PTX\\n" > "$out"; chmod +x "$out"')
+    binary = compile_source(SOURCE, named("nvidia-h100"))
+    assert binary.path.name == "kernel.ptx"
+    assert binary.path.read_text() == "PTX\n"
+    assert compile_source(SOURCE, named("nvidia-h100")).cached
+    act(mojo, 'printf "#!/bin/sh\\nexit 3\\n" > "$out"; chmod +x "$out"')
+    with pytest.raises(SourceRefused, match="ended with 3"):
+        compile_source(SOURCE + "# other", named("nvidia-h100"))

@@ -13,6 +13,7 @@ from tests.kernels import REDUCED
 from tests.test_space import ZEN
 from tuner.problem import Problem
 from tuner.render import render, write_if_changed
+from tuner.target import named
 from tuner.variant import default_variant, make
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -31,6 +32,27 @@ def test_golden(name: str) -> None:
     if os.environ.get("MOETUNE_GOLDEN"):
         write_if_changed(path, text)
     assert text == path.read_text()
+
+
+@pytest.mark.parametrize("name", ["gpt-oss-20b", "deepseek-v3", "classic-moe"])
+def test_golden_of_a_gpu(name: str) -> None:
+    path = GOLDEN / f"moe_gpu_{name}.mojo"
+    text = of_gpu(Problem.preset(name))
+    if os.environ.get("MOETUNE_GOLDEN"):
+        write_if_changed(path, text)
+    assert text == path.read_text()
+
+
+def of_gpu(problem: Problem) -> str:
+    problem = problem.replace(dtype="bfloat16")
+    return render(problem, default_variant(problem, named("nvidia-h100"))).text
+
+
+def test_structure_of_a_gpu_s_source_follows_the_problem() -> None:
+    assert "keep_groups" not in of_gpu(Problem.preset("qwen3-30b-a3b"))
+    assert "total += router_bias" in of_gpu(Problem.preset("gpt-oss-20b"))
+    assert "comptime SHARED_DIM = 2048" in of_gpu(Problem.preset("deepseek-v3"))
+    assert "{%" not in of_gpu(Problem.preset("olmoe-1b-7b"))
 
 
 def test_the_label_of_a_problem_changes_nothing() -> None:

@@ -9,7 +9,7 @@ import pytest
 from tuner import space, template
 from tuner.errors import SpaceError, TemplateError
 from tuner.problem import PRESETS, Problem
-from tuner.target import Target
+from tuner.target import Target, named
 
 ZEN = Target("amd", "znver4", ("avx2", "avx512f", "fma"), 2, 32 << 10, 1 << 20, 32 << 20)
 HASWELL = dataclasses.replace(ZEN, arch="haswell", features=("avx2", "fma"))
@@ -48,9 +48,8 @@ def loaded(tmp_path: Path, text: str) -> space.SpaceFile:
 def test_the_default_satisfies_every_restriction(
     problem: Problem, tokens: int, target: Target
 ) -> None:
-    for name in template.names():
-        resolved = space.resolve(space.load(name), problem, target, tokens)
-        resolved.check(resolved.default)
+    resolved = space.resolve(space.load("moe_cpu"), problem, target, tokens)
+    resolved.check(resolved.default)
 
 
 def test_every_parameter_says_what_it_is_and_every_restriction_why() -> None:
@@ -191,3 +190,28 @@ def test_a_space_goes_through_json_with_the_order_of_its_parameters() -> None:
     assert list(again.values) == list(resolved.values)
     with pytest.raises(SpaceError, match="record the grid again"):
         space.Space.from_json({"values": {}})
+
+
+@pytest.mark.parametrize("card", ["nvidia-h100", "nvidia-h200"])
+@pytest.mark.parametrize("tokens", [1, 16, 128, 1024, 4096, 16384])
+@pytest.mark.parametrize("problem", PRESETS.values(), ids=lambda p: p.name)
+def test_a_gpu_s_default_satisfies_every_restriction(
+    problem: Problem, tokens: int, card: str
+) -> None:
+    file = space.load("moe_gpu")
+    found = space.resolve(file, problem.replace(dtype="bfloat16"), named(card), tokens)
+    assert found.broken(found.default) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"hidden": 100}, "whole stages"),
+        ({"shared_dim": 100}, "width"),
+        ({"dtype": "bfloat16", "weight_dtype": "float16"}, "one data type"),
+    ],
+)
+def test_what_a_gpu_s_template_cannot_do_is_said(changes: dict[str, object], why: str) -> None:
+    problem = GRANITE.replace(**{"dtype": "bfloat16", **changes})
+    with pytest.raises(SpaceError, match=why):
+        space.resolve(space.load("moe_gpu"), problem, named("nvidia-h100"), 1)

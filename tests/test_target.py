@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner import features, target
+from tuner import cards, features, target
 from tuner.errors import TargetError
 from tuner.target import Target, can_run, compile_flags, detect, level, named, older, simd_bytes
 
@@ -233,3 +233,18 @@ def test_cpuinfo_agrees_with_the_compiler_about_this_machine() -> None:
     used = set(features.from_cpuinfo(flags)) - features.UNUSED_BY_CODE
     assert used <= set(detect().features)
     assert features.level_of(used) == level(detect())
+
+
+def test_a_card_is_a_target() -> None:
+    h200 = named("nvidia-h200")
+    assert (h200.kind, h200.arch, h200.accelerator) == ("gpu", "sm_90a", "nvidia-h200")
+    assert compile_flags(h200) == ("--target-accelerator", "sm_90a")
+    assert h200.digest != named("nvidia-h100").digest
+    assert Target.from_key(h200.key) == h200
+    assert h200.describe().startswith("nvidia-h200 (NVIDIA H200): sm_90a, 132 multiprocessors, ")
+
+
+def test_a_card_by_what_its_driver_calls_it() -> None:
+    card = cards.by_label("NVIDIA H100 80GB HBM3")
+    assert card == cards.CARDS["nvidia-h100"]
+    assert cards.by_label("NVIDIA H1") is None

@@ -14,7 +14,9 @@ def test_every_space_has_its_template() -> None:
 
 
 def test_unknown_template_names_the_known_ones() -> None:
-    with pytest.raises(TemplateError, match="template 'moe_tpu': not known; there are moe_cpu"):
+    with pytest.raises(
+        TemplateError, match="template 'moe_tpu': not known; there are moe_cpu, moe_gpu"
+    ):
         template.space_path("moe_tpu")
 
 

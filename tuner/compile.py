@@ -1,13 +1,15 @@
-"""Mojo source to shared library, in another process, kept in a content-addressed cache.
+"""Mojo source to a kernel's binary, in another process, kept in a content-addressed cache.
 
-A folder ``CACHE/KEY[:2]/KEY`` holds ``kernel.so``, ``kernel.mojo``, ``stderr.txt`` and
-``build.json``. It appears whole or not at all, and what a source was refused for is
-remembered as well as what it became, so that no source is compiled twice.
+For a CPU that is a shared library, ``kernel.so``. A GPU's source is a program that prints PTX: it is
+built and run here, and ``kernel.ptx`` is what it printed. A folder ``CACHE/KEY[:2]/KEY`` holds the
+binary, ``kernel.mojo``, ``stderr.txt`` and ``build.json``. It appears whole or not at all, and what a
+source was refused for is remembered as well as what it became, so that no source is compiled twice.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import functools
 import hashlib
@@ -61,7 +63,7 @@ class SourceRefused(CompileError):
 
 @dataclass(frozen=True)
 class Binary:
-    """A compiled kernel: its shared library, cache key and how long the build took (s).
+    """A compiled kernel: its file, cache key and how long the build took (s).
 
     ``cached`` says that this call did not build it; ``seconds`` are the first build's then.
     """
@@ -80,7 +82,7 @@ def compile_source(
     timeout_s: float = 120.0,
     cache: Path | None = None,
 ) -> Binary:
-    """The shared library of a Mojo source for ``target``, from the cache where it is there.
+    """The binary of a Mojo source for ``target``, from the cache where it is there.
 
     Raises CompileTimeout after ``timeout_s`` seconds, CompilerKilled, and CompileError where the toolchain is
     missing, the cache folder is full or not writable, or the source is refused (first error
@@ -94,7 +96,7 @@ def compile_source(
         if found is not None:
             return found
         with _writing(folder), build_folder(folder.parent) as draft:
-            _build(draft, text, flags, timeout_s)
+            _build(draft, text, flags, timeout_s, target.kind)
             _publish(draft, folder)
     raise CompileError(f"{folder}: damaged again and again; check the disk, then delete the folder")
 
@@ -156,7 +158,7 @@ def _look_up(folder: Path, *, cached: bool = True) -> Binary | None:
         facts = json.loads((folder / "build.json").read_text())
         if facts["status"] == "failed":
             raise SourceRefused(facts["message"])
-        library = folder / "kernel.so"
+        library = folder / str(facts.get("file", "kernel.so"))
         if _sha256(library) != facts["sha256"]:
             return None
         return Binary(library, folder.name, float(facts["seconds"]), cached)
@@ -164,34 +166,49 @@ def _look_up(folder: Path, *, cached: bool = True) -> Binary | None:
         return None
 
 
-def _build(draft: Path, text: str, flags: Sequence[str], timeout_s: float) -> None:
+def _build(draft: Path, text: str, flags: Sequence[str], timeout_s: float, kind: str) -> None:
     """Compile in ``draft`` and write build.json there, be it a binary or a refusal."""
-    source, library = draft / "kernel.mojo", draft / "kernel.so"
+    source, library = (
+        draft / "kernel.mojo",
+        draft / ("kernel.ptx" if kind == "gpu" else "kernel.so"),
+    )
     source.write_text(text)
+    built = draft / "program" if kind == "gpu" else library
     command: list[str | Path] = [
         _mojo(),
         "build",
-        "--emit",
-        "shared-lib",
+        *(() if kind == "gpu" else ("--emit", "shared-lib")),
         # One thread a build: several builds run side by side, and a single one gains nothing from more
         # (measured on two cores: two at once 6.5 s instead of 8.3 s).
         "--num-threads",
         "1",
         "-o",
-        library,
+        built,
         *flags,
         source,
     ]
     done = run(command, timeout_s, env=_environment(draft))
+    if kind == "gpu" and done.returncode == 0 and not done.timed_out:
+        done = _print(built, library, done, timeout_s)
     # The folder's name is random: without it the message is the same every time.
     stderr = done.stderr.replace(f"{draft}{os.sep}", "")
     (draft / "stderr.txt").write_text(stderr)
     facts: dict[str, Any] = {"toolchain": toolchain_version(), "flags": list(flags)}
     if done.returncode == 0 and not done.timed_out and library.exists():
         facts |= {"status": "ok", "sha256": _sha256(library), "seconds": round(done.seconds, 3)}
+        facts |= {"file": library.name}
     else:
         facts |= {"status": "failed", "message": _refusal(done, stderr, timeout_s)}
     (draft / "build.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
+
+
+def _print(program: Path, ptx: Path, built: Completed, timeout_s: float) -> Completed:
+    """Run a GPU's program and keep what it prints; the times of build and run together."""
+    done = run([program], timeout_s)
+    if done.returncode == 0 and not done.timed_out:
+        ptx.write_text(done.stdout)
+    program.unlink()
+    return dataclasses.replace(done, seconds=built.seconds + done.seconds)
 
 
 def _refusal(done: Completed, stderr: str, timeout_s: float) -> str:

@@ -199,14 +199,15 @@ class Database:
         return self._query(_READ_WORKLOADS, [])
 
     def stage_times(self, target_id: str | None = None) -> list[dict[str, Any]]:
-        """What the stages of earlier trials took, oldest first; of one target unless None.
+        """What the stages of earlier trials took, oldest first; of one target, or of all CPUs.
 
         Keys: problem_id, problem (its key), session, tokens, compile_ms, verify_ms, benchmark_ms.
         """
-        where = "1" if target_id is None else "target_id = ?"
+        cpus = "json_extract(targets.data, '$.kind') = 'cpu'"
+        where = cpus if target_id is None else "target_id = ?"
         sql = f"""SELECT problem_id, problems.data AS problem, session, tokens, compile_ms,
             verify_ms, benchmark_ms FROM trials JOIN problems ON problems.id = problem_id
-            WHERE {where} ORDER BY trials.id"""
+            JOIN targets ON targets.id = target_id WHERE {where} ORDER BY trials.id"""
         return self._query(sql, [] if target_id is None else [target_id])
 
     def trial(self, trial_id: int) -> TrialRow:

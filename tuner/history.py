@@ -110,7 +110,8 @@ def _shipped() -> tuple[list[_Trial], str]:
         Database(Path(folder) / "shipped.sqlite3") as shipped,
     ):
         import_best(shipped, shipped_best())
-        machines = {f"{row['target_name']} ({row['arch']})" for row in shipped.best()}
+        cpus = [row for row in shipped.best() if row["target"]["kind"] == "cpu"]
+        machines = {f"{row['target_name']} ({row['arch']})" for row in cpus}
         return _complete(shipped.stage_times()), " and ".join(sorted(machines))
 
 

@@ -25,7 +25,7 @@ from tuner.pool import REGION
 from tuner.problem import Problem
 from tuner.selection import Selection
 from tuner.stats import Counters, Stats
-from tuner.target import Target
+from tuner.target import Target, require_cpu
 from tuner.weights import Weights
 from tuner.workload import Workload, pairs_per_expert
 
@@ -278,6 +278,8 @@ def _catalogue(
             raise UsageError("problem: is for a bundle that holds several; give one Problem")
         from tuner.tuned import Tuned
 
+        if target is not None:
+            require_cpu(target, "tuner.load")
         return Tuned(source, db, target)
     if db is not None:
         raise UsageError(f"db: a bundle ({os.fspath(source)}) brings its own winners; leave it out")

@@ -161,6 +161,7 @@ def facts(problem: Problem, target: Target, tokens: int) -> dict[str, int]:
         "top_k": problem.top_k,
         "gated": int(problem.gated),
         "shared_dim": problem.shared_dim,
+        "mixed_types": int(problem.dtype != problem.weight_dtype),
         "row_bytes": max(problem.hidden, problem.expert_dim) * (2 if pairs else 4),
         "tokens": tokens,
         "expert_rows": tokens * problem.top_k // experts,
@@ -202,7 +203,12 @@ def _number(value: int | str, names: Mapping[str, int]) -> int:
 
 
 def _check_support(file: SpaceFile, problem: Problem, target: Target) -> None:
-    have = {"kind": target.kind, "dtype": problem.dtype, "weight_dtype": problem.weight_dtype}
+    have = {
+        "kind": target.kind,
+        "arch": target.arch,
+        "dtype": problem.dtype,
+        "weight_dtype": problem.weight_dtype,
+    }
     for name, allowed in file.supports:
         if have[name] not in allowed:
             raise TemplateError(

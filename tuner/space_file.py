@@ -20,7 +20,7 @@ from tuner.toml_lines import Place, line_of, line_of_error
 
 FACTS = frozenset(
     "bf16_dot cores simd_bytes registers l1d_bytes l2_bytes l3_bytes core_cache_bytes hidden expert_dim "
-    "num_experts top_k gated shared_dim row_bytes tokens expert_rows".split()
+    "num_experts top_k gated shared_dim row_bytes mixed_types tokens expert_rows".split()
 )
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tuner import cards
 from tuner import features as feature_table
 from tuner.errors import TargetError
 from tuner.features import older
@@ -30,6 +31,7 @@ __all__ = [
     "level",
     "named",
     "older",
+    "require_cpu",
     "simd_bytes",
     "supported",
 ]
@@ -46,7 +48,8 @@ class Target:
 
     ``arch`` and ``features`` are named as the compiler names them; ``cores`` are those this
     process may use; cache sizes are bytes, 0 where the system does not tell. ``name`` is the
-    processor's label and no part of the key.
+    processor's label and no part of the key. Of a GPU (``kind`` is gpu), ``accelerator`` names the card and
+    with it its memory, ``cores`` are multiprocessors and ``l1d_bytes`` the shared memory of one.
     """
 
     vendor: str
@@ -94,6 +97,8 @@ class Target:
             if size
         )
         label = f" ({self.name})" if self.name else ""
+        if self.kind == "gpu":
+            return f"{self.accelerator}{label}: {self.arch}, {self.cores} multiprocessors, {caches}"
         return f"{self.arch}{label}: {self.cores} cores, SIMD {simd_bytes(self) * 8} bit, {caches}"
 
 
@@ -115,20 +120,39 @@ def detect() -> Target:
 
 
 def named(arch: str) -> Target:
-    """This machine running code for ``arch``: ``host``, or a name that the compiler knows.
+    """This machine running code for ``arch``: ``host``, or a name that the compiler knows; or a GPU.
 
-    Cores and caches stay this machine's, because here is where it will be measured. Raises
-    TargetError for a name that is not known, with the closest ones.
+    Cores and caches stay this machine's, because here is where it will be measured; those of a GPU
+    are its card's. Raises TargetError for a name that is not known, with the closest ones.
     """
     if arch == "host":
         return detect()
+    if arch in cards.CARDS:
+        return of_card(cards.CARDS[arch])
     arch = "x86-64" if arch == "x86-64-v1" else arch
     known = supported()
     if arch not in known:
-        close = ", ".join(difflib.get_close_matches(arch, known, n=4, cutoff=0.5))
+        names = (*known, *cards.CARDS)
+        close = ", ".join(difflib.get_close_matches(arch, names, n=4, cutoff=0.5))
         closest = f"closest: {close}" if close else "`moetune doctor` names this machine's"
         raise TargetError(f"target {arch!r}: not known; {closest}; or use 'host'")
     return dataclasses.replace(detect(), arch=arch, features=_features_of(arch))
+
+
+def of_card(card: cards.Card) -> Target:
+    """The Target of a GPU."""
+    return Target(
+        vendor="nvidia",
+        arch=card.arch,
+        features=(),
+        cores=card.multiprocessors,
+        l1d_bytes=card.shared_bytes,
+        l2_bytes=card.l2_bytes,
+        l3_bytes=0,
+        kind="gpu",
+        name=card.label,
+        accelerator=card.name,
+    )
 
 
 @functools.cache
@@ -153,6 +177,15 @@ def can_run(host: Target, arch_features: Collection[str]) -> bool:
     return feature_table.runs(host.features, arch_features)
 
 
+def require_cpu(target: Target, what: str) -> None:
+    """Raises TargetError where ``what`` is asked for a GPU."""
+    if target.kind != "cpu":
+        raise TargetError(
+            f"{target.accelerator}: is a GPU, and {what} takes CPU targets alone; "
+            "its kernels are tuned by `moetune tune --offline`"
+        )
+
+
 def level(target: Target) -> str:
     """The newest generic architecture that ``target`` runs: ``x86-64`` to ``x86-64-v4``."""
     return feature_table.level_of(target.features)
@@ -162,8 +195,11 @@ def compile_flags(target: Target) -> tuple[str, ...]:
     """The compiler's flags for ``target``, a function of the Target and of nothing else.
 
     The features are spelled out, the missing ones too: given a name alone, the compiler
-    takes the host's features when the name is the host's, and the name's otherwise.
+    takes the host's features when the name is the host's, and the name's otherwise. A GPU's
+    program runs on the compiling machine, whatever that is, and prints the GPU's code.
     """
+    if target.kind == "gpu":
+        return ("--target-accelerator", target.arch)
     missing = sorted(set(_features_of(target.arch)) - set(target.features))
     listed = [*(f"+{name}" for name in target.features), *(f"-{name}" for name in missing)]
     features = ("--target-features", ",".join(listed)) if listed else ()

@@ -18,6 +18,8 @@ from tuner.space import Config, SpaceFile, load, resolve
 from tuner.target import Target
 
 CPU_TEMPLATE = "moe_cpu"
+# The template of a layer, by the kind of target.
+TEMPLATES = {"cpu": CPU_TEMPLATE, "gpu": "moe_gpu"}
 
 Changes = dict[str, tuple[int, int]]
 
@@ -82,9 +84,9 @@ def default_variant(
     problem: Problem, target: Target, pack: str | None = None, tokens: int = 1
 ) -> Variant:
     """The template's default for a target; with `pack`, the default that reads that packed form."""
-    file = load(CPU_TEMPLATE)
+    file = load(TEMPLATES[target.kind])
     space = resolve(file, problem, target, tokens)
-    config = {**space.default, **(pack_config(pack) if pack else {})}
+    config = {**space.default, **(pack_config(pack, file.template) if pack else {})}
     space.check(config)
     return make(file.template, config)
 

@@ -28,7 +28,7 @@ from tuner.kernel import ABI
 from tuner.problem import Problem
 from tuner.render import render
 from tuner.selection import Selection
-from tuner.target import Target, can_run, detect
+from tuner.target import Target, can_run, detect, require_cpu
 from tuner.variant import make
 from tuner.version import __version__
 
@@ -62,10 +62,13 @@ def build(
 
     Raises:
         UsageError: a problem or a target is named twice, or none.
+        TargetError: a target is a GPU.
         CompileError: a kernel is not in the cache, and the toolchain is missing or refuses it.
         SelfTestError: the weights of a problem do not fit in memory.
         DatabaseError: the database is damaged.
     """
+    for target in targets:
+        require_cpu(target, "a bundle")
     _check_unique("problem", [p.digest for p in problems], [p.describe() for p in problems])
     _check_unique("target", [t.arch for t in targets], [t.arch for t in targets])
     content = _Content(say)

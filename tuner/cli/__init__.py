@@ -19,6 +19,7 @@ from tuner.cli import (
     doctor,
     explain,
     files,
+    job,
     report,
     serve,
     token,
@@ -78,5 +79,5 @@ _COMMANDS = (
     token.token,
     validate.validate,
 )
-for _command in (*_COMMANDS, *files.COMMANDS):
+for _command in (*_COMMANDS, *job.COMMANDS, *files.COMMANDS):
     _moetune.add_command(_command)

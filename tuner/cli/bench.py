@@ -20,7 +20,7 @@ from tuner.cli.options import (
     tokens_option,
 )
 from tuner.database import Database
-from tuner.target import named
+from tuner.target import named, require_cpu
 
 if TYPE_CHECKING:
     from tuner.peers import PeerRow
@@ -61,13 +61,13 @@ def bench(
     """Time the layer against its peers."""
     from tuner import peers  # they bring more than the other commands need
 
+    hardware = named(target)
+    require_cpu(hardware, "`moetune bench`")
     load = traces.named(model.problem, load)
     names = _names(against) if against is not None else peers.installed()
     with Database(db) as database:
         report = screen.stderr().print
-        rows = peers.side_by_side(
-            model.problem, named(target), database, tokens, names, load, report
-        )
+        rows = peers.side_by_side(model.problem, hardware, database, tokens, names, load, report)
     if as_json:
         told = {"problem": model.problem.key, "name": model.problem.name}
         click.echo(json.dumps({**told, "rows": [asdict(row) for row in rows]}, indent=2))

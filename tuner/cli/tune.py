@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuner import doctor, memory
-from tuner.cli import forecast, outcome, screen, traces
+from tuner.cli import forecast, job, outcome, screen, traces
 from tuner.cli.options import (
     Model,
     db_option,
@@ -31,17 +31,21 @@ from tuner.cli.options import (
 )
 from tuner.database import Database
 from tuner.errors import MoetuneError, UsageError
+from tuner.offline import Round
 from tuner.plan import SAMPLERS
 from tuner.problem import Problem
-from tuner.target import named
+from tuner.target import Target, named
 from tuner.variant import parse
 from tuner.workload import Workload
 
 if TYPE_CHECKING:
+    from tuner import tune as stage
     from tuner.tune import CellResult, TuneResult
 
 # A session without --trials and --time ends after this.
 DEFAULT_TIME_S = 600.0
+# Variants for each token count of a job folder where --trials is not given.
+OFFLINE_TRIALS = 8
 _COLUMNS = ("> tokens", "> default", "winner", "> time", "> speed-up", "> rate", "> of ceiling")
 
 
@@ -79,6 +83,10 @@ class Interrupted(MoetuneError):
               help="Of the search and of the random weights.")  # fmt: skip
 @click.option("--sampler", type=click.Choice(SAMPLERS), default="auto", show_default=True,
               help="How the next variant is chosen.")  # fmt: skip
+@click.option("--offline", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+              help="Measure nothing: write a job folder for the machine that has the target.")  # fmt: skip
+@click.option("--most-mib", type=click.IntRange(min=1), default=64, show_default=True,
+              help="With --offline: the largest job folder.")  # fmt: skip
 @click.option(
     "--dry-run", is_flag=True, help="Say what it would do and how long that takes; do nothing."
 )
@@ -98,6 +106,8 @@ def tune(
     cores: int | None,
     seed: int,
     sampler: str,
+    offline: Path | None,
+    most_mib: int,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -118,8 +128,15 @@ def tune(
         tokens, loads, _untuned(tokens, loads, *(held_out or ((), ()))), sampler=sampler,
     )  # fmt: skip
     doctor.require_toolchain()
-    check_memory(model.problem)
     hardware = named(target)
+    if offline is not None:
+        _offline(model, hardware, db, plan, offline, most_mib, as_json)
+        return
+    if hardware.kind == "gpu":
+        raise UsageError(
+            f"--target {target}: is measured on another machine; add --offline DIR for a job folder"
+        )
+    check_memory(model.problem)
     if cores is not None:
         hardware = dataclasses.replace(hardware, cores=min(cores, hardware.cores))
     if dry_run:
@@ -142,6 +159,23 @@ def tune(
         click.echo(json.dumps({**told, **whole, "next": lines}, indent=2))
     else:
         _show(model.problem, result, lines)
+
+
+def _offline(
+    model: Model,
+    target: Target,
+    db: Path | None,
+    plan: stage.Plan,
+    folder: Path,
+    most_mib: int,
+    as_json: bool,
+) -> None:
+    """A job folder of one load: its runner races all token counts under the same one."""
+    if len(plan.loads) > 1:
+        raise UsageError("--offline: one --load a job; make a folder for each")
+    trials = plan.trials or OFFLINE_TRIALS
+    asked = Round(plan.tokens, plan.loads[0], trials, plan.seed, plan.sampler, most_mib << 20)
+    job.make(model, target, db, asked, folder, as_json)
 
 
 def _untuned(

@@ -1,0 +1,65 @@
+"""Job folders without a compiler or a GPU: PTX that says nothing, and results as a runner writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tuner import job as jobs
+from tuner import offline
+from tuner.compile import Binary
+from tuner.database import Database
+from tuner.job import Job
+from tuner.offline import Made, Round, make_job
+from tuner.problem import Problem
+from tuner.render import render
+from tuner.target import Target, named
+from tuner.trial import Build
+from tuner.variant import Variant
+
+PROBLEM = Problem(hidden=128, expert_dim=64, num_experts=8, top_k=2, dtype="bfloat16", name="tiny")
+DEVICE = {
+    "kind": "device", "name": "NVIDIA H100 80GB HBM3", "multiprocessors": 132, "driver": 13000,
+    "memory_bytes": 80 << 30, "copy_gb_s": 3000.0, "clocks": "1980 MHz",
+}  # fmt: skip
+
+
+def without_compiler(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Every variant builds at once; those of 256 rows don't."""
+
+    def build(problem: Problem, target: Target, variant: Variant) -> Build:
+        source = render(problem, variant)
+        if variant.config["tile_n"] == 256:
+            return Build(source, None, "compile", "error: too wide", 1.0, 0.0)
+        path = folder / f"{variant.name}.ptx"
+        path.write_text("//// layer abi 1\n" + "//\n" * 1000)
+        return Build(source, Binary(path, f"key-{variant.id}", 2.0, False), "ok", "", 1.0, 2000.0)
+
+    monkeypatch.setattr(offline, "build", build)
+    monkeypatch.setattr(offline, "toolchain_version", lambda: "Mojo of the test")
+
+
+def made(
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    tokens: Sequence[int] = (1, 64),
+    trials: int = 4,
+    most_bytes: int = 1 << 30,
+    card: str = "nvidia-h100",
+) -> tuple[Job, Made]:
+    """A job folder in ``folder / "job"``."""
+    without_compiler(monkeypatch, folder)
+    asked = Round(tuple(tokens), "uniform", trials, 0, "auto", most_bytes)
+    with Database(folder / "asked.sqlite3") as db:
+        result = make_job(PROBLEM, named(card), db, asked, folder / "job", lambda line: None)
+    return jobs.read(folder / "job"), result
+
+
+def timed(variant: str, tokens: int, ns: float, default_ns: float) -> dict[str, object]:
+    """A trial that ran."""
+    return {
+        "kind": "trial", "variant": variant, "tokens": tokens, "status": "ok", "verify_ms": 5.0,
+        "samples": [ns] * 9, "default_samples": [default_ns] * 9, "benchmark_ms": 7.0,
+    }  # fmt: skip

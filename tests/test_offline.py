@@ -1,0 +1,119 @@
+"""Job folders: what is asked, what they hold, what is refused. No compiler, no GPU."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tuner
+from tests.commands import Run
+from tests.jobs import PROBLEM, made
+from tuner import job as jobs
+from tuner.database import Database
+from tuner.errors import TargetError, TemplateError, UsageError
+from tuner.job import JobError
+from tuner.offline import Round, folder_bytes, make_job
+from tuner.target import named
+from tuner.weights import Weights
+
+
+def test_a_folder_holds_what_its_job_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, result = made(monkeypatch, tmp_path)
+    folder = tmp_path / "job"
+    assert [v.file for v in job.variants] == [f"programs/{v.name}.ptx" for v in job.variants]
+    assert all((folder / v.file).is_file() for v in job.variants)
+    assert {job.default(1), job.default(64)} <= {v.name for v in job.variants}
+    assert job.layer == PROBLEM
+    assert result.programs == len(job.variants)
+    assert result.size_bytes == folder_bytes(folder)
+    assert job.environment["toolchain"] == "Mojo of the test"
+
+
+def test_the_same_question_gives_the_same_variants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    first, second = (made(monkeypatch, tmp_path / name)[0] for name in "ab")
+    assert [v.name for v in first.variants] == [v.name for v in second.variants]
+
+
+def test_what_does_not_compile_is_told_and_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, result = made(monkeypatch, tmp_path, tokens=(4096,), trials=8)
+    assert result.failed == len(job.failed) == 1
+    assert job.failed[0]["message"] == "error: too wide"
+    assert job.failed[0]["variant"] not in {v.name for v in job.variants}
+
+
+def test_the_size_is_capped_and_the_defaults_come_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = 0
+    with pytest.raises(UsageError, match=r"default of 1 tokens has no program.*raise --most-mib"):
+        made(monkeypatch, tmp_path, most_bytes=1)
+    code = folder_bytes(tmp_path / "job")
+    job, result = made(monkeypatch, tmp_path, tokens=(64,), most_bytes=code + 5000)
+    assert [v.name for v in job.variants] == [job.default(64)]
+    assert result.left_out == 3
+
+
+def test_the_copied_code_stands_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(monkeypatch, tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys, tuner.job_run, tuner.job_trial; print(sorted(sys.modules))"],
+        cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "job" / "code")},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    for heavy in ("click", "jinja2", "sqlite_utils", "tuner.compile", "tuner.database"):
+        assert f"'{heavy}'" not in done.stdout
+
+
+def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(monkeypatch, tmp_path)
+    asked = Round((1,), "uniform", 2, 0, "auto", 1 << 30)
+    wide = PROBLEM.replace(dtype="float32")
+    with Database(tmp_path / "x.sqlite3") as db:
+        traced = Round((1,), "trace:0123456789abcdef", 2, 0, "auto", 1 << 30)
+        with pytest.raises(UsageError, match="a job folder takes none"):
+            make_job(PROBLEM, named("nvidia-h100"), db, traced, tmp_path / "c", print)
+        with pytest.raises(UsageError, match="holds a job already"):
+            make_job(PROBLEM, named("nvidia-h100"), db, asked, tmp_path / "job", print)
+        with pytest.raises(UsageError, match="only GPU targets have offline rounds"):
+            make_job(PROBLEM, named("x86-64-v3"), db, asked, tmp_path / "c", print)
+        with pytest.raises(TemplateError, match="dtype=float32: template moe_gpu makes bfloat16"):
+            make_job(wide, named("nvidia-h200"), db, asked, tmp_path / "c", print)
+    with pytest.raises(JobError, match="no job"):
+        jobs.read(tmp_path)
+    (tmp_path / "job" / "job.json").write_text('{"format": 99}')
+    with pytest.raises(JobError, match="format 99, not 1"):
+        jobs.read(tmp_path / "job")
+
+
+@pytest.mark.compiler
+def test_a_gpu_is_not_measured_here(moetune: Run) -> None:
+    said = moetune("tune qwen3-30b-a3b --dtype bfloat16 --target nvidia-h200")
+    assert said.code == 2
+    assert "add --offline DIR for a job folder" in said.err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "bench granite-3.0-1b-a400m --target nvidia-h200 --tokens 1",
+        "bundle build granite-3.0-1b-a400m --target nvidia-h200 -o x.moe",
+    ],
+)
+def test_what_takes_cpus_alone_says_so(line: str, moetune: Run) -> None:
+    said = moetune(line)
+    assert said.code == 2
+    assert "nvidia-h200: is a GPU" in said.err
+
+
+def test_a_layer_takes_cpus_alone() -> None:
+    with pytest.raises(TargetError, match=r"tuner\.load takes CPU targets alone"):
+        tuner.load(PROBLEM, Weights.random(PROBLEM, seed=0), target=named("nvidia-h100"))

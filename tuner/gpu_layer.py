@@ -1,0 +1,180 @@
+"""A MoE layer on a GPU: its buffers in device memory and the five launches of a call.
+
+The kernels are those of `templates/moe_gpu.mojo.j2`. All launches go to one stream, and nothing comes back to
+the host in between, so a call can be captured in a CUDA graph.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.cuda import Address, Device, Function
+from tuner.problem import DTYPE_BYTES, Problem
+from tuner.ptx import Program
+
+GUARD_BYTES = 4096
+_GUARD = 0xA5
+_TABLE_ENTRY_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Part of an arena: where it starts and how long it is."""
+
+    address: Address
+    size: int
+
+
+class Arena:
+    """Buffers of given sizes in one allocation, guard zones around each.
+
+    Every buffer starts as bytes of 255: NaN in every floating-point format, -1 as an integer.
+    """
+
+    def __init__(self, device: Device, sizes: Mapping[str, int]) -> None:
+        self._device = device
+        at, places = GUARD_BYTES, {}
+        for name, size in sizes.items():
+            places[name] = (at, size)
+            at += -(-size // 256) * 256 + GUARD_BYTES
+        self._size = at
+        self._base = device.alloc(at)
+        self.pieces = {n: Piece(self._base + start, size) for n, (start, size) in places.items()}
+        self.poison()
+
+    def __getitem__(self, name: str) -> Address:
+        return self.pieces[name].address
+
+    def poison(self) -> None:
+        """Refill guards and buffers."""
+        self._device.fill(self._base, _GUARD, self._size)
+        for piece in self.pieces.values():
+            self._device.fill(piece.address, 0xFF, piece.size)
+
+    def broken(self) -> str:
+        """The first buffer outside of which something was written; empty where there is none."""
+        for name, piece in self.pieces.items():
+            guard = np.empty(GUARD_BYTES, np.uint8)
+            tail = -piece.size % 256
+            after = np.empty(GUARD_BYTES + tail, np.uint8)
+            self._device.download(piece.address - GUARD_BYTES, guard)
+            self._device.download(piece.address + piece.size, after)
+            if (guard != _GUARD).any() or (after != _GUARD).any():
+                return name
+        return ""
+
+    def free(self) -> None:
+        self._device.free(self._base)
+
+
+class GpuKernel:
+    """A program's kernels, loaded. Raises CudaError where the driver refuses one."""
+
+    def __init__(self, device: Device, program: Program) -> None:
+        self.facts = program.facts
+        self.params = {name: kernel.params for name, kernel in program.kernels.items()}
+        self.functions: dict[str, Function] = {
+            name: device.load(kernel.ptx, kernel.entry, kernel.threads, kernel.shared_bytes)
+            for name, kernel in program.kernels.items()
+        }
+
+
+def most_tiles(problem: Problem, tokens: int, tile_n: int) -> int:
+    """Tiles that a call of so many tokens may have at most, whatever the routing."""
+    shared = problem.shared_dim // problem.expert_dim
+    pairs = tokens * (problem.top_k + shared)
+    return min(pairs, pairs // tile_n + problem.num_experts + shared)
+
+
+def scratch_sizes(problem: Problem, tokens: int, tile_n: int) -> dict[str, int]:
+    """Bytes of each buffer that a call needs beside its inputs and outputs."""
+    shared = problem.shared_dim // problem.expert_dim
+    experts, k = problem.num_experts + shared, problem.top_k + shared
+    tiles = most_tiles(problem, tokens, tile_n)
+    element = DTYPE_BYTES[problem.dtype]
+    return {
+        "logits": tokens * problem.num_experts * 4,
+        "counters": (experts + 1) * 4,
+        "lists": experts * tokens * 4,
+        "tiles": 4,
+        "table": tiles * _TABLE_ENTRY_BYTES,
+        "hidden": tiles * tile_n * problem.expert_dim * element,
+        "rows": tokens * k * problem.hidden * element,
+    }
+
+
+def io_sizes(problem: Problem, tokens: int) -> dict[str, int]:
+    """Bytes of a call's inputs and outputs."""
+    row = tokens * problem.hidden * DTYPE_BYTES[problem.dtype]
+    choice = tokens * problem.top_k * 4
+    return {"x": row, "y": row, "indices": choice, "weights": choice}
+
+
+class Call:
+    """A layer's call with fixed buffers; ``run(stream)`` starts it.
+
+    ``addresses`` are those of the packed weights, of the inputs and outputs, and of the scratch, by the
+    names that the kernels give their parameters.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        kernel: GpuKernel,
+        problem: Problem,
+        addresses: Mapping[str, Address],
+        tokens: int,
+        routed: bool,
+    ) -> None:
+        self._device, self._kernel = device, kernel
+        numbers = {"tokens": tokens, "routed": int(routed)}
+        self._launches = []
+        for name, grid in self._grids(problem, tokens).items():
+            arguments = [
+                ctypes.c_int32(numbers[p]) if p in numbers else ctypes.c_uint64(addresses[p])
+                for p in kernel.params[name]
+            ]
+            self._launches.append((kernel.functions[name], grid, arguments))
+
+    def _grids(self, problem: Problem, tokens: int) -> dict[str, tuple[int, int]]:
+        facts = self._kernel.facts
+        if tokens == 0:
+            return {}
+        tiles = most_tiles(problem, tokens, facts["tile_n"])
+        processors = self._device.multiprocessors
+        grids = {
+            "moe_logits": (
+                _share(tokens, facts["route_tokens"]),
+                _share(problem.num_experts, facts["route_experts"]),
+            ),
+            "moe_choose": (_share(tokens, facts["choose_tokens"]), 1),
+        }
+        for number in (1, 2):
+            parts = tiles * facts[f"pieces{number}"]
+            grids[f"moe_product_{number}"] = (min(parts, processors * facts[f"blocks{number}"]), 1)
+        grids["moe_combine"] = (tokens, _share(problem.hidden, facts["combine_columns"]))
+        return grids
+
+    def run(self, stream: int) -> None:
+        for function, grid, arguments in self._launches:
+            self._device.launch(function, grid, arguments, stream)
+
+    def run_one(self, number: int, stream: int) -> None:
+        """Starts the launch with this number alone."""
+        function, grid, arguments = self._launches[number]
+        self._device.launch(function, grid, arguments, stream)
+
+
+def _share(count: int, of: int) -> int:
+    return -(-count // of)
+
+
+def upload(device: Device, packed: Mapping[str, NDArray[Any]]) -> dict[str, Address]:
+    """Packed weights in device memory."""
+    return {name: device.upload(array) for name, array in packed.items()}

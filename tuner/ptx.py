@@ -1,0 +1,62 @@
+"""What a compiled GPU program prints: the PTX of its kernels and how to launch them.
+
+A GPU template is a program of the compiling machine: run there, it prints a line of facts and, for each
+kernel, a header line, PTX and an end line. The GPU's driver compiles PTX when it loads it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tuner.errors import CompileError
+
+ABI = 1
+_LAYER = re.compile(r"^//// layer (.+)$", re.MULTILINE)
+_KERNEL = re.compile(
+    r"^//// kernel (\S+) (\d+) (\d+) ([^\n]+)\n(.*?)^//// end$", re.MULTILINE | re.DOTALL
+)
+
+
+@dataclass(frozen=True)
+class PtxKernel:
+    """One kernel.
+
+    Attributes:
+        name: the template's, such as ``moe_choose``; ``entry`` is the name in the PTX.
+        threads: of one block.
+        shared_bytes: dynamic shared memory of one block.
+        params: what each argument is, in order.
+    """
+
+    name: str
+    entry: str
+    threads: int
+    shared_bytes: int
+    params: tuple[str, ...]
+    ptx: str
+
+
+@dataclass(frozen=True)
+class Program:
+    """The kernels of one layer, by name, in the order of their launches, and the layer's numbers."""
+
+    facts: Mapping[str, int]
+    kernels: Mapping[str, PtxKernel]
+
+
+def parse(text: str) -> Program:
+    """Reads what a program printed. Raises CompileError where that is no program of this ABI."""
+    line = _LAYER.search(text)
+    words = line[1].split() if line else []
+    facts = dict(zip(words[::2], map(int, words[1::2]), strict=True))
+    if facts.get("abi") != ABI:
+        raise CompileError(f"GPU program: abi {facts.get('abi')}, not {ABI}; build the job again")
+    kernels = {}
+    for entry, threads, shared, params, ptx in _KERNEL.findall(text):
+        name = re.sub(r"_[0-9a-f]{8}$", "", entry)  # the compiler adds a digest
+        kernels[name] = PtxKernel(
+            name, entry, int(threads), int(shared), tuple(params.split()), ptx
+        )
+    return Program(facts, kernels)
