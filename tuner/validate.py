@@ -191,8 +191,10 @@ def _against_itself(target: Target, db: Database, report: Report) -> dict[str, M
         found[name] = Measured(ratio.value, ratio.low, ratio.high, f"{_HOW[name]}, T={TOKENS}")
     scratch = found["scratch"]
     assert scratch.value is not None
-    shares = [100 * (1 - 1 / value) for value in (scratch.value, scratch.low, scratch.high)]
-    return found | {"scratch": Measured(*shares, how=scratch.how)}
+    share, low, high = (
+        100 * (1 - 1 / value) for value in (scratch.value, scratch.low, scratch.high)
+    )
+    return found | {"scratch": Measured(share, low, high, scratch.how)}
 
 
 _HOW = {
