@@ -37,10 +37,14 @@ clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(STAMP): pyproject.toml | $(VENV)/bin/python
+# Both installers are held to the constraints, or torch comes as the newest CUDA build, several GB;
+# uv takes CPU builds when it is told to.
+$(STAMP): pyproject.toml tests/constraints.txt | $(VENV)/bin/python
 	if command -v uv >/dev/null; \
-	then uv pip install --quiet --python $(VENV)/bin/python --editable '.[test]'; \
-	else $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'; \
+	then UV_TORCH_BACKEND=cpu uv pip install --quiet --python $(VENV)/bin/python \
+	--constraint tests/constraints.txt --editable '.[test]'; \
+	else $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+	--constraint tests/constraints.txt --editable '.[test]'; \
 	fi
 	touch $@
 

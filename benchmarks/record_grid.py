@@ -29,6 +29,7 @@ from tuner.cli.options import seconds
 from tuner.compile import toolchain_version
 from tuner.database import Database
 from tuner.errors import MoetuneError, TemplateError, UsageError
+from tuner.measurement import measurement
 from tuner.problem import DTYPE_BYTES, Problem
 from tuner.records import TrialRow, now
 from tuner.render import render
@@ -252,7 +253,7 @@ class _Run:
         measured = None
         if outcome.timing is not None:
             last = len(outcome.timing.race.times_ns) - 1
-            measured = trials.measurement(
+            measured = measurement(
                 outcome.timing, last, self.ceilings, recorder.target, recorder.problem
             )
         self.database.record_trial(row, measured)
@@ -273,9 +274,7 @@ class _Run:
             recorder.temperature,
             timeout_s=trials.RACE_S,
         )
-        measured = trials.measurement(
-            timing, 1, self.ceilings, recorder.target, recorder.problem, "final"
-        )
+        measured = measurement(timing, 1, self.ceilings, recorder.target, recorder.problem, "final")
         self.database.record_measurement(row.id, measured)
         say(f"again: {variant.name} {measured.ratio:.3f}")
 

@@ -31,9 +31,10 @@ def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """MOETUNE_DB names a file that is not there yet."""
+    """MOETUNE_DB names a file that is not there yet, MOETUNE_TRUST a folder."""
     path = tmp_path / "tuning.sqlite3"
     monkeypatch.setenv("MOETUNE_DB", str(path))
+    monkeypatch.setenv("MOETUNE_TRUST", str(tmp_path / "trusted"))
     return path
 
 

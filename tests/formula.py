@@ -42,8 +42,9 @@ class Machine:
 
     `bad` says of a configuration what is the matter: it is "wrong", or crashes; "flattered" is ten times
     as fast as it is until another process looks, a "cheat" is, too, and wrong on any other seed than
-    0; who is "tired" crashes in the finals. `peak_gflop_s` is the ceiling. A copy that races its original
-    takes `copy_factor` times as long.
+    0; an "overfit" is wrong there and no faster; who is "tired" crashes in the finals. `peak_gflop_s` is
+    the ceiling. A copy that races its original takes `copy_factor` times as long. Other processes take
+    the share `foreign` of the machine.
     """
 
     def __init__(self, folder: Path, ns: Formula, noise: float = 0.002) -> None:
@@ -51,6 +52,7 @@ class Machine:
         self.bad: Callable[[dict[str, int]], str] = lambda config: ""
         self.peak_gflop_s = 1e6
         self.copy_factor = 1.0
+        self.foreign = 0.0
         self.built: list[str] = []
         self.building = 0
         self.races: list[tuple[Workload, list[str], int]] = []
@@ -107,7 +109,7 @@ class Bench:
         kind = self.machine.bad(_config(entrant))
         if kind == "crash":
             raise WorkerCrash("verify: the kernel's process was ended by SIGSEGV")
-        wrong = kind == "wrong" or (kind == "cheat" and self.seed != 0)
+        wrong = kind == "wrong" or (kind in ("cheat", "overfit") and self.seed != 0)
         return Verdict(not wrong, "y is off" if wrong else "", 0.0, 1)
 
     def race(
@@ -128,7 +130,7 @@ class Bench:
         cold = is_cold(workload, temperature)
         names = [_name(entrant) for entrant in entrants]
         self.machine.races.append((workload, names, len(rows[0])))
-        race = Race(tuple(tuple(row) for row in rows))
+        race = Race(tuple(tuple(row) for row in rows), foreign=self.machine.foreign)
         return Timing(race, 1e3, 1e3, "cold" if cold else "warm")
 
     def _ns(self, entrant: Entrant, workload: Workload) -> float:

@@ -20,9 +20,9 @@ from tuner.benchmark import Race
 from tuner.ceilings import Ceilings
 from tuner.cell import TRIAL_EFFORT
 from tuner.claims import Claim, Finding, Verdict, claims, finding, is_here
-from tuner.contest import FINAL_EFFORT, PROCESSES
 from tuner.database import Database
 from tuner.errors import UsageError
+from tuner.final_races import FINAL_EFFORT, PROCESSES
 from tuner.records import MeasurementRow, TrialRow
 from tuner.render import render
 from tuner.target import Target

@@ -217,7 +217,7 @@ def test_a_session_ends_with_a_table_and_two_lines(sessions: list[Any], moetune:
 
 
 def test_a_matrix_ends_with_what_is_kept_where_it_serves_and_what_that_loses() -> None:
-    worse = result(workload=Workload(128, "zipf:1.2"), regret=1.02, noise_floor=0.08)
+    worse = result(workload=Workload(128, "zipf:1.2"), regret=1.02, noise_floor=0.08, foreign=0.42)
     held = tune_stage.HeldOut(
         Workload(8), BETTER.name, "tokens", DEFAULT.name, 0.8, 1.015, 1.01, 1.02
     )
@@ -233,6 +233,8 @@ def test_a_matrix_ends_with_what_is_kept_where_it_serves_and_what_that_loses() -
         "held out 8 tokens, uniform: A (tokens) loses 1.5% [1.0%, 2.0%]",
         "held out: loses 1.5% in the median of 1",
         "noise floor: 1.0% to 8.0%; smaller gains could not be told: run it again on a quiet machine",
+        "could not tell at 128 tokens, zipf:1.2: the machine was loaded, other processes took 42% of it; "
+        "run it again on a quiet machine",
         "pace: 20.0 variants a minute, compile to verdict (20 compiled, 25 judged in 1:00: builds 30.0 s, "
         "verifying 5.0 s, races 20.0 s, the rest 5.0 s)",
     ]

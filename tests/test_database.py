@@ -128,7 +128,7 @@ def test_schema_refuses_wrong_winners_whoever_writes(db: Database, path: Path) -
     with pytest.raises(sqlite3.IntegrityError, match="trial of status ok"):
         raw.execute(
             "INSERT INTO winners SELECT 9, ?, target_id, problem_id, 7, load, NULL, 1, 1, 1, 0, 1,"
-            " NULL, NULL, NULL, '', 1 FROM winners",
+            " NULL, NULL, NULL, '', 1, NULL FROM winners",
             [wrong.id],
         )
     raw.close()

@@ -20,9 +20,10 @@ from tuner import space as spaces
 from tuner.builder import Cores
 from tuner.cell import VISITOR_EFFORT
 from tuner.cli import screen
-from tuner.contest import FINAL_EFFORT, NOMINEES, PROCESSES
+from tuner.contest import FINALISTS, NOMINEES
 from tuner.database import Database
 from tuner.estimate import STAGES, TRUST_S, CellEstimate, Estimate, TimeLeft, estimate
+from tuner.final_races import FINAL_EFFORT, PROCESSES
 from tuner.plan import Plan, Progress
 from tuner.problem import Problem
 from tuner.records import MeasurementRow, TrialRow
@@ -39,7 +40,7 @@ BUILDERS = 2
 BUILT_S = COMPILE_S / BUILDERS
 APART_S = VERIFY_S + BENCHMARK_S
 TRIAL_S = BUILT_S + APART_S
-FINAL_S = PROCESSES * FINAL_EFFORT.budget_s
+FINAL_S = PROCESSES * FINAL_EFFORT.budget_s + (1 + FINALISTS) * VERIFY_S
 STARTS = len(spaces.load("moe_cpu").starts)
 
 

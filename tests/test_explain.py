@@ -217,6 +217,25 @@ def test_the_session_tells_of_itself(db: Database) -> None:
     assert told == Account("its own", 2, 90.5, 15.25, 0.012)
 
 
+@pytest.mark.parametrize(("share", "says"), [(0.04, ""), (0.4, "; the machine was loaded: others")])
+def test_a_winner_of_a_loaded_machine_is_told(
+    share: float, says: str, db: Database, here: None, moetune: Run
+) -> None:
+    searched(db)
+    (best,) = db.best()
+    row = db.trial(best["trial_id"])
+    db.record_winner(winner_of(row, foreign_share=share))
+    cell = {"workload": {"tokens": 16, "load": "uniform"}, "noise_floor": 0.012}
+    data = {"cells": [cell], "pace": {"search_s": 90.5}, "per_minute": 15.25}
+    keys = {"problem_id": best["problem_id"], "target_id": best["target_id"]}
+    db.record_session(SessionRow(id="s", data=data, **keys))
+    (line,) = (
+        line for line in moetune(f"explain {SMALL} --tokens 16").out.splitlines() if "floor" in line
+    )
+    assert line.partition("noise floor here 1.2%")[2].startswith(says)
+    assert bool(says) == ("40% of it" in line)
+
+
 def test_regret_is_told(db: Database, here: None, moetune: Run) -> None:
     told = searched(db)
     assert told.winner is not None

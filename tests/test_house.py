@@ -67,6 +67,20 @@ def test_pixi_adds_no_python_package() -> None:
     assert set(source["extras"]) <= set(toml("pyproject.toml")["project"]["optional-dependencies"])
 
 
+def test_every_installer_is_held_to_the_constraints() -> None:
+    """An open range takes the newest torch, a CUDA build of several GB."""
+    lines = (ROOT / "tests" / "constraints.txt").read_text().splitlines()
+    (pin,) = (line for line in lines if not line.startswith("#"))
+    name, version = pin.split("==")
+    assert toml("pixi.toml")["pypi-options"]["dependency-overrides"] == {name: f"=={version}"}
+    assert (
+        f"{name}>={version}" in toml("pyproject.toml")["project"]["optional-dependencies"]["test"]
+    )
+    recipe = (ROOT / "Makefile").read_text()
+    assert recipe.count("--constraint tests/constraints.txt") == recipe.count("--editable") == 2
+    assert "$(STAMP): pyproject.toml tests/constraints.txt |" in recipe
+
+
 def test_the_python_range_is_the_same() -> None:
     project = toml("pyproject.toml")["project"]
     assert toml("pixi.toml")["dependencies"]["python"] == project["requires-python"]

@@ -19,7 +19,8 @@ from tuner.database import Database
 from tuner.errors import DatabaseError, ProblemError
 from tuner.problem import Problem
 from tuner.records import TrialRow
-from tuner.select import LADDER, MAX_TOKEN_DISTANCE, Selection, best_config
+from tuner.select import LADDER, best_config
+from tuner.selection import MAX_TOKEN_DISTANCE, Selection
 from tuner.target import Target
 from tuner.variant import Variant, default_variant
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.formula import PROBLEM, TARGET, Machine
 from tuner.database import Database
+from tuner.errors import TemplateError
 from tuner.plan import Plan, Progress, TuneResult
 from tuner.records import TrialRow
 from tuner.variant import default_variant, parse
@@ -219,6 +220,30 @@ def test_what_is_right_for_one_seed_alone_is_wrong(machine: Machine, database: P
     }
 
 
+def test_what_is_right_for_one_seed_and_no_faster_than_it_may_be_never_wins(
+    machine: Machine, database: Path
+) -> None:
+    """Its times raise no doubt: the finals verify it on inputs that no trial has seen."""
+    best = tuned(machine, database, Plan(tokens=(1,), trials=25)).cells[0].winner
+    tile = parse(best).config["tile_rows"]
+    machine.bad = lambda config: "overfit" if config["tile_rows"] == tile else ""
+    again = tuned(machine, database, Plan(tokens=(1,), trials=25)).cells[0]
+    assert parse(again.winner).config["tile_rows"] != tile
+    with Database(database) as db:
+        found = {(row.variant, row.status, row.message) for row in rows(db, Workload(1))}
+        assert [row["variant"] for row in db.best(PROBLEM.digest)] == [again.winner]
+    assert (best, "wrong", "on other inputs: y is off") in found
+
+
+def test_a_default_that_is_right_for_one_seed_alone_ends_the_session(
+    machine: Machine, database: Path
+) -> None:
+    default = default_variant(PROBLEM, TARGET, tokens=1)
+    machine.bad = lambda config: "overfit" if config == default.config else ""
+    with pytest.raises(TemplateError, match=r"the template's default is wrong on other inputs: y"):
+        tuned(machine, database, Plan(tokens=(1,), trials=8))
+
+
 def test_what_is_above_the_ceiling_is_doubted(machine: Machine, database: Path) -> None:
     """A call of 1000 operations takes at least 1 ms; the default takes 1.1 ms in the median."""
     machine.peak_gflop_s = 1e3 / 1e6
@@ -274,6 +299,36 @@ def test_a_session_that_was_stopped_goes_on(machine: Machine, database: Path) ->
     assert len(result.cells) == 4
 
 
+@pytest.mark.parametrize(("stage", "number"), [("search", 15), ("compare", 2)])
+def test_a_matrix_that_was_stopped_ends_as_if_it_had_not_been(
+    stage: str, number: int, machine: Machine, tmp_path: Path
+) -> None:
+    plan = Plan(tokens=(1, 256), trials=13, keep=2, seed=4)
+    machine.noise = 0.0
+    seen: list[str] = []
+
+    def stop(progress: Progress) -> None:
+        seen.append(progress.stage)
+        if seen.count(stage) == number:
+            raise KeyboardInterrupt
+
+    whole = tuned(machine, tmp_path / "whole.sqlite3", plan)
+    with Database(tmp_path / "parts.sqlite3") as db:
+        with pytest.raises(KeyboardInterrupt):
+            machine.session(db, plan, stop)
+        before = all_rows(db, plan)
+    machine.built, machine.races = [], []
+    parts = tuned(machine, tmp_path / "parts.sqlite3", plan)
+    stories = []
+    for name in ("whole", "parts"):
+        with Database(tmp_path / f"{name}.sqlite3") as db:
+            stories.append([(r.id, r.tokens, r.variant, r.status) for r in all_rows(db, plan)])
+    assert stories[0] == stories[1]
+    assert (parts.cells, parts.kept, parts.rules) == (whole.cells, whole.kept, whole.rules)
+    raced = {name for _, names, _ in machine.races for name in names}
+    assert {row.variant for row in before} & set(machine.built) <= raced
+
+
 def test_workloads_held_out_are_checked_and_stay_untuned(machine: Machine, database: Path) -> None:
     held = (Workload(4), Workload(1, "onehot"))
     result = tuned(machine, database, Plan(**{**vars(MATRIX), "held_out": held}))
@@ -315,3 +370,29 @@ def test_a_default_that_is_slower_than_its_copy_shows_the_noise(
     result = tuned(machine, database, Plan(tokens=(256,), trials=4))
     assert result.cells[0].noise_floor == pytest.approx(0.5, abs=0.02)
     assert result.cells[0].is_default
+
+
+@pytest.mark.parametrize("foreign", [0.0, 0.5])
+def test_a_default_that_nothing_beat_under_load_takes_no_earlier_winners_place(
+    foreign: float, machine: Machine, database: Path
+) -> None:
+    plan = Plan(tokens=(256,), trials=25)
+    quiet = tuned(machine, database, plan).cells[0]
+    assert not quiet.is_default
+    machine.foreign, machine.noise = foreign, 0.9
+    (noisy,) = tuned(machine, database, plan).cells
+    assert (noisy.is_default, noisy.loaded, noisy.foreign) == (True, foreign > 0, foreign)
+    with Database(database) as db:
+        (best,) = db.best(PROBLEM.digest)
+    kept = (quiet.winner, 0.0) if foreign else (noisy.winner, 0.0)
+    assert (best["variant"], best["foreign_share"]) == kept
+
+
+def test_without_an_earlier_winner_the_row_says_how_loaded_the_machine_was(
+    machine: Machine, database: Path
+) -> None:
+    machine.foreign, machine.noise = 0.4, 0.9
+    assert tuned(machine, database, Plan(tokens=(256,), trials=8)).cells[0].loaded
+    with Database(database) as db:
+        (best,) = db.best(PROBLEM.digest)
+    assert (best["is_default"], best["foreign_share"]) == (True, 0.4)

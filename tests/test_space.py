@@ -96,27 +96,41 @@ def test_what_does_not_matter_for_a_workload_is_pinned() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "message"),
+    ("old", "new", "line", "message"),
     [
-        ('values = [1, 2, "cores"]', "values = []", "parameters.a: values is empty"),
-        ('rule = "a < 9"', 'rule = "b < 9"', "reads b, which is not known"),
-        ("default = 2", "default = 3", "default 3 is not in"),
-        ('rule = "a < 9"', 'rule = "a < 2"', "the default breaks 'a < 2': because"),
-        ('parameters = ["a"]', 'parameters = ["z"]', "pack: z is no parameter"),
-        ("[supports]", "[supports", "t.toml"),
-        ('failure = "memory"', 'failure = "spill"', "failure 'spill' must be one of ['compile', "),
-        ('parameters = ["a"]\nwhy', 'parameters = ["z"]\nwhy', "monotone: z is no parameter"),
-        ('parameters = ["a"]\nwhy', "parameters = []\nwhy", "'memory' names no parameter"),
-        ('short = "a"', "", "'short'"),
+        ('values = [1, 2, "cores"]', "values = []", 8, "parameters.a.values: is empty"),
+        ('values = [1, 2, "cores"]', "values = 1", 8, "parameters.a.values: must be a list, is 1"),
+        ('rule = "a < 9"', 'rule = "b < 9"', 12, "restrictions.rule: 'b < 9' reads b, which is not"),
+        ('rule = "a < 9"', 'rule = "a <"', 12, "restrictions.rule: 'a <'"),
+        ("default = 2", "default = 3", 9, "parameters.a.default: default 3 is not in [1, 2]"),
+        ("default = 2", 'default = "z"', 9, "parameters.a.default: 'z' reads z, which is not"),
+        ('rule = "a < 9"', 'rule = "a < 2"', 12, "the default breaks 'a < 2': because"),
+        ('parameters = ["a"]', 'parameters = ["z"]', 5, "pack.parameters: z is no parameter"),
+        ("[supports]", "[supports", 2, "is no TOML"),
+        ('failure = "memory"', 'failure = "spill"', 15, "failure 'spill' must be one of ['compile', "),
+        ('parameters = ["a"]\nwhy', 'parameters = ["z"]\nwhy', 16, "z is no parameter; there are a"),
+        ('parameters = ["a"]\nwhy', "parameters = []\nwhy", 16, "'memory' names no parameter"),
+        ('short = "a"', "", 6, "parameters.a.short: 'short' is missing"),
+        ("[supports]", "[supported]", 1, "supports: 'supports' is missing"),
+        ("[pack]", "[starts]", 1, "pack.parameters: 'parameters' is missing"),
+        ('why = "larger"\n', '[[starts]]\na = 1\n[[starts]]\nb = 1\n', 14, "monotone.why"),
+        ('"larger"\n', '"larger"\n[[starts]]\na = 1\n[[starts]]\nb = 1\n', 21, "b is no parameter"),
+        ("[[restr", '[parameters.b]\nshort = "a"\nvalues = [1]\ndefault = 1\nhelp = "x"\n[[restr',
+         12, "parameters.b.short: 'a' is that of a, too"),
     ],
-)
-def test_a_bad_file_is_named_with_what_is_wrong(
-    tmp_path: Path, old: str, new: str, message: str
+)  # fmt: skip
+def test_a_bad_file_is_named_with_its_line_and_what_is_wrong(
+    tmp_path: Path, old: str, new: str, line: int, message: str
 ) -> None:
     with pytest.raises(SpaceError) as error:
-        space.resolve(loaded(tmp_path, GOOD.replace(old, new)), GRANITE, ZEN, 1)
+        space.resolve(
+            loaded(tmp_path, GOOD.replace(old, new, 1)),
+            GRANITE,
+            dataclasses.replace(ZEN, cores=1),
+            1,
+        )
+    assert str(error.value).startswith(f"{tmp_path / 't.toml'}:{line}: ")
     assert message in str(error.value)
-    assert "t.toml" in str(error.value)
 
 
 def test_a_target_that_the_template_lacks_names_those_it_has() -> None:

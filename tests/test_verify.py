@@ -13,6 +13,7 @@ from tuner.compile import compile_source
 from tuner.kernel import Kernel
 from tuner.problem import Problem
 from tuner.render import render
+from tuner.session import OTHER_SEED
 from tuner.target import can_run, detect, named
 from tuner.variant import default_variant
 from tuner.weights import Weights
@@ -200,6 +201,67 @@ def test_a_wrong_kernel_is_found_out(spoil: str, message: str) -> None:
     found = verify.verify(damaged, packed, expectations(TINY, 1))  # type: ignore[arg-type]
     assert not found.ok
     assert message in found.message
+
+
+# A kernel that is right, and then does what the last word of its arguments says.
+SPOILS = """
+comptime Rows = Pointer[Float32, MutUntrackedOrigin]
+comptime Bits = Pointer[Int32, MutUntrackedOrigin]
+
+def spoil(arguments: I64):
+    var count = Int(arguments[unsafe_offset=0]) * 48
+    var y = Rows(unsafe_from_address=Int(arguments[unsafe_offset=2]))
+    var first = Bits(unsafe_from_address=Int(arguments[unsafe_offset=1]))[unsafe_offset=0]
+    var mode = arguments[unsafe_offset=15]
+    if mode == 1 or (mode == 5 and not (KNOWN)):
+        for i in range(count):
+            y[unsafe_offset=i] = 0
+    elif mode == 2:
+        y[unsafe_offset=3] = y[unsafe_offset=3] / 0
+    elif mode == 3:
+        y[unsafe_offset=count] = 1
+    elif mode == 4:
+        y[unsafe_offset=-1] = 1
+
+"""
+SEED = 11
+
+
+@pytest.fixture(scope="module")
+def spoiling() -> Kernel:
+    cases = verify.cases(TINY, 70, 12, SEED)
+    firsts = [np.random.default_rng(case.seed).standard_normal(1, np.float32) for case in cases]
+    known = " or ".join(f"first == {int(first.view(np.int32)[0])}" for first in firsts)
+    text = render(TINY, variant(TINY)).text
+    head, call, body = text.partition("@export\ndef moe_call(")
+    body = body.replace(
+        "        first += step\n", "        first += step\n    spoil(arguments)\n", 1
+    )
+    source = head + SPOILS.replace("KNOWN", known) + call + body
+    return Kernel(compile_source(source, detect()).path, TINY)
+
+
+@pytest.mark.compiler
+@pytest.mark.parametrize(
+    ("mode", "seed", "message"),
+    [
+        (0, SEED, ""),
+        (1, SEED, "T=1 router: relative error 1.00e+00"),
+        (2, SEED, "T=1 router: y: 1 of 48 elements are not finite"),
+        (3, SEED, "T=1 router: y: written outside its 192 bytes"),
+        (4, SEED, "T=1 router: y: written outside its 192 bytes"),
+        (5, SEED, ""),
+        (5, SEED + OTHER_SEED, "T=1 router: relative error 1.00e+00"),
+    ],
+)
+def test_a_compiled_kernel_that_is_wrong_is_found_out(
+    mode: int, seed: int, message: str, spoiling: Kernel
+) -> None:
+    """Zeros, NaN, writes behind and before y, and zeros for all tokens but those of one seed."""
+    packed = spoiling.pack(Weights.random(TINY, seed).check(TINY))
+    spoiling._pool._arguments[15] = mode
+    found = verify.verify(spoiling, packed, expectations(TINY, seed))
+    assert (found.ok, message) == (not message, found.message[: len(message)])
 
 
 def test_a_tie_may_be_routed_either_way() -> None:

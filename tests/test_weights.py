@@ -118,6 +118,15 @@ def test_check_makes_strided_arrays_contiguous() -> None:
     assert np.array_equal(checked, up)
 
 
+def test_check_does_not_copy_the_halves_of_a_fused_array() -> None:
+    fused = np.ones((4, 16, 16), np.float32)
+    bias = np.ones((4, 16), np.float32)
+    halves = {"gate": fused[:, :8], "up": fused[:, 8:], "gate_bias": bias[:, :8]}
+    checked = dataclasses.replace(Weights.random(FULL, 0), **halves).check(FULL)
+    for name, half in halves.items():
+        assert np.shares_memory(getattr(checked, name), half), name
+
+
 @pytest.mark.parametrize("wrap", [Exported, WantsGradient])
 def test_check_reads_dlpack_without_a_copy(wrap: type[Exported]) -> None:
     up = Weights.random(FULL, 0).up
@@ -195,9 +204,20 @@ def test_16_bit_weights_are_taken_as_they_are(dtype: str) -> None:
     half = PLAIN.replace(dtype=dtype)
     weights = Weights.random(half, 0)
     assert weights.check(half).up.dtype == NUMPY_DTYPES[dtype]
-    with pytest.raises(WeightsError, match=rf"^router: has shape .* float32, must be .* {dtype}"):
+    with pytest.raises(WeightsError, match=rf"^up: has shape .* float32, must be .* {dtype}"):
         Weights.random(PLAIN, 0).check(half)
     spoiled = weights.down.copy()
     spoiled[1, 2, 3] = np.nan
     with pytest.raises(WeightsError, match=r"^down: expert 1 holds 1 NaN"):
         dataclasses.replace(weights, down=spoiled).check(half)
+
+
+def test_the_router_may_be_float32_beside_16_bit_weights() -> None:
+    full = FULL.replace(dtype="bfloat16")
+    weights, wide = Weights.random(full, 0), Weights.random(FULL, 0)
+    router = {name: getattr(wide, name) for name in ("router", "router_bias", "correction_bias")}
+    checked = dataclasses.replace(weights, **router).check(full)
+    assert all(getattr(checked, name) is array for name, array in router.items())
+    half = wide.router.astype(np.float16)
+    with pytest.raises(WeightsError, match=r"float16, must be \[4, 16\] bfloat16 or float32$"):
+        dataclasses.replace(weights, router=half).check(full)

@@ -9,7 +9,11 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+import tuner
+from tests.kernels import TINY, kernel, tokens
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,6 +33,40 @@ print(json.dumps({
     "best": (package / "db" / "best.jsonl").read_text(),
 }))
 """
+
+
+PRINT_PLACE = "import sysconfig; print(sysconfig.get_path('purelib'))"
+
+# A layer on a catalogue of one binary, in an environment that has NumPy alone.
+LAYER = """\
+import json, sys
+from pathlib import Path
+import numpy as np, tuner
+from tuner.target import detect
+
+folder, library = map(Path, sys.argv[1:])
+
+class OneBinary:
+    problem = tuner.Problem.from_key(json.loads((folder / "problem.json").read_text()))
+
+    def select(self, tokens, load, pack):
+        return tuner.Selection(
+            template="moe_cpu", variant="one", config={}, pack="p", match="default", reason="",
+            distance=0.0, evidence={}, tokens=tokens, load=load, target=detect(),
+        )
+
+    def binary(self, selection):
+        return library
+
+arrays = dict(np.load(folder / "arrays.npz"))
+x = arrays.pop("x")
+layer = tuner.Layer(OneBinary(), tuner.Weights(**arrays))
+with tuner.trace(folder / "trace.jsonl"):
+    np.save(folder / "y.npy", layer(x))
+layer.stats().to_json()
+print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+HEAVY = set("click jinja2 max ml_dtypes mojo optuna platformdirs rich sqlite3 sqlite_utils".split())
 
 
 def run(*command: str | Path, cwd: Path) -> str:
@@ -57,9 +95,23 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     python = home / "venv" / "bin" / "python"
     options = ("--no-deps", "--no-index", "--disable-pip-version-check")
     run(sys.executable, "-m", "pip", "--python", python, "install", *options, wheel, cwd=home)
-    print_place = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    site = Path(run(python, "-c", print_place, cwd=home).strip())
+    site = Path(run(python, "-c", PRINT_PLACE, cwd=home).strip())
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return python
+
+
+@pytest.fixture(scope="module")
+def bare_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with the wheel and NumPy, and nothing else."""
+    home = tmp_path_factory.mktemp("bare")
+    run(sys.executable, "-m", "venv", "--without-pip", home / "venv", cwd=home)
+    python = home / "venv" / "bin" / "python"
+    options = ("--no-deps", "--no-index", "--disable-pip-version-check")
+    run(sys.executable, "-m", "pip", "--python", python, "install", *options, wheel, cwd=home)
+    site = Path(run(python, "-c", PRINT_PLACE, cwd=home).strip())
+    for name in ("numpy", "numpy.libs"):
+        if (there := Path(np.__file__).parents[1] / name).exists():
+            (site / name).symlink_to(there)
     return python
 
 
@@ -85,3 +137,33 @@ def test_the_data_travel_in_the_wheel(python: Path) -> None:
 def test_the_command_line_starts(python: Path) -> None:
     said = run(python.with_name("moetune"), "--help", cwd=python.parents[2])
     assert all(command in said for command in ("doctor", "tune", "best", "generate"))
+
+
+def test_the_header_travels_in_the_wheel(bare_python: Path) -> None:
+    program = "import tuner, pathlib; print(pathlib.Path(tuner.__file__).with_name('moetune.h').read_text())"
+    said = run(bare_python, "-c", program, cwd=bare_python.parents[2])
+    assert said.strip() == (ROOT / "tuner" / "moetune.h").read_text().strip()
+
+
+@pytest.mark.compiler
+def test_numpy_alone_runs_a_layer(bare_python: Path, tmp_path: Path) -> None:
+    weights = tuner.Weights.random(TINY, 3)
+    x = tokens(TINY, 21)
+    given = {name: array for name, array in vars(weights).items() if array is not None}
+    np.savez(tmp_path / "arrays.npz", x=x, **given)
+    (tmp_path / "problem.json").write_text(json.dumps(TINY.key))
+    command = (bare_python, "-c", LAYER, tmp_path, kernel(TINY).path)
+    imported = set(json.loads(run(*command, cwd=tmp_path)))
+    assert imported & HEAVY == set()
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), tuner.load(TINY, weights)(x))
+
+
+def test_what_is_lacking_is_named(bare_python: Path) -> None:
+    program = (
+        "import tuner\n"
+        "problem = tuner.Problem(hidden=8, expert_dim=8, num_experts=2, top_k=1, dtype='bfloat16')\n"
+        "try: tuner.Weights.random(problem, 0)\n"
+        "except tuner.MoetuneError as error: print(error)"
+    )
+    said = run(bare_python, "-c", program, cwd=bare_python.parents[2])
+    assert said == "bfloat16: NumPy has none of its own; pip install ml_dtypes\n"

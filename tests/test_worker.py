@@ -89,8 +89,12 @@ def test_a_kernel_that_does_nothing_is_wrong(worker: Worker) -> None:
     assert verdict.message.startswith("T=1 router: token 0: routed to [-1, -1]")
 
 
-def test_errors_of_ours_come_back_as_they_are(worker: Worker, tmp_path: Path) -> None:
-    (tmp_path / "kernel.so").write_bytes(b"")
+@pytest.mark.parametrize("content", [b"", bytes(range(256)) * 16])
+def test_errors_of_ours_come_back_as_they_are(
+    content: bytes, worker: Worker, tmp_path: Path
+) -> None:
+    """A library that is cut, or garbage."""
+    (tmp_path / "kernel.so").write_bytes(content)
     with pytest.raises(KernelError, match="does not load"):
         worker.ask("verify", Entrant(tmp_path / "kernel.so", "v"), 4, 4, timeout_s=60)
 

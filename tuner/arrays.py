@@ -5,16 +5,31 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.errors import UsageError
+
+
+class _Dtypes(dict[str, np.dtype[Any]]):
+    """NumPy's own types, and bfloat16 of ml_dtypes as soon as somebody asks for it."""
+
+    def __missing__(self, name: str) -> np.dtype[Any]:
+        if name != "bfloat16":
+            raise KeyError(name)
+        try:
+            from ml_dtypes import bfloat16
+        except ImportError:
+            message = "bfloat16: NumPy has none of its own; pip install ml_dtypes"
+            raise UsageError(message) from None
+        self[name] = np.dtype(bfloat16)
+        return self[name]
+
+
 # Data types of weights and tokens by the name that a Problem gives them.
-NUMPY_DTYPES: dict[str, np.dtype[Any]] = {
-    "float32": np.dtype(np.float32),
-    "bfloat16": np.dtype(ml_dtypes.bfloat16),
-    "float16": np.dtype(np.float16),
-}
+NUMPY_DTYPES: dict[str, np.dtype[Any]] = _Dtypes(
+    float32=np.dtype(np.float32), float16=np.dtype(np.float16)
+)
 
 
 def to_numpy(value: Any) -> NDArray[Any]:
@@ -40,6 +55,6 @@ def is_torch(value: Any) -> bool:
 def to_torch(array: NDArray[Any]) -> Any:
     """The same memory as a torch tensor; torch is imported already, or nobody would ask."""
     torch = sys.modules["torch"]
-    if array.dtype == NUMPY_DTYPES["bfloat16"]:
+    if array.dtype.name == "bfloat16":
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)

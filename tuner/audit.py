@@ -21,12 +21,13 @@ from tuner.builder import split_cores
 from tuner.ceilings import Ceilings
 from tuner.claims import Claim, Finding, Verdict, claims, finding
 from tuner.compile import toolchain_version
-from tuner.contest import FINAL_EFFORT, FINAL_S, PROCESSES
 from tuner.database import Database
 from tuner.errors import KernelError, UsageError
 from tuner.failure import kind
+from tuner.final_races import FINAL_EFFORT, FINAL_S, PROCESSES
 from tuner.finals import entries, floor_of, joined
 from tuner.foreign import FOREIGN_LIMIT
+from tuner.measurement import measurement
 from tuner.target import Target
 from tuner.variant import Variant
 from tuner.verify import Verdict as Verification
@@ -148,7 +149,7 @@ def _record(db: Database, claim: Claim, measured: Measured) -> None:
                 db.set_ceiling(target_id, *limit)
         for kernel, trial_id in enumerate((claim.default_trial, claim.other_trial)):
             if trial_id is not None:
-                row = trials.measurement(
+                row = measurement(
                     timing, kernel, measured.ceilings, claim.target, claim.problem, "audit"
                 )
                 db.record_measurement(trial_id, row)

@@ -16,12 +16,11 @@ import numpy as np
 from tuner import verify
 from tuner.arrays import NUMPY_DTYPES
 from tuner.benchmark import DECODE_TOKENS, Call, Effort, Race, race
-from tuner.ceilings import Ceilings
+from tuner.ceilings import Ceilings, multiplies_pairs
 from tuner.kernel import Kernel, Packed
 from tuner.memory import allocate
 from tuner.probe import Probe
 from tuner.problem import Problem
-from tuner.space import multiplies_pairs
 from tuner.target import Target
 from tuner.weights import Weights
 from tuner.workload import Workload, flops, pairs_per_expert, route_by_load, weight_bytes_read

@@ -67,7 +67,7 @@ def _siblings(core: int) -> frozenset[int]:
 class Builder:
     """A pool that builds each variant once; use it as a context manager.
 
-    `variants` are those that it was asked for.
+    `variants` are those that it was asked for or told of.
     """
 
     def __init__(
@@ -107,9 +107,14 @@ class Builder:
     def submit(self, variant: Variant) -> Future[Build]:
         """Starts to build a variant, or finds it built."""
         if variant.id not in self._builds:
-            self.variants.append(variant)
+            self.note(variant)
             self._builds[variant.id] = self._pool.submit(self._build, variant)
         return self._builds[variant.id]
+
+    def note(self, variant: Variant) -> None:
+        """A variant that an earlier session built; it is built here only when somebody asks for it."""
+        if variant not in self.variants:
+            self.variants.append(variant)
 
     def _build(self, variant: Variant) -> Build:
         built = self._make(self._problem, self._target, variant)

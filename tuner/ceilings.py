@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from tuner.problem import Problem
+from tuner.target import Target
+
 
 @dataclass(frozen=True)
 class Ceilings:
@@ -45,3 +48,9 @@ class Ceilings:
         if memory > compute:
             return memory, "read"
         return compute, "dot" if pairs else "fma"
+
+
+def multiplies_pairs(problem: Problem, target: Target) -> bool:
+    """Whether the target has bfloat16 dot products and the problem can use them."""
+    types = {problem.dtype, problem.weight_dtype}
+    return types == {"bfloat16"} and "avx512bf16" in target.features

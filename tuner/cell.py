@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable
-from concurrent.futures import Future
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from tuner import earlier
 from tuner import space as spaces
 from tuner import trial as trials
 from tuner.bench_state import Entrant, Timing, is_cold
 from tuner.benchmark import Effort
-from tuner.errors import SpaceError, TemplateError
+from tuner.errors import TemplateError
 from tuner.failure import kind
 from tuner.finals import floor_of
+from tuner.measurement import measurement
 from tuner.records import MeasurementRow, TrialRow
-from tuner.render import render
 from tuner.schedule import Share
 from tuner.search import Search, Suggestion
 from tuner.session import Session
@@ -32,6 +33,7 @@ VISITOR_EFFORT = Effort(budget_s=0.5, reach=trials.SLOW)
 # A time this far below the best one so far is doubted, and so is one above the ceiling.
 DOUBTED_RATIO = 0.75
 DOUBTED_FRACTION = 1.05
+NO_NOTES: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,11 @@ class Tried:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A variant on its way to a verdict: who suggested it, and its build."""
+    """A variant on its way to a verdict, and who suggested it."""
 
     variant: Variant
     suggestion: Suggestion
     search: Search
-    build: Future[Build]
 
 
 class Cell:
@@ -66,6 +67,7 @@ class Cell:
         self.told: list[tuple[Config, float | None, str]] = []
         self.share = Share(weight)
         self.floor = session.plan.noise_floor or 0.0
+        self.foreign: list[float] = []
         problem, target = session.problem, session.target
         file = spaces.load(CPU_TEMPLATE)
         self.space = spaces.resolve(file, problem, target, workload.tokens)
@@ -76,9 +78,9 @@ class Cell:
     def begin(self) -> None:
         """Measures the default against its copy, and takes up what earlier sessions found."""
         self.report("default", self.default.name)
-        earlier = self._earlier()
-        self._try_default(earlier)
-        self._replay(earlier)
+        rows = self._earlier()
+        self._try_default(rows)
+        self._take_up_earlier(rows)
         self.pin(self.session.pack)
 
     def pin(self, pack: str | None) -> None:
@@ -107,24 +109,13 @@ class Cell:
 
     def _earlier(self) -> list[TrialRow]:
         """Trials of this workload whose source, compiler and temperature are still the same."""
-        rows = self.session.database.trials(
-            *self.session.keys, self.workload.tokens, self.workload.load
-        )
-        return [row for row in rows if self._is_current(row)]
+        session = self.session
+        rows = session.database.trials(*session.keys, self.workload.tokens, self.workload.load)
+        toolchain = str(session.surroundings["toolchain"])
+        cold = is_cold(self.workload, session.plan.temperature)
+        return [row for row in rows if earlier.is_current(row, session.problem, toolchain, cold)]
 
-    def _is_current(self, row: TrialRow) -> bool:
-        if row.environment.get("toolchain") != self.session.surroundings["toolchain"]:
-            return False
-        cold = is_cold(self.workload, self.session.plan.temperature)
-        if row.measurement and row.measurement.temperature != ("cold" if cold else "warm"):
-            return False
-        try:
-            variant = make(row.template, row.config)
-        except SpaceError:  # the template's parameters changed since
-            return False
-        return render(self.session.problem, variant).digest == row.source_digest
-
-    def _try_default(self, earlier: Iterable[TrialRow]) -> None:
+    def _try_default(self, rows: Iterable[TrialRow]) -> None:
         """Races the default with a copy of itself: its time, and the noise of this cell."""
         session = self.session
         built = session.builder.get(self.default)
@@ -141,7 +132,7 @@ class Cell:
             )
         if session.plan.noise_floor is None:
             self.floor = floor_of(outcome.timing.race.ratio(1))
-        for row in earlier:
+        for row in rows:
             if row.variant_id == self.default.id and row.status == "ok" and row.id is not None:
                 self._keep(Tried(self.default, row.id, 1.0, 1.0, 1.0), row.status)
                 return
@@ -161,19 +152,35 @@ class Cell:
         best = self.incumbent
         self.share.note(best.ratio, (best.high - best.low) / 2 / best.ratio)
 
-    def _replay(self, earlier: Iterable[TrialRow]) -> None:
-        """Takes up what earlier sessions found."""
-        for row in earlier:
-            if row.variant_id in self.judged or row.id is None:
-                continue
-            variant, found = make(row.template, row.config), row.measurement
-            ratio = found.ratio if found else None
+    def _take_up_earlier(self, rows: Iterable[TrialRow]) -> None:
+        """What finished sessions found is known; a stopped one's trials are answers, see `earlier`."""
+        session = self.session
+        sessions = session.database.sessions(*session.keys)
+        end = earlier.finished(sessions, self.workload)
+        new = {row.variant_id: row for row in rows if row.variant_id not in self.judged}
+        for row in new.values():
+            session.saw(row.id)
+            if (row.id or 0) <= end:
+                self.learn(row)
+        session.stopped.add(self.number, [row for row in new.values() if (row.id or 0) > end])
+
+    def learn(self, row: TrialRow) -> None:
+        """Takes up a trial that no search of this session asked for."""
+        if row.variant_id not in self.judged:
             self.share.take()
-            if row.status == "ok" and found is not None and ratio is not None:
-                low, high = found.ratio_low or ratio, found.ratio_high or ratio
-                self._keep(Tried(variant, row.id, ratio, low, high), "ok")
-            else:
-                self._note(variant, ratio, row.status, row.message)
+            self._take_up(row)
+            self.search.remember(*self.told[-1])
+
+    def _take_up(self, row: TrialRow) -> None:
+        """Counts a trial of this session or an earlier one."""
+        variant, found = make(row.template, row.config), row.measurement
+        ratio = found.ratio if found else None
+        self.foreign += [row.environment["foreign"]] if "foreign" in row.environment else []
+        if row.status == "ok" and found is not None and ratio is not None and row.id is not None:
+            low, high = found.ratio_low or ratio, found.ratio_high or ratio
+            self._keep(Tried(variant, row.id, ratio, low, high), "ok")
+        else:
+            self._note(variant, ratio, row.status, row.message)
 
     def projected(self, config: Config) -> Config:
         """A configuration with what has no effect on this workload as the space has it."""
@@ -187,15 +194,19 @@ class Cell:
             self.search.enqueue(config)
 
     def ask(self) -> Candidate | None:
-        """The next variant to try, its build begun; None when the search is at its end."""
+        """The next variant to try, its build begun unless a stopped session has its verdict; None when
+        the search is at its end."""
         suggestion = self.search.ask()
         if suggestion is None:
             return None
         variant = self._built_alike(suggestion.config) or make(
             self.space.template, suggestion.config
         )
-        build = self.session.builder.submit(variant)
-        return Candidate(variant, suggestion, self.search, build)
+        if self.session.stopped.holds(self.number, variant.id):
+            self.session.builder.note(variant)
+        else:
+            self.session.builder.submit(variant)
+        return Candidate(variant, suggestion, self.search)
 
     def _built_alike(self, config: Config) -> Variant | None:
         """A variant that was built for another cell and differs in nothing that matters here."""
@@ -205,43 +216,55 @@ class Cell:
         return None
 
     def judge(self, candidate: Candidate) -> None:
-        """Verifies and times a candidate, stores the trial, and tells the search."""
-        outcome = self._verdict(candidate.variant, self._racing())
+        """Gets the verdict on a candidate and tells the search."""
+        status = self._verdict(candidate.variant, self._racing())
         if candidate.search is self.search:
-            failure = kind(outcome.status, outcome.message)
-            self.search.tell(candidate.suggestion, outcome.ratio, failure)
+            _, ratio, failure = self.told[-1]
+            self.search.tell(candidate.suggestion, ratio, failure)
         else:  # the packed form was settled meanwhile
             self.search.remember(*self.told[-1])
-        self.report("search", f"{candidate.variant.name} {outcome.status}")
+        self.report("search", f"{candidate.variant.name} {status}")
 
     def visit(self, variant: Variant) -> None:
         """A finalist of another cell is tried here, unless it was."""
         if variant.id not in self.judged:
-            outcome = self._verdict(variant, VISITOR_EFFORT)
-            self.report("compare", f"{variant.name} {outcome.status}")
+            self.session.follow(self.number, variant.id)
+        if variant.id not in self.judged:
+            status = self._verdict(variant, VISITOR_EFFORT, earlier.VISIT)
+            self.report("compare", f"{variant.name} {status}")
 
     def _racing(self) -> Effort:
         """A candidate is out when its interval lies above the incumbent's, by more than the noise."""
         reach = self.incumbent.high * (1 + self.floor)
         return dataclasses.replace(TRIAL_EFFORT, reach=min(trials.SLOW, reach))
 
-    def _verdict(self, variant: Variant, effort: Effort) -> Outcome:
+    def _verdict(
+        self, variant: Variant, effort: Effort, notes: Mapping[str, Any] = NO_NOTES
+    ) -> str:
+        """The status of a variant, as a stopped session has it, or found and stored now.
+
+        Both go through the same row, so that a session which goes on knows the same.
+        """
         session, before = self.session, self.incumbent
+        row = session.stopped.take(self.number, variant.id)
+        row = row or session.database.trial(self._try(variant, effort, notes))
+        self._take_up(row)
+        best = self.incumbent
+        if best is not before and best.ratio * (1 + self.floor) < before.ratio:
+            session.offer(variant, self.number)
+        return row.status
+
+    def _try(self, variant: Variant, effort: Effort, notes: Mapping[str, Any]) -> int:
+        """Builds, verifies and times a variant, and stores the trial."""
+        session = self.session
         built = session.builder.get(variant)
         base = self.entrant(self.default)
         outcome = self._evaluate(variant, built, base, effort)
         if self._doubted(outcome):
             outcome = session.confirm(built, variant, base, self.workload, outcome)
+        outcome.environment |= notes
         session.count(outcome)
-        trial_id = self._record(variant, built, outcome)
-        if outcome.status == "ok" and outcome.timing is not None:
-            ratio = outcome.timing.race.ratio(1)
-            self._keep(Tried(variant, trial_id, ratio.value, ratio.low, ratio.high), "ok")
-            if ratio.value * (1 + self.floor) < before.ratio:
-                session.offer(variant, self.number)
-        else:
-            self._note(variant, outcome.ratio, outcome.status, outcome.message)
-        return outcome
+        return self._record(variant, built, outcome)
 
     def _evaluate(self, variant: Variant, built: Build, base: Entrant, effort: Effort) -> Outcome:
         session = self.session
@@ -278,19 +301,27 @@ class Cell:
             variant, built, outcome, session.keys, self.workload, session.id, surroundings
         )
         measured = self.measured(outcome.timing, 1, "trial") if outcome.timing else None
-        return session.database.record_trial(row, measured)
+        trial_id = session.database.record_trial(row, measured)
+        session.saw(trial_id)
+        return trial_id
 
     def measured(self, timing: Timing, kernel: int, kind: str) -> MeasurementRow:
         """The row of one kernel of a race."""
         session = self.session
-        return trials.measurement(
-            timing, kernel, session.ceilings, session.target, session.problem, kind
-        )
+        return measurement(timing, kernel, session.ceilings, session.target, session.problem, kind)
 
     def finalists(self, pack: str) -> list[Variant]:
         """The variants of a packed form by their ratio here, the fastest first."""
         found = [t for t in self.tried.values() if t.variant.pack == pack and t is not self.base]
         return [t.variant for t in sorted(found, key=lambda t: t.ratio)]
+
+    def refute(self, variant: Variant, message: str) -> None:
+        """A variant that passed here is wrong on other inputs: its trial says so from now on."""
+        tried = self.tried.pop(variant.id, None)
+        if tried is not None:
+            self.session.database.refute(tried.trial_id, message)
+            self.statuses["ok"] -= 1
+            self.statuses["wrong"] += 1
 
     def report(self, stage: str, note: str) -> None:
         """Tells where the session stands."""

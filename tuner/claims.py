@@ -16,9 +16,9 @@ from typing import Any
 
 from tuner.cell import TRIAL_EFFORT
 from tuner.compile import is_cached
-from tuner.contest import FINAL_EFFORT, PROCESSES
 from tuner.database import Database
 from tuner.errors import MoetuneError, SpaceError
+from tuner.final_races import FINAL_EFFORT, PROCESSES
 from tuner.problem import Problem
 from tuner.records import TrialRow
 from tuner.render import render

@@ -25,7 +25,7 @@ from tuner.errors import CompileError, ServiceError, TargetError, UsageError
 from tuner.exchange_fields import target_of
 from tuner.paths import cache_dir
 from tuner.problem import Problem
-from tuner.select import Selection
+from tuner.selection import Selection
 from tuner.target import Target, detect
 from tuner.workload import Workload
 

@@ -15,13 +15,12 @@ import json
 import os
 import shutil
 import signal
-import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tuner.drafts import build_folder
 from tuner.errors import CompileError
 from tuner.paths import cache_dir
 from tuner.process import Completed, find_linker, find_mojo, run
@@ -30,6 +29,7 @@ from tuner.target import Target, compile_flags
 __all__ = [
     "Binary",
     "CompileTimeout",
+    "CompilerKilled",
     "SourceRefused",
     "binary_key",
     "cache_dir",
@@ -39,7 +39,6 @@ __all__ = [
     "toolchain_version",
 ]
 
-_ABANDONED_S = 3600.0  # a build folder this old belongs to a process that was killed
 _VERSION_S = 60.0
 _ATTEMPTS = 3  # another process may just be replacing the same damaged folder
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -50,6 +49,10 @@ _CRASHES = (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGILL)
 
 class CompileTimeout(CompileError):
     """The compiler did not finish within its time limit."""
+
+
+class CompilerKilled(CompileError):
+    """A signal from outside ended the compiler: that says nothing about the source."""
 
 
 class SourceRefused(CompileError):
@@ -79,7 +82,7 @@ def compile_source(
 ) -> Binary:
     """The shared library of a Mojo source for ``target``, from the cache where it is there.
 
-    Raises CompileTimeout after ``timeout_s`` seconds, and CompileError where the toolchain is
+    Raises CompileTimeout after ``timeout_s`` seconds, CompilerKilled, and CompileError where the toolchain is
     missing, the cache folder is full or not writable, or the source is refused (first error
     line). Refusals are remembered; the other errors are not, as the same source may pass later.
     """
@@ -90,7 +93,7 @@ def compile_source(
         found = _look_up(folder, cached=attempt == 0)
         if found is not None:
             return found
-        with _writing(folder), _build_folder(folder.parent) as draft:
+        with _writing(folder), build_folder(folder.parent) as draft:
             _build(draft, text, flags, timeout_s)
             _publish(draft, folder)
     raise CompileError(f"{folder}: damaged again and again; check the disk, then delete the folder")
@@ -201,7 +204,7 @@ def _refusal(done: Completed, stderr: str, timeout_s: float) -> str:
         raise CompileError(_NO_LINKER)
     if done.returncode < 0 and done.returncode not in _CRASHES:
         name = signal.Signals(-done.returncode).name
-        raise CompileError(
+        raise CompilerKilled(
             f"mojo build: ended by {name} from outside; free memory and disk space, then try again"
         )
     lines = [line.strip() for line in stderr.splitlines()]
@@ -243,27 +246,6 @@ def _is_sound(folder: Path) -> bool:
         return _look_up(folder) is not None
     except CompileError:  # a remembered refusal
         return True
-
-
-@contextlib.contextmanager
-def _build_folder(parent: Path) -> Iterator[Path]:
-    """A fresh folder beside the builds, hence on their file system; gone at the end."""
-    parent.mkdir(parents=True, exist_ok=True)
-    _sweep(parent)
-    draft = Path(tempfile.mkdtemp(prefix=".build-", dir=parent))
-    try:
-        yield draft
-    finally:
-        for left in parent.glob(f"{draft.name}*"):
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def _sweep(parent: Path) -> None:
-    """Remove what killed processes left."""
-    for draft in parent.glob(".build-*"):
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - draft.stat().st_mtime > _ABANDONED_S:
-                shutil.rmtree(draft, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -1,20 +1,19 @@
 """Contest: the finalists of all cells meet in all cells, and the few that lose least are recorded.
 
-Each cell puts up its best; each is tried in every cell where it was not; then races in fresh
-processes decide, with the default and its sentinel copy in each.
+Each cell puts up its best; each is tried in every cell where it was not; then the final races decide.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 from tuner import finals
-from tuner.bench_state import Entrant, Timing
-from tuner.benchmark import Effort
 from tuner.cell import Cell
-from tuner.errors import KernelError, WorkerError
+from tuner.earlier import LAST_TRIAL
+from tuner.final_races import FinalRaces, Part, only
 from tuner.held_out import check
 from tuner.keep import Entry, Field, Kept, best, keep, selector
 from tuner.plan import CellResult, Pace, TuneResult
@@ -26,9 +25,6 @@ from tuner.variant import Variant
 NOMINEES = 8
 # Of these, how many race in the finals of one cell; a choice of the session is always among them.
 FINALISTS = 4
-PROCESSES = 2
-FINAL_EFFORT = Effort(budget_s=4.0, first_rounds=15, least_rounds=15, precision=0.003)
-FINAL_S = 600.0
 
 Measured = Mapping[str, MeasurementRow]
 
@@ -65,6 +61,7 @@ class Contest:
         self.variants = {v.id: v for v in nominees(cells, session.pack)}
         self.finals: list[dict[str, Entry]] = [{} for _ in cells]
         self.rows: list[dict[str, MeasurementRow]] = [{} for _ in cells]
+        self.foreign: list[float | None] = [None for _ in cells]
 
     def decide(self) -> Kept:
         """Tries the nominees everywhere, races those in question, and keeps some.
@@ -111,65 +108,29 @@ class Contest:
         return Field(cell.workload, cell.share.weight, cell.default.id, cell.floor, entries)
 
     def _race(self, wanted: Sequence[Sequence[Variant]]) -> None:
-        """Races of some variants in their cells, in several processes one after the other."""
-        parts: list[list[tuple[list[Variant], Timing]]] = [[] for _ in wanted]
-        for process in range(PROCESSES):
-            self.session.worker.stop()
-            for number, variants in enumerate(wanted):
-                if variants:
-                    note = f"{len(variants)} against the default, process {process + 1}"
-                    self.cells[number].report("finals", note)
-                    parts[number].append(self._one_race(self.cells[number], variants))
-        for number, of_cell in enumerate(parts):
+        """Races of some variants in their cells; who is refuted there is out everywhere."""
+        races = FinalRaces(self.session, self.cells)
+        for number, of_cell in enumerate(races.run(wanted)):
             if of_cell:
                 self._take(number, of_cell)
+        for id, (variant, message) in races.refuted.items():
+            del self.variants[id]
+            for number, cell in enumerate(self.cells):
+                cell.refute(variant, message)
+                self.finals[number].pop(id, None)
+                self.rows[number].pop(id, None)
 
-    def _one_race(self, cell: Cell, variants: Sequence[Variant]) -> tuple[list[Variant], Timing]:
-        """A race of the default, the variants and the sentinel; who fails is left out."""
-        session = self.session
-        base, twin = cell.entrant(cell.default), session.twin(cell.default)
-        running = list(variants)
-        while True:
-            entrants = [base, *map(cell.entrant, running), twin]
-            try:
-                return running, self._ask(cell, entrants)
-            except (WorkerError, KernelError):
-                if not running:
-                    raise
-                sound = [v for v in running if self._runs(cell, [base, cell.entrant(v)])]
-                running = sound if len(sound) < len(running) else running[:-1]
-
-    def _runs(self, cell: Cell, entrants: list[Entrant]) -> bool:
-        try:
-            self._ask(cell, entrants)
-        except (WorkerError, KernelError):
-            return False
-        return True
-
-    def _ask(self, cell: Cell, entrants: list[Entrant]) -> Timing:
-        effort = dataclasses.replace(FINAL_EFFORT, budget_s=self._budget_s())
-        temperature = self.session.plan.temperature
-        timing: Timing = self.session.worker.ask(
-            "race", entrants, cell.workload, effort, temperature, timeout_s=FINAL_S
-        )
-        return timing
-
-    def _budget_s(self) -> float:
-        """Time of one race: what is kept back for the finals, half of it, is for all races."""
-        kept = self.session.finals_s()
-        share = kept / 2 / PROCESSES / len(self.cells) if kept else FINAL_EFFORT.budget_s
-        return min(FINAL_EFFORT.budget_s, share)
-
-    def _take(self, number: int, parts: Sequence[tuple[list[Variant], Timing]]) -> None:
+    def _take(self, number: int, parts: Sequence[Part]) -> None:
         """Notes what the races of one cell say; a variant counts if it ran in all of them."""
         cell = self.cells[number]
         ran = [v for v in parts[0][0] if all(v in running for running, _ in parts)]
         field = [cell.default, *ran]
-        timings = [_only(timing, running, ran) for running, timing in parts]
+        timings = [only(timing, running, ran) for running, timing in parts]
         if self.session.plan.noise_floor is None:
             twin = finals.joined(timings).race.ratio(len(field))
             cell.floor = max(cell.floor, finals.floor_of(twin))
         joined = finals.joined(timings)
+        self.foreign[number] = max(self.foreign[number] or 0.0, joined.race.foreign)
         found = finals.entries(timings, field, cell.floor)
         for kernel, (variant, entry) in enumerate(zip(field, found, strict=True)):
             self.finals[number][variant.id] = entry
@@ -182,7 +143,22 @@ class Contest:
             for number, cell in enumerate(self.cells):
                 for id, row in self.rows[number].items():
                     session.database.record_measurement(cell.tried[id].trial_id, row)
-                session.database.record_winner(self._winner(kept, number))
+                if not self._is_in_doubt(kept, number):
+                    session.database.record_winner(self._winner(kept, number))
+
+    def _is_in_doubt(self, kept: Kept, number: int) -> bool:
+        """Whether nothing could be proven on a loaded machine, while an earlier session found a winner."""
+        session, workload = self.session, self.cells[number].workload
+        result = self.result(kept, number)
+        proven = self._field(number).entries[kept.choices[number]].proven
+        if proven or not result.loaded:
+            return False
+        return bool(session.database.best(*session.keys, workload.tokens, workload.load))
+
+    def _foreign(self, number: int) -> float:
+        """What other processes took in the finals of a cell; where it had none, in its trials."""
+        raced, tried = self.foreign[number], self.cells[number].foreign
+        return raced if raced is not None else statistics.median(tried or [0.0])
 
     def _measured(self, number: int, id: str) -> MeasurementRow:
         """A variant's measurement in the finals; a default that raced nobody has its trial's."""
@@ -212,6 +188,7 @@ class Contest:
             gb_s=measured.gb_s,
             ceiling_fraction=measured.ceiling_fraction,
             regret=kept.losses[number],
+            foreign_share=round(self._foreign(number), 4),
         )
 
     def result(self, kept: Kept, number: int) -> CellResult:
@@ -240,6 +217,7 @@ class Contest:
             regret=kept.losses[number],
             noise_floor=cell.floor,
             weight=cell.share.weight,
+            foreign=self._foreign(number),
         )
 
 
@@ -254,14 +232,10 @@ def nominees(cells: Sequence[Cell], pack: str | None) -> list[Variant]:
     return list({v.id: v for v in (*(cell.default for cell in cells), *fastest)}.values())
 
 
-def _only(timing: Timing, running: Sequence[Variant], kept: Sequence[Variant]) -> Timing:
-    """A race of the default, `running` and the sentinel without those that are not kept."""
-    rows = timing.race.times_ns
-    times = (rows[0], *(rows[1 + running.index(v)] for v in kept), rows[-1])
-    return dataclasses.replace(timing, race=dataclasses.replace(timing.race, times_ns=times))
-
-
 def _session_row(session: Session, result: TuneResult) -> SessionRow:
-    data = dataclasses.asdict(result) | {"per_minute": round(result.pace.per_minute, 2)}
+    data = dataclasses.asdict(result) | {
+        "per_minute": round(result.pace.per_minute, 2),
+        LAST_TRIAL: session.last_trial,
+    }
     problem_id, target_id = session.keys
     return SessionRow(id=session.id, problem_id=problem_id, target_id=target_id, data=data)

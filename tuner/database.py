@@ -16,11 +16,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import platformdirs
 import sqlite_utils
 
 from tuner import migrations, sqlite_file
 from tuner.errors import DatabaseError
+from tuner.paths import data_dir
 from tuner.problem import Problem
 from tuner.records import CeilingRow, MeasurementRow, SessionRow, TrialRow, WinnerRow, now
 from tuner.sqlite_file import ELSEWHERE
@@ -49,7 +49,7 @@ _READ_WORKLOADS = """SELECT problem_id, problems.name AS problem_name, problems.
 def default_path() -> Path:
     """The database that is meant when none is named: ``MOETUNE_DB``, else the user's own."""
     named = os.environ.get("MOETUNE_DB")
-    return Path(named) if named else platformdirs.user_data_path("moetune") / "tuning.sqlite3"
+    return Path(named) if named else data_dir() / "tuning.sqlite3"
 
 
 class Database:
@@ -141,6 +141,13 @@ class Database:
                 self.record_measurement(trial_id, measurement)
         return trial_id
 
+    def refute(self, trial_id: int, message: str) -> None:
+        """A trial that was ok is wrong after all; it stops being a winner, whoever made it one."""
+        with self.transaction():
+            self._db.execute("DELETE FROM winners WHERE trial_id = ?", [trial_id])
+            sql = "UPDATE trials SET status = 'wrong', message = ? WHERE id = ?"
+            self._db.execute(sql, [message, trial_id])
+
     def record_measurement(self, trial_id: int, measurement: MeasurementRow) -> int:
         """Store one more measurement of a trial; return its id."""
         row = {**vars(measurement), "samples": _dump(measurement.samples), "trial_id": trial_id}
@@ -167,9 +174,7 @@ class Database:
 
     def sessions(self, problem_id: str, target_id: str) -> list[SessionRow]:
         """The sessions of one problem and target that went to their end, oldest first."""
-        sql = (
-            "SELECT * FROM sessions WHERE problem_id = ? AND target_id = ? ORDER BY created, rowid"
-        )
+        sql = "SELECT * FROM sessions WHERE problem_id = ? AND target_id = ? ORDER BY rowid"
         rows = self._query(sql, [problem_id, target_id])
         return [SessionRow(**{**row, "data": json.loads(row["data"])}) for row in rows]
 

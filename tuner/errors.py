@@ -61,6 +61,78 @@ class DatabaseError(MoetuneError):
     """The tuning database cannot be opened, read or written."""
 
 
+class BundleError(MoetuneError):
+    """A bundle is refused. Every reason has a class of its own."""
+
+
+class BundleFormatError(BundleError):
+    """The file is no bundle, or its archive is not written the one way that bundles are."""
+
+
+class BundleTruncatedError(BundleError):
+    """Bytes of the archive are missing."""
+
+
+class BundleExtraDataError(BundleError):
+    """Bytes stand before, between or after the members."""
+
+
+class BundleNameError(BundleError):
+    """A member's name could leave the folder that it is for."""
+
+
+class BundleLinkError(BundleError):
+    """A member is a link, a folder or anything else than a plain file."""
+
+
+class BundleDuplicateError(BundleError):
+    """Two members have one name."""
+
+
+class BundleBombError(BundleError):
+    """A bundle is larger than any real one: sizes, ratio of compression, or number of members."""
+
+
+class BundleManifestError(BundleError):
+    """The manifest is missing, malformed, or from another version of the format."""
+
+
+class BundleManifestSizeError(BundleError):
+    """The manifest is larger than any real one."""
+
+
+class BundleDigestError(BundleError):
+    """A member's bytes are not those that were packed."""
+
+
+class BundleSignatureError(BundleError):
+    """The signature does not belong to the manifest."""
+
+
+class BundleTrustError(BundleError):
+    """A bundle is not signed by a trusted key, or that cannot be told here."""
+
+
+class BundleAbiError(BundleError):
+    """The kernels speak another version of the C interface."""
+
+
+class BundleArchitectureError(BundleError):
+    """None of the binaries runs on this processor."""
+
+
+class BundleProblemError(BundleError):
+    """The bundle does not hold the problem, or holds several and none was named."""
+
+
+class BundleFolderError(BundleError):
+    """The folder for extracted members, or that of trusted keys, could be written by others."""
+
+
+class SelfTestError(BundleError):
+    """A bundle's self-test cannot be run here, or its answers are wrong."""
+
+
 class TokenError(MoetuneError):
     """The file of a service's tokens cannot be read or written."""
 

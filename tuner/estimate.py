@@ -15,9 +15,10 @@ from tuner.bench_state import is_cold
 from tuner.builder import MOST_BUILDERS, split_cores
 from tuner.cell import VISITOR_EFFORT
 from tuner.compile import is_cached, toolchain_version
-from tuner.contest import FINAL_EFFORT, NOMINEES, PROCESSES
+from tuner.contest import FINALISTS, NOMINEES
 from tuner.database import Database
 from tuner.errors import SpaceError
+from tuner.final_races import FINAL_EFFORT, PROCESSES
 from tuner.history import History, StageTimes
 from tuner.plan import Plan, Progress
 from tuner.points import Count
@@ -27,6 +28,7 @@ from tuner.render import render
 from tuner.session import CELL_FINALS_S, FINALS_S
 from tuner.space import Config, Space
 from tuner.target import Target
+from tuner.turns import WAITING
 from tuner.variant import CPU_TEMPLATE, Variant, default_variant, make, pack_config
 from tuner.winners import Row
 from tuner.workload import Workload
@@ -34,7 +36,7 @@ from tuner.workload import Workload
 # The estimate counts as so many seconds of experience when a session's own pace corrects it.
 TRUST_S = 30.0
 # Stages in the order in which a session goes through them.
-STAGES = ("default", "search", "compare", "finals", "held out", "done")
+STAGES = (WAITING, "default", "search", "compare", "finals", "held out", "done")
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ class _Session:
         self.file = spaces.load(CPU_TEMPLATE)
         self.built: set[str] = set()
         count = len(plan.cells())
-        # As Session.finals_s and Contest._budget_s have it.
+        # As Session.finals_s and FinalRaces._budget_s have it.
         self.kept_s = min((plan.time_s or 0.0) / 3, FINALS_S + CELL_FINALS_S * count)
         share_s = self.kept_s / 2 / PROCESSES / count if plan.time_s else FINAL_EFFORT.budget_s
         self.race_s = min(FINAL_EFFORT.budget_s, share_s)
@@ -164,7 +166,7 @@ class _Session:
             times=times,
             search_s=self._both((trials - cached) * build_s, trials * apart_s),
             visits_s=visitors * (times.verify_s + VISITOR_EFFORT.budget_s),
-            finals_s=PROCESSES * self.race_s,
+            finals_s=PROCESSES * self.race_s + (1 + FINALISTS) * times.verify_s,
         )
 
     def _both(self, build_s: float, apart_s: float) -> float:
@@ -241,7 +243,7 @@ class TimeLeft:
         if report.budget_s is None:
             return left_s
         allowed_s = max(0.0, report.budget_s - report.elapsed_s)
-        searching = report.stage in ("default", "search")
+        searching = report.stage in (WAITING, "default", "search")
         # Without a number of trials the search goes on for as long as it may.
         return allowed_s if searching and report.planned is None else min(left_s, allowed_s)
 

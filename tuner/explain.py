@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tuner.ceilings import multiplies_pairs
 from tuner.database import Database
 from tuner.errors import DatabaseError
 from tuner.importance import Importances, importances
 from tuner.problem import Problem
 from tuner.records import MeasurementRow, TrialRow
-from tuner.space import multiplies_pairs
 from tuner.target import Target
 from tuner.variant import Changes, changes
 from tuner.workload import Workload
@@ -123,6 +123,7 @@ class Account:
         search_s: its search of all of them, by the clock.
         per_minute: variants from compiler to verdict in a minute.
         noise_floor: of this workload, as a share: gains below it were not told from noise.
+        foreign: the share of the machine that other processes took in the finals; None: not known.
     """
 
     session: str
@@ -130,6 +131,7 @@ class Account:
     search_s: float
     per_minute: float
     noise_floor: float
+    foreign: float | None = None
 
 
 @dataclass(frozen=True)
@@ -303,6 +305,7 @@ def _account(best: Mapping[str, Any], db: Database) -> Account | None:
                     search_s=session.data["pace"]["search_s"],
                     per_minute=session.data["per_minute"],
                     noise_floor=cell["noise_floor"],
+                    foreign=best["foreign_share"],
                 )
     return None
 

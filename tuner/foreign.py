@@ -10,6 +10,8 @@ from collections.abc import Collection, Iterator
 FOREIGN_LIMIT = 0.05
 # The system counts in hundredths of a second, on each side of a measurement.
 _ROUNDING_S = 0.04
+# What is shorter than this is too short for these counts: a load of one core would not show.
+_LEAST_S = 0.2
 
 
 class ForeignMeter:
@@ -23,7 +25,8 @@ class ForeignMeter:
         self._start = self._seconds()
 
     def share(self) -> float:
-        """Between 0 and 1; 0 over times too short for the system's clock to tell."""
+        """Between 0 and 1. Waits where the time so far is too short for the system's counts to tell."""
+        time.sleep(max(0.0, self._start[0] + _LEAST_S - time.perf_counter()))
         wall, busy, own = (
             now - then for now, then in zip(self._seconds(), self._start, strict=True)
         )

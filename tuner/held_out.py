@@ -9,7 +9,8 @@ from tuner import trial as trials
 from tuner.bench_state import Entrant, Timing
 from tuner.benchmark import Effort
 from tuner.plan import HeldOut
-from tuner.select import Selection, best_config
+from tuner.select import best_config
+from tuner.selection import Selection
 from tuner.session import Session
 from tuner.variant import Variant, default_variant, make
 from tuner.verify import Verdict

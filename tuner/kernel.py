@@ -7,6 +7,7 @@ The library exports `moe_info`, `moe_pack`, `moe_scratch_bytes`, `moe_call`, `mo
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +18,17 @@ import numpy.typing as npt
 
 from tuner.errors import KernelError
 from tuner.memory import allocate
-from tuner.pool import Pool, Signatures, load_library, pool_signatures
+from tuner.pool import ARGUMENT_WORDS, Pool, Signatures, load_library, pool_signatures
 from tuner.problem import Problem
 from tuner.weights import Weights
 
+# Also of the packed forms: another layout under an old name is another ABI.
 ABI = 1
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Packed:
     """Weights in the form that kernels of one packing read.
 
@@ -124,6 +126,10 @@ class Kernel:
         """Scratch that a call with `tokens` tokens needs, in bytes."""
         return int(self._library.moe_scratch_bytes(tokens))
 
+    def bind(self, packed: Packed) -> Bound:
+        """The kernel on these weights."""
+        return Bound(self._pool, packed)
+
     def run(
         self,
         packed: Packed,
@@ -154,6 +160,54 @@ class Kernel:
                 int(routed),
             )
         )
+
+
+class Bound:
+    """A kernel on one packed copy of weights: a call sets what changes, as addresses, and no more."""
+
+    def __init__(self, pool: Pool, packed: Packed) -> None:
+        self._pool = pool
+        self._packed = packed  # its addresses are in the blocks
+        self._block = self._new()
+        self._address = ctypes.addressof(self._block)
+
+    def run(self, tokens: int, x: int, y: int, scratch: int, indices: int, weights: int) -> None:
+        """One call, as in `Kernel.run`; the caller holds REGION and keeps the arrays."""
+        _fill(self._block, tokens, x, y, scratch, indices, weights)
+        self._pool.call(self._address)
+
+    def fix(
+        self, tokens: int, x: int, y: int, scratch: int, indices: int, weights: int
+    ) -> tuple[Callable[[Any, Any], None], int, ctypes.Array[ctypes.c_int64]]:
+        """The library's function, the address of its control block, and arguments for one call again
+        and again. Only for a kernel that has run before: its threads are there."""
+        block = self._new()
+        _fill(block, tokens, x, y, scratch, indices, weights)
+        return *self._pool.entry, block
+
+    def _new(self) -> ctypes.Array[ctypes.c_int64]:
+        block = (ctypes.c_int64 * ARGUMENT_WORDS)()
+        block[3] = _address(self._packed.panels)
+        router = (self._packed.router, self._packed.router_bias, self._packed.correction_bias)
+        block[5:8] = [_address(array) for array in router]
+        return block
+
+
+def _fill(
+    block: ctypes.Array[ctypes.c_int64],
+    tokens: int,
+    x: int,
+    y: int,
+    scratch: int,
+    indices: int,
+    weights: int,
+) -> None:
+    block[0] = tokens
+    block[1] = x
+    block[2] = y
+    block[4] = scratch
+    block[8] = indices
+    block[9] = weights
 
 
 def _load(path: Path) -> ctypes.CDLL:

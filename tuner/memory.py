@@ -41,6 +41,27 @@ def allocate(count: int, dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
     return raw[start : start + size].view(dtype)[:count]
 
 
+class Room:
+    """Memory that grows to what was asked for and is kept."""
+
+    __slots__ = ("_kept", "address")
+
+    def __init__(self) -> None:
+        self._kept = allocate(1, np.uint8)
+        self.address: int = self._kept.ctypes.data
+
+    def of(self, size: int) -> int:
+        """The address of at least `size` bytes, on a huge page; what was there before may be gone."""
+        if self._kept.size < size:
+            self._kept = allocate(size, np.uint8)
+            self.address = self._kept.ctypes.data
+        return self.address
+
+    def view(self, dtype: npt.DTypeLike, count: int) -> npt.NDArray[Any]:
+        """The first values."""
+        return self._kept[: count * np.dtype(dtype).itemsize].view(dtype)
+
+
 def available_bytes() -> int:
     """What this machine can still give out without taking it from a program."""
     meminfo = Path("/proc/meminfo")

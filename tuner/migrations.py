@@ -172,14 +172,18 @@ _AUDIT = (
         ORDER BY m.kind = 'final' DESC, m.id DESC LIMIT 1)""",
 )
 
-_RATIOS = "winners.ratio, winners.ratio_low, winners.ratio_high,"
-_REGRET = ("DROP VIEW best", _AUDIT[-1].replace(_RATIOS, f"{_RATIOS} winners.regret,"))
+_LOAD = (
+    "ALTER TABLE winners ADD COLUMN foreign_share REAL CHECK (foreign_share BETWEEN 0 AND 1)",
+    "DROP VIEW best",
+    _AUDIT[-1].replace("winners.regret,", "winners.regret, winners.foreign_share,"),
+)
 
 MIGRATIONS = (
     Migration(1, "tables", _TABLES),
     Migration(2, "view best and what guards it", _BEST),
     Migration(3, "sessions, and what few variants lose", _SESSIONS),
     Migration(4, "measurements of audits, when each was taken, and regret in view best", _AUDIT),
+    Migration(5, "how loaded the machine was when a winner was found", _LOAD),
 )
 
 

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tuner import trial
 from tuner.bench_state import Entrant, Timing
 from tuner.benchmark import DECODE_TOKENS, Effort, Race
 from tuner.ceilings import Ceilings
@@ -22,9 +21,11 @@ from tuner.contestant import OUR_COPIES, PEERS, Entry, Sample
 from tuner.database import Database
 from tuner.errors import UsageError
 from tuner.foreign import FOREIGN_LIMIT
+from tuner.measurement import measurement
 from tuner.problem import Problem
 from tuner.render import render
-from tuner.select import Selection, best_config
+from tuner.select import best_config
+from tuner.selection import Selection
 from tuner.target import Target
 from tuner.variant import make
 from tuner.worker import Worker
@@ -253,7 +254,7 @@ class _Cell:
         return time.perf_counter(), busy - own
 
     def _ours(self, timing: Timing, workload: Workload, selection: Selection) -> PeerRow:
-        ours = trial.measurement(timing, 0, self.ceilings, self.target, self.problem)
+        ours = measurement(timing, 0, self.ceilings, self.target, self.problem)
         return PeerRow(
             tokens=workload.tokens,
             load=workload.load,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from tuner.foreign import FOREIGN_LIMIT
 from tuner.keep import Rule
 from tuner.workload import Workload
 
@@ -78,7 +79,8 @@ class CellResult:
     """The outcome for one workload: `winner` is the kept variant that serves it.
 
     `ratio` is its time / the default's, paired; `regret` its time / that of `best`, the fastest for
-    this cell alone. Ratios closer than `noise_floor` (a share) are a tie.
+    this cell alone. Ratios closer than `noise_floor` (a share) are a tie. `foreign` is the share of the
+    machine that other processes took while this was decided.
     """
 
     workload: Workload
@@ -100,6 +102,12 @@ class CellResult:
     regret: float = 1.0
     noise_floor: float = 0.01
     weight: float = 1.0
+    foreign: float = 0.0
+
+    @property
+    def loaded(self) -> bool:
+        """Whether other processes took so much that nobody can tell which variant is the fastest."""
+        return self.foreign > FOREIGN_LIMIT
 
 
 @dataclass(frozen=True)

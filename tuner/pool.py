@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -75,10 +76,19 @@ class Pool:
     def run(self, arguments: Sequence[int]) -> None:
         """One call: at most ARGUMENT_WORDS numbers and addresses. Safe from several threads."""
         with REGION:
-            if not self._started:
-                self._start()
             self._arguments[: len(arguments)] = arguments
-            self._call(*self._addresses)
+            self.call(self._addresses[1])
+
+    def call(self, arguments: int) -> None:
+        """One call with the ARGUMENT_WORDS words at an address; the caller holds REGION."""
+        if not self._started:
+            self._start()
+        self._call(self._addresses[0], arguments)
+
+    @property
+    def entry(self) -> tuple[Callable[[Any, Any], None], int]:
+        """The library's function and the address of the control block, for calls without a detour."""
+        return self._call, self._addresses[0]
 
     def _start(self) -> None:
         self._started = True

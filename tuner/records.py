@@ -124,6 +124,7 @@ class WinnerRow:
         is_default: the default itself won.
         regret: its time over that of the variant that is fastest for this workload alone: a session
             ships few. None where that was not measured.
+        foreign_share: of the machine, what other processes took in its finals; None: not known.
     """
 
     trial_id: int
@@ -141,6 +142,7 @@ class WinnerRow:
     gb_s: float | None = None
     ceiling_fraction: float | None = None
     regret: float | None = None
+    foreign_share: float | None = None
     created: str = ""
 
 

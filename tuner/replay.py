@@ -10,14 +10,16 @@ import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tuner import t4
 from tuner.errors import DatabaseError
 from tuner.failure import kind
 from tuner.moves import key
-from tuner.search import Search
 from tuner.space import Config, Space
+
+if TYPE_CHECKING:
+    from tuner.search import Search  # it brings the search's engine, which takes a moment
 
 Key = tuple[int, ...]
 

@@ -3,160 +3,284 @@
 from __future__ import annotations
 
 import os
-import threading
+import time
+from bisect import bisect_right
 from collections.abc import Iterable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tuner import fixed, traffic
 from tuner.arrays import NUMPY_DTYPES, is_torch, to_numpy, to_torch
-from tuner.compile import compile_source
-from tuner.database import Database
+from tuner.catalogue import Catalogue
+from tuner.dispatch import buckets
+from tuner.engine import SCRATCH, Engine, kernel_of
 from tuner.errors import UsageError
-from tuner.kernel import Kernel, Packed
-from tuner.memory import allocate
+from tuner.kernel import Kernel
+from tuner.memory import Room
+from tuner.packing import pack
 from tuner.pool import REGION
 from tuner.problem import Problem
-from tuner.render import render
-from tuner.select import Selection, best_config
+from tuner.selection import Selection
+from tuner.stats import Counters, Stats
 from tuner.target import Target
-from tuner.variant import make
 from tuner.weights import Weights
-from tuner.workload import Workload
+from tuner.workload import Workload, pairs_per_expert
 
-Floats = npt.NDArray[np.float32]
+if TYPE_CHECKING:
+    from tuner.database import Database
 
-# Kernels of this process: layers of one problem share binaries and their worker threads.
-_kernels: dict[tuple[str, str], Kernel] = {}
-_kernels_lock = threading.Lock()
+Array = npt.NDArray[Any]
 
-
-class _Scratch:
-    """The scratch pool of the process; only the holder of REGION may use it."""
-
-    def __init__(self) -> None:
-        self._kept = allocate(1)
-
-    def room(self, kernel: Kernel, tokens: int) -> Floats:
-        """At least the bytes that a call needs; grown once and kept, unless the kernel says not to."""
-        count = kernel.scratch_bytes(tokens) // 4 + 1
-        if not kernel.scratch_keep:
-            return allocate(count)
-        if self._kept.size < count:
-            self._kept = allocate(count)
-        return self._kept
-
-
-_scratch = _Scratch()
+# Of calls whose routing nobody asked for: only the holder of REGION may use it.
+_routing = Room()
 
 
 class Layer:
     """One MoE layer on this machine: `layer(x)` is y [T, D] for x [T, D].
 
     Made by `load`. Several threads may call it at once; their calls run one after the other, each on
-    all cores.
+    all cores. Which kernel serves which token count is settled when the layer is made: what is tuned
+    later serves layers that are loaded later.
     """
 
-    def __init__(
-        self,
-        problem: Problem,
-        weights: Weights,
-        db: Database | str | os.PathLike[str] | None = None,
-        target: Target | None = None,
-        load: str = "uniform",
-    ) -> None:
-        self.problem = problem
-        self.load = Workload(1, load).load
-        self._dtype = NUMPY_DTYPES[problem.dtype]
-        self._db, self._target = db, target
-        self._by_tokens: dict[int, tuple[Kernel, Selection]] = {}
-        checked = weights.check(problem)
-        selection = best_config(problem, 1, self.load, target, db)
-        self._pack = make(selection.template, selection.config).pack
-        kernel = _kernel(problem, selection)
-        self._by_tokens[1] = (kernel, selection)
-        self._packed: Packed = kernel.pack(checked)
+    # No dictionary: what a call reads of a layer lies together.
+    __slots__ = (
+        "__weakref__", "_buckets", "_by_kernel", "_catalogue", "_counters", "_dtype", "_engines",
+        "_firsts", "_fixed", "_hidden", "_load_ms", "_pack", "_pack_ms", "_packed", "_shared",
+        "_top_k", "load", "problem",
+    )  # fmt: skip
 
-    def __call__(self, x: Any, return_routing: bool = False) -> Any:
+    def __init__(self, catalogue: Catalogue, weights: Weights, load: str = "uniform") -> None:
+        start = time.perf_counter()
+        self.problem = catalogue.problem
+        self.load = Workload(1, load).load
+        self._catalogue = catalogue
+        self._dtype = NUMPY_DTYPES[self.problem.dtype]
+        self._hidden, self._top_k = self.problem.hidden, self.problem.top_k
+        self._pack = catalogue.select(1, self.load, None).pack
+        self._buckets = buckets(self._select)
+        self._firsts = [bucket.first for bucket in self._buckets]
+        self._engines: list[Engine | None] = [None] * len(self._buckets)
+        self._by_kernel: dict[Kernel, Engine] = {}
+        self._counters = Counters(len(self._buckets))
+        self._fixed: dict[tuple[int, ...], fixed.Call] = {}
+        kernel = kernel_of(catalogue, self._buckets[0].selection)
+        packing = time.perf_counter()
+        self._packed, self._shared = pack(kernel, self._pack, weights)
+        end = time.perf_counter()
+        self._load_ms, self._pack_ms = 1e3 * (end - start), 1e3 * (end - packing)
+
+    def __call__(self, x: Any, return_routing: bool = False, out: Any = None) -> Any:
         """y [T, D]; with `return_routing` also indices int32 [T, k] and weights [T, k].
 
         `x` is [T, D] of the problem's dtype: NumPy (bfloat16 as ml_dtypes has it), torch (then the
-        answers are torch tensors) or anything with DLPack. T may be 0. Raises UsageError when x has
-        another shape or type.
+        answers are torch tensors) or anything with DLPack. T may be 0. y is written to `out` where that
+        is given: C-contiguous, of the shape and type of x, not overlapping it. Raises UsageError when x
+        or `out` has another shape or type.
         """
-        tokens = self._tokens(x)
-        count = tokens.shape[0]
-        y = np.empty((count, self.problem.hidden), self._dtype)
-        indices = np.empty((count, self.problem.top_k), np.int32)
-        weights = np.empty((count, self.problem.top_k), np.float32)
-        if count:
-            kernel = self._pick(count)[0]
-            with REGION:
-                scratch = _scratch.room(kernel, count)
-                kernel.run(self._packed, tokens, y, indices, weights, scratch)
-        answers = (y, indices, weights) if return_routing else (y,)
+        if type(x) is np.ndarray and not return_routing:
+            call = self._fixed.get(x.shape)
+            if call is not None and not traffic.recorders and (out is None or self._plain(out, x)):
+                # Written out, as each name that is looked up here would cost a microsecond.
+                source, result, dtype, function, control, words, scratch, calls, lock, free, _ = (
+                    call
+                )
+                lock()
+                try:
+                    if x.dtype is dtype and SCRATCH.address == scratch:
+                        source[...] = x
+                        function(control, words)
+                        calls[0] += 1
+                        if out is None:
+                            return result.copy()
+                        out[...] = result
+                        return out
+                finally:
+                    free()
+        return self._general(x, return_routing, out)
+
+    def _general(self, x: Any, return_routing: bool, out: Any) -> Any:
+        """A call on arrays wherever they are."""
+        tokens = x if type(x) is np.ndarray else to_numpy(x)
+        shape = tokens.shape
+        if len(shape) != 2 or shape[1] != self._hidden or tokens.dtype != self._dtype:
+            self._refuse("x", tokens, "T")
+        if not tokens.flags.c_contiguous:
+            tokens = np.ascontiguousarray(tokens)
+        y = np.empty(shape, self._dtype) if out is None else self._writable(out, shape)
+        if not return_routing:
+            if shape[0]:
+                self._run(tokens, y, None, None)
+            if out is not None:
+                return out
+            return to_torch(y) if is_torch(x) else y
+        indices = np.empty((shape[0], self._top_k), np.int32)
+        weights = np.empty((shape[0], self._top_k), np.float32)
+        if shape[0]:
+            self._run(tokens, y, indices, weights)
+        answers = [y, indices, weights]
         if is_torch(x):
-            answers = tuple(to_torch(a) for a in answers)
-        return answers if return_routing else answers[0]
+            answers = [to_torch(array) for array in answers]
+        return (answers[0] if out is None else out, *answers[1:])
 
     def selection(self, tokens: int) -> Selection:
         """Which variant serves this number of tokens, and why."""
-        return self._pick(tokens)[1]
+        serves = self._buckets[self._bucket(max(tokens, 1))].selection
+        now = self._select(tokens)
+        same = (now.template, now.variant, now.target) == (
+            serves.template,
+            serves.variant,
+            serves.target,
+        )
+        return now if same else serves
 
     def prepare(self, tokens: Iterable[int]) -> None:
-        """Selects, and compiles where the cache has no binary, ahead of the first call."""
+        """Compiles where the cache has no binary, and loads, ahead of the first call."""
         for count in tokens:
-            self._pick(count)
+            self._engine(self._bucket(max(count, 1)))
 
-    def _pick(self, tokens: int) -> tuple[Kernel, Selection]:
-        found = self._by_tokens.get(tokens)
-        if found is None:
-            selection = best_config(
-                self.problem, tokens, self.load, self._target, self._db, self._pack
+    def stats(self) -> Stats:
+        """What the layer did so far."""
+        with REGION:
+            return self._counters.tell(
+                self._buckets,
+                load_ms=self._load_ms,
+                pack_ms=self._pack_ms,
+                packed_bytes=self._packed.panels.nbytes,
+                shared=self._shared,
             )
-            found = self._by_tokens[tokens] = (_kernel(self.problem, selection), selection)
+
+    def _select(self, tokens: int) -> Selection:
+        return self._catalogue.select(tokens, self.load, self._pack)
+
+    def _bucket(self, tokens: int) -> int:
+        return bisect_right(self._firsts, tokens) - 1
+
+    def _engine(self, bucket: int) -> Engine:
+        """What runs the calls of a bucket; buckets of one kernel share it."""
+        found = self._engines[bucket]
+        if found is None:
+            kernel = kernel_of(self._catalogue, self._buckets[bucket].selection)
+            if kernel not in self._by_kernel:
+                self._by_kernel[kernel] = Engine(kernel, kernel.bind(self._packed))
+            found = self._engines[bucket] = self._by_kernel[kernel]
         return found
 
-    def _tokens(self, x: Any) -> npt.NDArray[Any]:
-        """x as a C-contiguous NumPy array, without a copy where it is one."""
-        array = to_numpy(x)
-        hidden = self.problem.hidden
-        if array.ndim != 2 or array.shape[1] != hidden or array.dtype != self._dtype:
-            raise UsageError(
-                f"x: has shape {list(array.shape)} {array.dtype}, must be "
-                f"[T, {hidden}] {self._dtype}; reshape or cast it"
+    def _run(self, x: Array, y: Array, indices: Array | None, weights: Array | None) -> None:
+        """One call on checked arrays; a routing that nobody asked for goes to memory of the process."""
+        count = len(x)
+        bucket = bisect_right(self._firsts, count) - 1
+        engine = self._engines[bucket] or self._engine(bucket)
+        source, target = _place(x), _place(y)
+        with REGION:
+            if indices is None or weights is None:
+                place = _routing.of(8 * count * self._top_k)
+                places = place, place + 4 * count * self._top_k
+            else:
+                places = _place(indices), _place(weights)
+            listening = traffic.recorders  # who starts to listen meanwhile gets the next call
+            start = time.perf_counter_ns() if listening else 0
+            engine.run(count, source, target, *places)
+            ns = time.perf_counter_ns() - start if listening else 0
+            wanted = self._counters.count(bucket, count)
+            if wanted or listening:
+                counts = self._pairs(count, indices)
+                if wanted:
+                    self._counters.sample(count, counts)
+                for recorder in listening:
+                    recorder.record(self.problem, count, counts, ns)
+            if count <= fixed.MOST_TOKENS and engine.keeps:
+                self._fix(bucket, engine, x.shape)
+
+    def _fix(self, bucket: int, engine: Engine, shape: tuple[int, ...]) -> None:
+        """Makes the next call with as many tokens a fixed one; also when the scratch memory has moved."""
+        former = self._fixed.get(shape)
+        if former is None or former.scratch != SCRATCH.address:
+            calls = former.calls if former else self._counters.fixed(bucket, shape[0])
+            self._fixed[shape] = fixed.prepare(
+                engine.bound,
+                (shape[0], self._hidden),
+                self._dtype,
+                self._top_k,
+                SCRATCH.address,
+                calls,
             )
-        return np.ascontiguousarray(array)
+
+    def _pairs(self, count: int, indices: Array | None) -> Array:
+        """How the call that just ran was routed: its pairs by expert [E]."""
+        if indices is None:
+            indices = _routing.view(np.int32, count * self._top_k)
+        return pairs_per_expert(self.problem, indices)
+
+    def _plain(self, out: Any, x: Array) -> bool:
+        fits = type(out) is np.ndarray and out.shape == x.shape and out.dtype is x.dtype
+        return fits and bool(out.flags.carray)
+
+    def _writable(self, out: Any, shape: tuple[int, ...]) -> Array:
+        array = to_numpy(out)
+        fits = array.shape == shape and array.dtype == self._dtype
+        if not (fits and array.flags.c_contiguous and array.flags.writeable):
+            self._refuse("out", array, str(shape[0]), ", C-contiguous and writable")
+        return array
+
+    def _refuse(self, name: str, array: Array, rows: str, more: str = "") -> None:
+        raise UsageError(
+            f"{name}: has shape {list(array.shape)} {array.dtype}, must be "
+            f"[{rows}, {self._hidden}] {self._dtype}{more}; reshape or cast it"
+        )
 
 
-def _kernel(problem: Problem, selection: Selection) -> Kernel:
-    """The loaded kernel of a selection, compiled when the cache lacks it."""
-    variant = make(selection.template, selection.config)
-    source = render(problem, variant)
-    key = (source.digest, selection.target.digest)
-    with _kernels_lock:
-        if key not in _kernels:
-            binary = compile_source(source.text, selection.target)
-            _kernels[key] = Kernel(binary.path, problem)
-        return _kernels[key]
+def _place(array: Array) -> int:
+    """The address of an array, in less time than `array.ctypes.data` takes."""
+    return int(array.__array_interface__["data"][0])
 
 
 def load(
-    problem: Problem,
+    source: Problem | str | os.PathLike[str],
     weights: Weights,
     db: Database | str | os.PathLike[str] | None = None,
     target: Target | None = None,
     load: str = "uniform",
+    *,
+    trust: str = "signed",
+    problem: Problem | None = None,
 ) -> Layer:
-    """A layer that runs `problem` with `weights` on this machine.
+    """A layer that runs on this machine: `source` is a Problem, or the path of a bundle.
 
     Checks and packs the weights once (a second copy of them in memory; the given arrays may be
-    dropped afterwards, all but the router). `db` is the database or its path; an empty one
-    works too: the template's default is compiled on first use. `load` is the expected load of the
-    experts, one key of the selection.
+    dropped afterwards, all but the router). `load` is the expected load of the experts, one key of the
+    selection; `target` is what the code has to run on, this machine unless given.
+
+    With a Problem, `db` is the database or its path; an empty one works too: the template's default is
+    compiled on first use. With a bundle, `trust` says what is needed of its signature ("unsigned" takes
+    any), and `problem` which one is meant where it holds several.
 
     Raises WeightsError when an array does not fit, CompileError when nothing is cached and the
-    toolchain is missing, DatabaseError when the database is damaged.
+    toolchain is missing, DatabaseError when the database is damaged, UsageError when an argument
+    belongs to the other kind of source, and what `tuner.bundle` says of a bundle that it refuses.
     """
-    return Layer(problem, weights, db, target, load)
+    return Layer(_catalogue(source, db, target, trust, problem), weights, load)
+
+
+def _catalogue(
+    source: Problem | str | os.PathLike[str],
+    db: Database | str | os.PathLike[str] | None,
+    target: Target | None,
+    trust: str,
+    problem: Problem | None,
+) -> Catalogue:
+    """Imports one of the two ways: a bundle needs no compiler, a database no signatures."""
+    if isinstance(source, Problem):
+        if problem is not None:
+            raise UsageError("problem: is for a bundle that holds several; give one Problem")
+        from tuner.tuned import Tuned
+
+        return Tuned(source, db, target)
+    if db is not None:
+        raise UsageError(f"db: a bundle ({os.fspath(source)}) brings its own winners; leave it out")
+    from tuner.bundle import open_bundle
+
+    return open_bundle(Path(source), trust=trust, problem=problem, target=target)

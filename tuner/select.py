@@ -7,7 +7,6 @@ differences are priced in the same unit by the constants below.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 import os
@@ -15,29 +14,25 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tuner import space, template
 from tuner.compile import toolchain_version
 from tuner.database import Database, default_path
 from tuner.errors import CompileError
 from tuner.problem import Problem
+from tuner.selection import MAX_TOKEN_DISTANCE, OTHER_LOAD, Selection
 from tuner.target import Target, can_run, detect, older
 from tuner.variant import Variant, default_variant
 from tuner.winners import Group, Row, winners
 from tuner.workload import Workload
 
-# A winner for 8 times the tokens or an eighth is the furthest that says anything: beyond that
-# another form of the kernel (matrix-vector, small or large blocks) wins.
-MAX_TOKEN_DISTANCE = 3.0
-OTHER_LOAD = 1.0
 OTHER_COMPILER = 0.5
 OTHER_CACHES = 0.5
 OTHER_TEMPLATE = 0.5
 OLDER_ARCHITECTURE = 1.0  # for each step down the list of architectures
 UNRELATED_ARCHITECTURE = 3.0  # newer, or of another line
 
-_EVIDENCE = (
+EVIDENCE = (
     "trial_id", "tokens", "load", "median_ns", "low_ns", "high_ns", "p95_ns", "p99_ns",
     "sample_count", "temperature", "gflop_s", "gb_s", "ceiling", "ceiling_fraction", "ratio",
     "ratio_low", "ratio_high", "is_default", "target", "environment", "source_digest",
@@ -45,46 +40,6 @@ _EVIDENCE = (
 )  # fmt: skip
 
 Default = Callable[[Problem, Target, str | None, int], Variant]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Selection:
-    """The answer to "which variant".
-
-    Attributes:
-        template, variant, config: what to render; ``variant`` is the name.
-        match: exact, tokens, load (another load, and perhaps other tokens), arch (same
-            architecture, another machine), older (architecture) or default.
-        reason: one sentence: where the winner comes from and what differs from the request.
-        distance: 0 for the same workload, machine and compiler; see this file's constants;
-            infinite for the default.
-        evidence: of the winner: times (ns), rates, ratio to the default, workload, target,
-            environment; empty for the default.
-        tokens, load: as asked.
-        target: what to compile for; runs on the target that was asked for.
-    """
-
-    template: str
-    variant: str
-    config: dict[str, int]
-    match: str
-    reason: str
-    distance: float
-    evidence: dict[str, Any]
-    tokens: int
-    load: str
-    target: Target
-
-    @property
-    def arch(self) -> str:
-        """Name of the architecture to compile for."""
-        return self.target.arch
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as JSON can hold them: ``target`` as its key, no distance as null."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        distance = self.distance if math.isfinite(self.distance) else None
-        return values | {"arch": self.arch, "target": self.target.key, "distance": distance}
 
 
 @dataclass(frozen=True)
@@ -286,10 +241,11 @@ def _selection(request: _Request, rung: Rung, found: _Found) -> Selection:
         template=row["template"],
         variant=row["variant"],
         config=dict(row["config"]),
+        pack=found.group.pack,
         match=_match(request, rung, found),
         reason=f"winner {place}: {', '.join(notes) or 'same tokens and load'}",
         distance=found.distance,
-        evidence={name: row[name] for name in _EVIDENCE},
+        evidence={name: row[name] for name in EVIDENCE},
         tokens=request.tokens,
         load=request.load,
         target=there,
@@ -319,6 +275,7 @@ def _default_selection(request: _Request, variant: Variant, reason: str) -> Sele
         template=variant.template,
         variant=variant.name,
         config=dict(variant.config),
+        pack=variant.pack,
         match="default",
         reason=reason,
         distance=math.inf,

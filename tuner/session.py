@@ -16,8 +16,10 @@ from tuner.bench_state import Entrant
 from tuner.builder import Builder
 from tuner.ceilings import Ceilings
 from tuner.database import Database
+from tuner.earlier import Stopped
 from tuner.plan import Pace, Plan, Progress, Report
 from tuner.problem import Problem
+from tuner.records import TrialRow
 from tuner.space import Config, Space
 from tuner.target import Target
 from tuner.trial import Build, Outcome
@@ -28,14 +30,17 @@ from tuner.workload import Workload
 # Kept back for the finals: for the session and for each cell, but at most a third of the time.
 FINALS_S = 10.0
 CELL_FINALS_S = 12.0
-# Weights, tokens and routing of the process that confirms are others than the session's.
-CONFIRM_SEED = 1
+# Weights, tokens and routing of a process that checks are others than the session's: cases and inputs
+# count up from a seed, so it is far away.
+OTHER_SEED = 1_000_003
 
 
 class Taker(Protocol):
-    """Who is offered what another cell found; ``tuner.cell.Cell`` is one."""
+    """Who is told what another cell or an earlier session found; ``tuner.cell.Cell`` is one."""
 
     def offer(self, variant: Variant) -> None: ...
+
+    def learn(self, row: TrialRow) -> None: ...
 
 
 class Session:
@@ -63,6 +68,8 @@ class Session:
         self.keys = (database.add_problem(problem), database.add_target(target))
         self.pack: str | None = self._earlier_pack()
         self.cells: Sequence[Taker] = ()
+        self.stopped = Stopped()
+        self.last_trial = 0
         self.statuses: Counter[str] = Counter()
         self.judged = 0
         self.verify_s = self.race_s = 0.0
@@ -109,6 +116,10 @@ class Session:
             return 0
         return None if self.planned is None else self.planned - self.statuses.total()
 
+    def is_spent(self) -> bool:
+        """Whether all trials of the plan are made."""
+        return self.planned is not None and self.statuses.total() >= self.planned
+
     def count(self, outcome: Outcome) -> None:
         """Notes one more verdict, and what it took."""
         self.judged += 1
@@ -148,13 +159,17 @@ class Session:
             shutil.copyfile(built.binary.path, copy)
         return Entrant(copy, variant.pack)
 
+    def other_process(self) -> Bench:
+        """A fresh measuring process on other weights, tokens and routing."""
+        return self._bench(self.plan.seed + OTHER_SEED)
+
     def confirm(
         self, built: Build, variant: Variant, base: Entrant, workload: Workload, first: Outcome
     ) -> Outcome:
         """Verifies and times again what was too good to be believed, in a fresh process and on other
         weights, tokens and routing; that outcome is the one that counts."""
         self.worker.stop()  # there may be no memory for two copies of the weights
-        other = self._bench(self.plan.seed + CONFIRM_SEED)
+        other = self.other_process()
         try:
             again = trials.evaluate(
                 other, built, variant, base, workload, trials.CONFIRM_EFFORT, self.plan.temperature
@@ -171,6 +186,21 @@ class Session:
         compiler = str(self.surroundings["toolchain"])
         request = warm.Request(self.problem, self.target, workload, compiler)
         return warm.starts(self.database.best(), request, space, self.plan.warm_starts)
+
+    def saw(self, trial_id: int | None) -> None:
+        """Notes the last trial that this session knows of."""
+        self.last_trial = max(self.last_trial, trial_id or 0)
+
+    def follow(self, cell: int, variant_id: str) -> None:
+        """Follows a stopped session to its next trial; where that is another one than this, it went
+        another way, and the cells learn the rest."""
+        if not self.stopped.is_next(cell, variant_id):
+            self.learn_rest()
+
+    def learn_rest(self) -> None:
+        """What is left of a stopped session is known to the cells from now on."""
+        for cell, row in self.stopped.rest():
+            self.cells[cell].learn(row)
 
     def offer(self, variant: Variant, by: int) -> None:
         """A cell's new best is a candidate for the others."""

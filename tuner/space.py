@@ -1,4 +1,4 @@
-"""Space: the tunables of a template, read from its .toml: values, default, restrictions.
+"""Space: the tunables of a template: values, default, restrictions.
 
 A Space is resolved for one Problem, Target and number of tokens: expressions become numbers,
 and parameters that don't matter there are pinned to their default.
@@ -7,76 +7,37 @@ and parameters that don't matter there are pinned to their default.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import json
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from tuner import template
+from tuner.ceilings import multiplies_pairs
 from tuner.errors import SpaceError, TemplateError
-from tuner.expression import evaluate, names_in
-from tuner.failure import FAILURES
+from tuner.expression import evaluate
 from tuner.problem import Problem
+from tuner.space_file import FACTS, Monotone, Parameter, Restriction, SpaceFile, load
 from tuner.target import Target, simd_bytes
+from tuner.toml_lines import Place
+
+__all__ = [
+    "FACTS",
+    "Config",
+    "Monotone",
+    "Parameter",
+    "Restriction",
+    "Space",
+    "SpaceFile",
+    "facts",
+    "idle",
+    "load",
+    "resolve",
+]
 
 Config = dict[str, int]
 
 UNKNOWN_CACHE_BYTES = 1 << 20
-
-FACTS = frozenset(
-    "bf16_dot cores simd_bytes registers l1d_bytes l2_bytes l3_bytes core_cache_bytes hidden expert_dim "
-    "num_experts top_k gated shared_dim row_bytes tokens expert_rows".split()
-)
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One tunable as its file has it; expressions are still text."""
-
-    name: str
-    short: str
-    values: tuple[int | str, ...]
-    default: int | str
-    when: str
-    help: str
-
-
-@dataclass(frozen=True)
-class Restriction:
-    """A rule over parameters and facts, and why it is there."""
-
-    rule: str
-    why: str
-
-
-@dataclass(frozen=True)
-class Monotone:
-    """Parameters that alone decide a kind of failure: where it came once, it comes for all larger values."""
-
-    failure: str
-    parameters: tuple[str, ...]
-    why: str
-
-    def rules_out(self, failed: Mapping[str, int], config: Mapping[str, int]) -> bool:
-        """Whether a configuration must fail, too, where `failed` did."""
-        return all(config[name] >= failed[name] for name in self.parameters)
-
-
-@dataclass(frozen=True)
-class SpaceFile:
-    """A template's space file, checked: every name known, no value list empty."""
-
-    template: str
-    parameters: tuple[Parameter, ...]
-    restrictions: tuple[Restriction, ...]
-    pack: tuple[str, ...]
-    starts: tuple[Mapping[str, int], ...]
-    supports: tuple[tuple[str, tuple[str, ...]], ...]
-    monotone: tuple[Monotone, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -179,85 +140,6 @@ class Space:
             raise SpaceError(f"space: {error!s}; record the grid again") from error
 
 
-@functools.cache
-def load(name: str, path: Path | None = None) -> SpaceFile:
-    """Reads and checks a template's space file. Errors name the file and what is wrong in it."""
-    path = path or template.space_path(name)
-    try:
-        data = tomllib.loads(path.read_text())
-        file = _parse(name, data)
-        _check(file)
-    except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
-        raise SpaceError(f"{path}: {error!s}; see templates/moe_cpu.toml for the form") from error
-    except SpaceError as error:
-        raise SpaceError(f"{path}: {error}") from error
-    return file
-
-
-def _parse(name: str, data: Mapping[str, Any]) -> SpaceFile:
-    parameters = tuple(
-        Parameter(
-            key,
-            row["short"],
-            tuple(row["values"]),
-            row["default"],
-            row.get("when", ""),
-            row["help"],
-        )
-        for key, row in data["parameters"].items()
-    )
-    restrictions = tuple(Restriction(r["rule"], r["why"]) for r in data.get("restrictions", []))
-    supports = tuple((key, tuple(values)) for key, values in data["supports"].items())
-    starts = tuple(data.get("starts", []))
-    pack = tuple(data["pack"]["parameters"])
-    monotone = tuple(
-        Monotone(r["failure"], tuple(r["parameters"]), r["why"]) for r in data.get("monotone", [])
-    )
-    return SpaceFile(name, parameters, restrictions, pack, starts, supports, monotone)
-
-
-def _check(file: SpaceFile) -> None:
-    names = {p.name for p in file.parameters}
-    for parameter in file.parameters:
-        if not parameter.values:
-            raise SpaceError(f"parameters.{parameter.name}: values is empty")
-        for text in (*parameter.values, parameter.default, parameter.when):
-            if isinstance(text, str) and text:
-                _check_names(f"parameters.{parameter.name}", text, FACTS)
-    for restriction in file.restrictions:
-        _check_names("restrictions", restriction.rule, FACTS | names)
-    for name in file.pack:
-        if name not in names:
-            raise SpaceError(f"pack: {name} is no parameter")
-    for start in file.starts:
-        for name in start:
-            if name not in names:
-                raise SpaceError(f"starts: {name} is no parameter")
-    for rule in file.monotone:
-        if rule.failure not in FAILURES:
-            raise SpaceError(f"monotone: failure {rule.failure!r} must be one of {list(FAILURES)}")
-        if not rule.parameters:
-            raise SpaceError(f"monotone: failure {rule.failure!r} names no parameter")
-        for name in rule.parameters:
-            if name not in names:
-                raise SpaceError(f"monotone: {name} is no parameter")
-    shorts = [p.short for p in file.parameters]
-    if len(set(shorts)) != len(shorts):
-        raise SpaceError(f"parameters: two share one short name ({' '.join(shorts)})")
-
-
-def _check_names(place: str, text: str, known: frozenset[str]) -> None:
-    unknown = sorted(names_in(text) - known)
-    if unknown:
-        raise SpaceError(f"{place}: {text!r} reads {', '.join(unknown)}, which is not known")
-
-
-def multiplies_pairs(problem: Problem, target: Target) -> bool:
-    """Whether the target has bfloat16 dot products and the problem can use them."""
-    types = {problem.dtype, problem.weight_dtype}
-    return types == {"bfloat16"} and "avx512bf16" in target.features
-
-
 def facts(problem: Problem, target: Target, tokens: int) -> dict[str, int]:
     """The numbers that a space file may use."""
     width = simd_bytes(target)
@@ -295,9 +177,8 @@ def resolve(file: SpaceFile, problem: Problem, target: Target, tokens: int) -> S
         number = _number(p.default, names)
         options = sorted({_number(v, names) for v in p.values})
         if number not in options:
-            raise SpaceError(
-                f"{file.template}.toml: {p.name}: default {number} is not in {options}"
-            )
+            place = Place(f"parameters.{p.name}", "default")
+            raise file.wrong(place, f"default {number} is not in {options}")
         matters = not p.when or evaluate(p.when, names)
         values[p.name] = tuple(options) if matters else (number,)
         default[p.name] = number
@@ -306,7 +187,8 @@ def resolve(file: SpaceFile, problem: Problem, target: Target, tokens: int) -> S
     )
     broken = space.broken(default)
     if broken:
-        raise SpaceError(f"{file.template}.toml: the default breaks {broken.rule!r}: {broken.why}")
+        place = Place("restrictions", "rule", file.restrictions.index(broken))
+        raise file.wrong(place, f"the default breaks {broken.rule!r}: {broken.why}")
     return space
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from tuner.errors import DatabaseError
 
-BUSY_TIMEOUT_S = 30.0
+# How long a write waits for another process that holds the file. A copy or a check of a large
+# database takes half a minute; what was measured meanwhile is worth more than that.
+BUSY_TIMEOUT_S = 120.0
 _RETRY_S = 0.01
 ELSEWHERE = "or name another file with --db or MOETUNE_DB"
 

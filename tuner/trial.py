@@ -6,11 +6,11 @@ raise becomes a status.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from tuner.benchmark import Effort
 from tuner.ceilings import Ceilings
 from tuner.compile import (
     Binary,
+    CompilerKilled,
     CompileTimeout,
     SourceRefused,
     compile_source,
@@ -26,9 +27,8 @@ from tuner.compile import (
 )
 from tuner.errors import KernelError
 from tuner.problem import Problem
-from tuner.records import MeasurementRow, TrialRow
+from tuner.records import TrialRow
 from tuner.render import Source, render
-from tuner.space import multiplies_pairs
 from tuner.target import Target
 from tuner.template import digest
 from tuner.variant import Variant
@@ -76,12 +76,19 @@ def build(problem: Problem, target: Target, variant: Variant) -> Build:
     source = render(problem, variant)
     render_ms = 1e3 * (time.perf_counter() - start)
     try:
-        binary = compile_source(source.text, target, timeout_s=COMPILE_S)
+        binary = _compile(source, target)
     except CompileTimeout as error:
         return Build(source, None, "timeout", str(error), render_ms, 1e3 * COMPILE_S)
-    except SourceRefused as error:
+    except (CompilerKilled, SourceRefused) as error:
         return Build(source, None, "compile", str(error), render_ms, 0.0)
     return Build(source, binary, "ok", "", render_ms, 1e3 * binary.seconds)
+
+
+def _compile(source: Source, target: Target) -> Binary:
+    """Once more where the compiler was killed: it may have been short of memory beside other builds."""
+    with contextlib.suppress(CompilerKilled):
+        return compile_source(source.text, target, timeout_s=COMPILE_S)
+    return compile_source(source.text, target, timeout_s=COMPILE_S)
 
 
 def evaluate(
@@ -121,53 +128,11 @@ def evaluate(
     return outcome
 
 
-@contextmanager
+@contextlib.contextmanager
 def _timed(outcome: Outcome, name: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     setattr(outcome, name, 1e3 * (time.perf_counter() - start))
-
-
-def measurement(
-    timing: Timing,
-    kernel: int,
-    ceilings: Ceilings,
-    target: Target,
-    problem: Problem,
-    kind: str = "trial",
-) -> MeasurementRow:
-    """The row of one kernel of a race: median, percentiles, rates, fraction of the ceiling.
-
-    Weights count as read from memory when they were made cold, or are larger than the last cache.
-    """
-    race = timing.race
-    time_ns, ratio = race.time(kernel), race.ratio(kernel)
-    pairs = multiplies_pairs(problem, target)
-    limits = ceilings.at_the_moment(race.read_gb_s, race.peak_gflop_s, pairs)
-    weights = problem.num_experts * problem.expert_weight_bytes + problem.shared_weight_bytes
-    from_memory = timing.temperature == "cold" or weights > target.l3_bytes
-    floor_ns, ceiling = limits.floor_ns(
-        int(timing.flops),
-        int(timing.read_bytes) if from_memory else 0,
-        pairs,
-    )
-    return MeasurementRow(
-        kind=kind,
-        temperature=timing.temperature,
-        samples=tuple(float(t) for t in race.times_ns[kernel]),
-        median_ns=time_ns.value,
-        low_ns=time_ns.low,
-        high_ns=time_ns.high,
-        p95_ns=race.percentile(kernel, 95),
-        p99_ns=race.percentile(kernel, 99),
-        ratio=ratio.value,
-        ratio_low=ratio.low,
-        ratio_high=ratio.high,
-        gflop_s=timing.flops / time_ns.value,
-        gb_s=timing.read_bytes / time_ns.value,
-        ceiling=ceiling,
-        ceiling_fraction=floor_ns / time_ns.value,
-    )
 
 
 def environment(target: Target, ceilings: Ceilings) -> dict[str, Any]:

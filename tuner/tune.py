@@ -24,6 +24,7 @@ from tuner.problem import Problem
 from tuner.schedule import deal
 from tuner.session import Session
 from tuner.target import Target
+from tuner.turns import WAITING, turn
 from tuner.worker import Worker
 
 __all__ = [
@@ -50,8 +51,9 @@ def tune(
 ) -> TuneResult:
     """Tunes a problem on this machine for the workloads of the plan.
 
-    A session whose target has fewer cores than this process may use builds on the others. Raises
-    CompileError when the toolchain is missing, DatabaseError when nothing can be stored.
+    A session whose target has fewer cores than this process may use builds on the others. Where another
+    tuner works with the database, it waits for it. Raises CompileError when the toolchain is missing,
+    DatabaseError when nothing can be stored.
     """
     cores = split_cores(target.cores)
     pinned = cores.measuring if cores.spare else None
@@ -59,13 +61,35 @@ def tune(
     def bench(seed: int) -> Worker:
         return Worker(problem, target, seed, cores=pinned)
 
+    def wait() -> None:
+        report(_waiting(plan))
+
     with (
+        turn(database.path, wait),
         tempfile.TemporaryDirectory(prefix="moetune-") as folder,
         Builder(problem, target, cores) as builder,
         bench(plan.seed) as worker,
     ):
         place = Path(folder)
         return run(Session(problem, target, database, plan, report, worker, bench, builder, place))
+
+
+def _waiting(plan: Plan) -> Progress:
+    """Nothing is done yet."""
+    cells = plan.cells()
+    return Progress(
+        workload=cells[0][0],
+        stage=WAITING,
+        cell=0,
+        cells=len(cells),
+        trials=0,
+        planned=None if plan.trials is None else plan.trials * len(cells),
+        statuses={},
+        best_ratio=None,
+        elapsed_s=0.0,
+        budget_s=plan.time_s,
+        note="its time counts from its turn on",
+    )
 
 
 def run(session: Session) -> TuneResult:
@@ -78,6 +102,8 @@ def run(session: Session) -> TuneResult:
         cell.begin()
     session.search_begins()
     _search(session, cells)
+    if session.stopped.searching:  # that session had more time or trials
+        session.learn_rest()
     pace = session.search_ends()
     if session.pack is None:
         _settle(session, cells)
@@ -95,7 +121,11 @@ def _search(session: Session, cells: Sequence[Cell]) -> None:
         if not queue:
             return
         cell, candidate = queue.popleft()
-        cell.judge(candidate)
+        session.follow(cell.number, candidate.variant.id)
+        if session.is_spent():
+            return
+        if candidate.variant.id not in cell.judged:
+            cell.judge(candidate)
 
 
 def _fill(session: Session, cells: Sequence[Cell], queue: Queue) -> None:

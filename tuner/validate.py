@@ -191,9 +191,7 @@ def _against_itself(target: Target, db: Database, report: Report) -> dict[str, M
         found[name] = Measured(ratio.value, ratio.low, ratio.high, f"{_HOW[name]}, T={TOKENS}")
     scratch = found["scratch"]
     assert scratch.value is not None
-    share, low, high = (
-        100 * (1 - 1 / value) for value in (scratch.value, scratch.low, scratch.high)
-    )
+    share, low, high = (100 * (1 - 1 / v) for v in (scratch.value, scratch.low, scratch.high))
     return found | {"scratch": Measured(share, low, high, scratch.how)}
 
 

@@ -144,20 +144,43 @@ def _answered(problem: Problem, weights: Weights, cases: Sequence[Case]) -> list
     return [dataclasses.replace(d, y=rows) for d, rows in answers]
 
 
+def answer(
+    problem: Problem,
+    weights: Weights,
+    case: Case,
+    x: npt.NDArray[Any],
+    rows: npt.NDArray[np.intp],
+) -> Expected:
+    """The right answer, in float64, of a case on tokens that are given, on these of its rows."""
+    routed = _routed(problem, weights, case, x, rows)
+    routing = (routed.indices[rows], routed.weights[rows])
+    return dataclasses.replace(routed, y=reference.moe(problem, weights, x[rows], routing))
+
+
 def _drawn(problem: Problem, weights: Weights, case: Case) -> Expected:
     """Tokens and routing of a case, without its answer."""
     rng = np.random.default_rng(case.seed)
     x = rng.standard_normal((case.tokens, problem.hidden), dtype=np.float32)
-    x = x.astype(NUMPY_DTYPES[problem.dtype])
+    rows = np.arange(case.tokens)
+    if case.tokens > CHECKED_ROWS:
+        rows = np.sort(rng.choice(case.tokens, CHECKED_ROWS, replace=False))
+    return _routed(problem, weights, case, x.astype(NUMPY_DTYPES[problem.dtype]), rows)
+
+
+def _routed(
+    problem: Problem,
+    weights: Weights,
+    case: Case,
+    x: npt.NDArray[Any],
+    rows: npt.NDArray[np.intp],
+) -> Expected:
+    """The routing of a case, by its load; no answer yet."""
     if case.load == "router":
         indices, chosen, ties = _route(problem, weights, x)
     else:
         workload = Workload(case.tokens, case.load)
         indices, given = route_by_load(problem, workload, case.seed)
         chosen, ties = given.astype(np.float64), np.zeros(case.tokens, bool)
-    rows = np.arange(case.tokens)
-    if case.tokens > CHECKED_ROWS:
-        rows = np.sort(rng.choice(case.tokens, CHECKED_ROWS, replace=False))
     y = np.empty((0, problem.hidden))
     return Expected(case, x, TOLERANCES[problem.dtype], indices, chosen, ties, rows, y)
 

@@ -16,6 +16,9 @@ from tuner.problem import Problem
 
 # NumPy, torch or anything with DLPack; NumPy throughout once checked.
 Array: TypeAlias = Any
+_ROUTER = ("router", "router_bias", "correction_bias")
+# What is packed expert by expert: the experts may lie apart.
+_BY_EXPERT = ("gate", "up", "down", "gate_bias", "up_bias", "down_bias")
 # Standard deviation of random biases: large enough that a kernel without them is wrong.
 _BIAS_SCALE = 0.25
 # Pre-activations of random clamped experts have this deviation, so that 8 % meet the limit of 7.
@@ -51,16 +54,17 @@ class Weights:
     shared_down: Array = None
 
     def check(self, problem: Problem) -> Weights:
-        """Return these weights as C-contiguous NumPy arrays that fit ``problem``.
+        """Return these weights as NumPy arrays that fit ``problem``, C-contiguous within an expert.
 
-        Copies only what is not contiguous yet; memory beyond that is one expert's at a time.
+        Copies only what is not contiguous yet (halves of fused gate and up arrays are); memory
+        beyond that is one expert's at a time. The router's arrays may be float32 whatever the
+        weights are: routing is decided in float32, and some checkpoints keep them so.
 
         Raises:
             WeightsError: an array that lacks, must be None, has another shape or data type, cannot
                 be read, or holds NaN or Inf; names the array, what it has and what it must have.
         """
         wanted = array_shapes(problem)
-        dtype = NUMPY_DTYPES[problem.weight_dtype]
         arrays: dict[str, NDArray[Any] | None] = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -68,7 +72,7 @@ class Weights:
             if shape is None:
                 _check_absent(field.name, value, problem)
                 continue
-            arrays[field.name] = _checked(field.name, value, shape, dtype)
+            arrays[field.name] = _checked(field.name, value, shape, _dtypes(field.name, problem))
         return Weights(**arrays)
 
     @classmethod
@@ -82,7 +86,7 @@ class Weights:
         arrays = {}
         for name, shape in array_shapes(problem).items():
             array = rng.standard_normal(shape, dtype=np.float32)
-            array *= np.float32(_deviation(problem, name, shape))
+            array *= np.float32(deviation(problem, name, shape))
             arrays[name] = array.astype(dtype, copy=False)
         return cls(**arrays)
 
@@ -108,7 +112,8 @@ def array_shapes(problem: Problem) -> dict[str, tuple[int, ...]]:
     return {name: shape for name, shape, there in table if there}
 
 
-def _deviation(problem: Problem, name: str, shape: tuple[int, ...]) -> float:
+def deviation(problem: Problem, name: str, shape: tuple[int, ...]) -> float:
+    """Standard deviation of random entries of one array, so that outputs are of order 1."""
     if name.endswith("_bias"):
         return _BIAS_SCALE
     spread = 1.0
@@ -131,15 +136,24 @@ def _check_absent(name: str, value: Array, problem: Problem) -> None:
     raise WeightsError(f"{name}: is given, must be None: {reason}")
 
 
-def _checked(name: str, value: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    must = f"must be {list(shape)} {dtype}"
+def _dtypes(name: str, problem: Problem) -> tuple[np.dtype[Any], ...]:
+    own = NUMPY_DTYPES[problem.weight_dtype]
+    wide = NUMPY_DTYPES["float32"]
+    return (own, wide) if name in _ROUTER and own != wide else (own,)
+
+
+def _checked(
+    name: str, value: Array, shape: tuple[int, ...], dtypes: tuple[np.dtype[Any], ...]
+) -> NDArray[Any]:
+    must = f"must be {list(shape)} {' or '.join(str(dtype) for dtype in dtypes)}"
     if value is None:
         raise WeightsError(f"{name}: is missing, {must}")
     array = _as_numpy(name, value, must)
-    if array.shape != shape or array.dtype != dtype:
+    if array.shape != shape or array.dtype not in dtypes:
         # A foreign byte order prints as its own name (>f4), which is what the reader must see.
         raise WeightsError(f"{name}: has shape {list(array.shape)} {array.dtype}, {must}")
-    array = np.ascontiguousarray(array)
+    if name not in _BY_EXPERT or not array[0].flags.c_contiguous:
+        array = np.ascontiguousarray(array)
     _check_finite(name, array)
     return array
 

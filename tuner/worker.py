@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Protocol
@@ -150,7 +152,14 @@ def serve(connection: Connection) -> None:
 
 def main() -> None:
     """Entry of the child: its only argument is the socket's number."""
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     serve(Connection(int(sys.argv[1])))
+
+
+def _end_with(tuner: int) -> None:
+    """Ends this process when the tuner was killed, though a kernel never comes back to `serve`."""
+    select.select([os.pidfd_open(tuner)], [], [])
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

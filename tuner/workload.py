@@ -1,36 +1,41 @@
 """Workload: what a layer is asked to do at run time, and the work that this means.
 
 A load says how tokens spread over the experts: ``uniform``, ``zipf:S`` (expert r, from 0, is
-drawn with probability proportional to 1 / (r + 1)**S) or ``onehot`` (every token goes to expert 0
-and to k - 1 others).
+drawn with probability proportional to 1 / (r + 1)**S), ``onehot`` (every token goes to expert 0
+and to k - 1 others) or ``trace:DIGEST`` (as in calls that were recorded: ``tuner.recorded``).
 """
 
 from __future__ import annotations
 
 import math
 import operator
+import re
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner import recorded
 from tuner.errors import ProblemError
 from tuner.problem import DTYPE_BYTES, Problem
 
 
 @dataclass(frozen=True)
 class Load:
-    """A parsed load: its kind and, for zipf, its exponent."""
+    """A parsed load: its kind and, for zipf, its exponent, for trace its digest."""
 
     kind: str
     exponent: float = 0.0
+    digest: str = ""
 
     def __str__(self) -> str:
+        if self.kind == "trace":
+            return f"trace:{self.digest}"
         return f"{self.kind}:{self.exponent:g}" if self.kind == "zipf" else self.kind
 
 
 def parse_load(text: str) -> Load:
-    """Read ``uniform``, ``zipf:S`` or ``onehot``.
+    """Read ``uniform``, ``zipf:S``, ``onehot`` or ``trace:DIGEST``.
 
     Raises:
         ProblemError: any other text, or S not a finite number of at least 0.
@@ -38,13 +43,16 @@ def parse_load(text: str) -> Load:
     kind, colon, exponent = text.partition(":")
     if kind in ("uniform", "onehot") and not colon:
         return Load(kind)
+    if kind == "trace" and re.fullmatch("[0-9a-f]{8}", exponent):
+        return Load(kind, digest=exponent)
     try:
         value = float(exponent) if kind == "zipf" else math.nan
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value >= 0):
         raise ProblemError(
-            f"load={text!r}: not known; use uniform, onehot or zipf:S with S at least 0 (zipf:1.2)"
+            f"load={text!r}: not known; use uniform, onehot or zipf:S with S at least 0 (zipf:1.2), "
+            "or trace:DIGEST"
         )
     return Load(kind, value)
 
@@ -77,9 +85,8 @@ def route_by_load(
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Draw a routing that has the workload's load, whatever the router would say.
 
-    k distinct experts per token, drawn one after the other without replacement by the Gumbel
-    top-k trick (Kool et al. 2019, https://arxiv.org/abs/1903.06059). The expert groups of grouped
-    choice are not kept: a load is about the expert products only.
+    k distinct experts per token. The expert groups of grouped choice are not kept: a load is about
+    the expert products only.
 
     Returns:
         indices int32 [T, k] in the order drawn, and positive weights float32 [T, k], in falling
@@ -87,14 +94,38 @@ def route_by_load(
     """
     rng = np.random.default_rng(seed)
     load = parse_load(workload.load)
-    shape = (workload.tokens, problem.num_experts)
-    keys = rng.gumbel(size=shape) - load.exponent * np.log(np.arange(1, shape[1] + 1))
-    if load.kind == "onehot":
-        keys[:, 0] = np.inf
-    indices = np.argsort(-keys, axis=1, kind="stable")[:, : problem.top_k]
+    if load.kind == "trace":
+        indices = _recorded(problem, load, workload.tokens, rng)
+    else:
+        indices = _gumbel(problem, load, workload.tokens, rng)
     weights = -np.sort(-rng.uniform(0.5, 1.5, indices.shape), axis=1)
     weights *= problem.routing_scale / weights.sum(axis=1, keepdims=True)
     return indices.astype(np.int32, order="C"), weights.astype(np.float32)
+
+
+def _gumbel(
+    problem: Problem, load: Load, tokens: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """k distinct experts per token, drawn one after the other without replacement by the Gumbel
+    top-k trick (Kool et al. 2019, https://arxiv.org/abs/1903.06059)."""
+    shape = (tokens, problem.num_experts)
+    keys = rng.gumbel(size=shape) - load.exponent * np.log(np.arange(1, shape[1] + 1))
+    if load.kind == "onehot":
+        keys[:, 0] = np.inf
+    return np.argsort(-keys, axis=1, kind="stable")[:, : problem.top_k]
+
+
+def _recorded(
+    problem: Problem, load: Load, tokens: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """As a recorded call was routed. Raises ProblemError when its layer has other experts."""
+    found = recorded.find(load.digest)
+    if (found.num_experts, found.top_k) != (problem.num_experts, problem.top_k):
+        raise ProblemError(
+            f"load={load}: was recorded with {found.num_experts} experts, {found.top_k} a token, "
+            f"not {problem.num_experts} and {problem.top_k}; record one of this model"
+        )
+    return found.draw(tokens, rng)
 
 
 def pairs_per_expert(problem: Problem, indices: NDArray[np.int32]) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ from tuner.cli import (
     audit,
     bench,
     best,
+    bundle,
     doctor,
     explain,
     files,
@@ -64,13 +65,18 @@ def _moetune() -> None:
     """
 
 
-_COMMANDS = (doctor.doctor, tune.tune, best.best, explain.explain, audit.audit, bench.bench)
-for _command in (
-    *_COMMANDS,
-    *files.COMMANDS,
+_COMMANDS = (
+    doctor.doctor,
+    tune.tune,
+    best.best,
+    explain.explain,
+    audit.audit,
+    bench.bench,
+    bundle.bundle,
     report.report,
     serve.serve,
     token.token,
     validate.validate,
-):
+)
+for _command in (*_COMMANDS, *files.COMMANDS):
     _moetune.add_command(_command)

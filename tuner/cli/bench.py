@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tuner.cli import screen
+from tuner.cli import screen, traces
 from tuner.cli.options import (
     Model,
     db_option,
@@ -21,7 +21,6 @@ from tuner.cli.options import (
 )
 from tuner.database import Database
 from tuner.target import named
-from tuner.workload import parse_load
 
 if TYPE_CHECKING:
     from tuner.peers import PeerRow
@@ -62,7 +61,7 @@ def bench(
     """Time the layer against its peers."""
     from tuner import peers  # they bring more than the other commands need
 
-    load = str(parse_load(load))
+    load = traces.named(model.problem, load)
     names = _names(against) if against is not None else peers.installed()
     with Database(db) as database:
         report = screen.stderr().print

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from tuner.cli import screen
+from tuner.cli import screen, traces
 from tuner.cli.options import (
     Model,
     db_option,
@@ -19,7 +19,8 @@ from tuner.cli.options import (
 )
 from tuner.client import Client
 from tuner.errors import UsageError
-from tuner.select import Selection, best_config
+from tuner.select import best_config
+from tuner.selection import Selection
 from tuner.target import Target, named
 
 
@@ -42,6 +43,7 @@ def best(
     as_json: bool,
 ) -> None:
     """Say which kernel to run, and why."""
+    load = traces.named(model.problem, load)
     if url is not None and db is not None:
         raise UsageError("--from and --db: both given; name one of them")
     if url is not None:

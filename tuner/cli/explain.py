@@ -20,6 +20,7 @@ from tuner.cli.options import (
     target_option,
 )
 from tuner.database import Database
+from tuner.foreign import FOREIGN_LIMIT
 from tuner.target import named
 from tuner.workload import Workload
 
@@ -141,9 +142,12 @@ def _search(found: Found) -> Iterator[tuple[str, str]]:
 
 def _account(account: Account) -> str:
     workloads = "1 workload" if account.workloads == 1 else f"{account.workloads} workloads"
+    foreign = account.foreign or 0.0
+    loaded = f"; the machine was loaded: others took {screen.percent(foreign)} of it"
     return (
         f"{account.session} searched {workloads} in {screen.clock(account.search_s)}, "
         f"{account.per_minute:.1f} variants a minute; noise floor here {100 * account.noise_floor:.1f}%"
+        f"{loaded if foreign > FOREIGN_LIMIT else ''}"
     )
 
 

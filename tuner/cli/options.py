@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from tuner.cli.traces import spelled
 from tuner.errors import UsageError
 from tuner.problem import ACTIVATIONS, DTYPE_BYTES, PRESETS, Problem
 from tuner.workload import parse_load
@@ -30,6 +31,7 @@ _CHANGES: dict[str, tuple[str, str, type, str]] = {
     "--dtype": ("dtype", "", str, f"Of activations and weights: {', '.join(DTYPE_BYTES)}."),
     "--weight-dtype": ("weight_dtype", "w", str, "Of the weights alone."),
 }
+FROM_TRACE = "from-trace"
 _NEEDED = ("--hidden", "--expert-dim", "--experts", "--top-k")
 
 
@@ -58,17 +60,38 @@ def optional_model_options(command: Command) -> Command:
     return _with_model(command, needed=False)
 
 
+def models_options(command: Command) -> Command:
+    """Give a command MODEL... and the options that change each of them, as its argument ``models``."""
+
+    @functools.wraps(command)
+    def wrapped(*, models: tuple[str, ...], **options: Any) -> int | None:
+        given = _given(options)
+        named = [read_model(name, given) for name in models or (None,)]
+        return command(models=named, **options)
+
+    return click.argument("models", metavar="MODEL...", nargs=-1)(_with_changes(wrapped))
+
+
 def _with_model(command: Command, needed: bool) -> Command:
     @functools.wraps(command)
     def wrapped(*, model: str | None, **options: Any) -> int | None:
-        changes = {field: options.pop(field) for field, *_ in _CHANGES.values()}
-        given = {field: value for field, value in changes.items() if value is not None}
+        given = _given(options)
         named = needed or model is not None or given
         return command(model=read_model(model, given) if named else None, **options)
 
+    return click.argument("model", required=False)(_with_changes(wrapped))
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the options that change a model out of `options`: those that were given."""
+    changes = {field: options.pop(field) for field, *_ in _CHANGES.values()}
+    return {field: value for field, value in changes.items() if value is not None}
+
+
+def _with_changes(command: Command) -> Command:
     for option, (field, _, kind, text) in reversed(_CHANGES.items()):
-        wrapped = click.option(option, field, type=kind, help=text)(wrapped)
-    return click.argument("model", required=False)(wrapped)
+        command = click.option(option, field, type=kind, help=text)(command)
+    return command
 
 
 def read_model(name: str | None, changes: Mapping[str, Any]) -> Model:
@@ -158,14 +181,16 @@ def weighted(text: str) -> dict[str, float]:
 
 
 def weighted_tokens(text: str) -> dict[int, float]:
-    """``1=4,16,128`` -> {1: 4.0, 16: 1.0, 128: 1.0}."""
+    """``1=4,16,128`` -> {1: 4.0, 16: 1.0, 128: 1.0}; ``from-trace`` -> {}, which the trace fills."""
+    if text == FROM_TRACE:
+        return {}
     weights = weighted(text)
     return dict(zip(token_list(",".join(weights)), weights.values(), strict=True))
 
 
 def weighted_loads(text: str) -> dict[str, float]:
-    """``uniform,zipf:1.20=2`` -> {"uniform": 1.0, "zipf:1.2": 2.0}."""
-    return {str(parse_load(name)): weight for name, weight in weighted(text).items()}
+    """``uniform,zipf:1.20=2`` -> {"uniform": 1.0, "zipf:1.2": 2.0}; ``trace:FILE`` stays as it is."""
+    return {spelled(name): weight for name, weight in weighted(text).items()}
 
 
 def held_out(text: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
@@ -208,6 +233,6 @@ target_option = click.option(
 )  # fmt: skip
 load_option = click.option(
     "--load", default="uniform", show_default=True,
-    help="Load over the experts: uniform, zipf:S or onehot.",
+    help="Load over the experts: uniform, zipf:S, onehot or trace:FILE.",
 )  # fmt: skip
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")

@@ -12,7 +12,7 @@ from rich.table import Table
 from tuner.cli import screen
 
 if TYPE_CHECKING:
-    from tuner.tune import HeldOut, Pace, TuneResult
+    from tuner.tune import CellResult, HeldOut, Pace, TuneResult
 
 
 # A floor above this hides gains that matter.
@@ -32,6 +32,7 @@ def lines(result: TuneResult) -> Iterator[str]:
         middle = statistics.median(row.regret for row in result.held_out)
         yield f"held out: loses {percent(middle)} in the median of {len(result.held_out)}"
     yield _floors(result)
+    yield from map(_loaded, filter(lambda cell: cell.loaded, result.cells))
     yield _pace(result.pace)
 
 
@@ -92,6 +93,15 @@ def _floors(result: TuneResult) -> str:
     text = " to ".join(dict.fromkeys(f"{100 * floor:.1f}%" for floor in (floors[0], floors[-1])))
     noisy = "; smaller gains could not be told: run it again on a quiet machine"
     return f"noise floor: {text}{noisy if floors[-1] > NOISY else ''}"
+
+
+def _loaded(cell: CellResult) -> str:
+    where = f"{cell.workload.tokens} tokens, {cell.workload.load}"
+    stays = " an earlier winner, if there is one, stays;" if cell.is_default else ""
+    return (
+        f"could not tell at {where}: the machine was loaded, other processes took "
+        f"{screen.percent(cell.foreign)} of it;{stays} run it again on a quiet machine"
+    )
 
 
 def _pace(pace: Pace) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuner import doctor, memory
-from tuner.cli import forecast, outcome, screen
+from tuner.cli import forecast, outcome, screen, traces
 from tuner.cli.options import (
     Model,
     db_option,
@@ -54,10 +54,11 @@ class Interrupted(MoetuneError):
 @click.command()
 @model_options
 @click.option("--tokens", type=weighted_tokens, metavar="N[=WEIGHT],...",
-              default="1,16,128,1024", show_default=True, help="Token counts to tune.")  # fmt: skip
+              default="1,16,128,1024", show_default=True,
+              help="Token counts to tune; from-trace: the heaviest of --load trace:FILE.")  # fmt: skip
 @click.option("--load", "loads", type=weighted_loads, metavar="LOAD[=WEIGHT],...",
               default="uniform", show_default=True,
-              help="Loads over the experts: uniform, zipf:S or onehot; each for all token counts.")  # fmt: skip
+              help="Loads, each for all tokens: uniform, zipf:S, onehot, trace:FILE.")  # fmt: skip
 @click.option("--keep", type=click.IntRange(min=1), default=4, show_default=True,
               help="Ship at most so many variants.")  # fmt: skip
 @click.option("--held-out", type=held_out, metavar="N|LOAD,...", default=None,
@@ -109,6 +110,9 @@ def tune(
 
     if trials is None and time_s is None:
         time_s = DEFAULT_TIME_S
+    loads, tokens, about_trace = traces.resolve(model.problem, loads, tokens)
+    if about_trace:
+        click.echo(about_trace, err=True)
     plan = stage.Plan(
         tuple(tokens), tuple(loads), trials, time_s, seed, temperature, keep, noise_floor,
         tokens, loads, _untuned(tokens, loads, *(held_out or ((), ()))), sampler=sampler,
@@ -191,6 +195,7 @@ def _cell(result: CellResult) -> dict[str, Any]:
         "speedup_low": low,
         "speedup_high": high,
         "changes": changes(result.default, result.winner),
+        "loaded": result.loaded,
     }
 
 

@@ -12,7 +12,8 @@ from starlette.responses import Response
 from tuner.database import Database
 from tuner.errors import DatabaseError, MoetuneError
 from tuner.problem import Problem
-from tuner.select import Selection, best_config
+from tuner.select import best_config
+from tuner.selection import Selection
 from tuner.serve import asked
 from tuner.serve.problem_document import READING, Refusal, documented
 from tuner.serve.schemas import SelectionAnswer

@@ -1,0 +1,92 @@
+"""What a call of a layer costs beyond its kernel, and what loading it costs.
+
+    python benchmarks/call_overhead.py [PRESET] [--tokens 1] [--calls 2000]
+
+The kernel alone is the library's function with arguments that never change. Calls alternate in random
+order; the differences are paired. Layers whose weights don't fit the caches pay more, because the
+interpreter's own memory is cold after each call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+import tuner
+from tuner.arrays import NUMPY_DTYPES
+from tuner.kernel import Kernel
+from tuner.memory import allocate
+from tuner.packing import pack
+from tuner.statistics import Median, median
+from tuner.tuned import Tuned
+
+Call = Callable[[], object]
+
+
+def bare_call(layer: tuner.Layer, weights: tuner.Weights, x: np.ndarray) -> Call:
+    """The kernel's own function on fixed arguments."""
+    catalogue = Tuned(layer.problem)
+    selection = layer.selection(len(x))
+    kernel = Kernel(catalogue.binary(selection), layer.problem)
+    bound = kernel.bind(pack(kernel, selection.pack, weights)[0])
+    shape = (len(x), layer.problem.top_k)
+    arrays = x, np.empty_like(x), allocate(kernel.scratch_bytes(len(x)) // 4 + 1)
+    arrays += np.empty(shape, np.int32), np.empty(shape, np.float32)
+    addresses = [array.ctypes.data for array in arrays]
+    bound.run(len(x), *addresses)  # starts the threads
+    function, control, block = bound.fix(len(x), *addresses)
+
+    def call(_: object = (kernel, bound, arrays)) -> None:
+        function(control, block)
+
+    return call
+
+
+def overheads(calls: list[Call], rounds: int, seed: int = 0) -> tuple[list[Median], Median]:
+    """Times of each call, and of the first one's alone, in us: paired differences to it."""
+    rng = np.random.default_rng(seed)
+    times = np.zeros((rounds, len(calls)))
+    for row in times:
+        for index in rng.permutation(len(calls)):
+            start = time.perf_counter_ns()
+            calls[index]()
+            row[index] = (time.perf_counter_ns() - start) / 1e3
+    differences = [median(list(column - times[:, 0])) for column in times.T[1:]]
+    return differences, median(list(times[:, 0]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("preset", nargs="?", default="granite-3.0-1b-a400m")
+    parser.add_argument("--tokens", type=int, default=1)
+    parser.add_argument("--calls", type=int, default=2000)
+    arguments = parser.parse_args()
+    problem = tuner.Problem.preset(arguments.preset)
+    weights = tuner.Weights.random(problem, 0)
+    shape = (arguments.tokens, problem.hidden)
+    x = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    x = x.astype(NUMPY_DTYPES[problem.dtype])
+    start = time.perf_counter()
+    layer = tuner.load(problem, weights)
+    layer(x)
+    first_ms = 1e3 * (time.perf_counter() - start)
+    stats = layer.stats()
+    print(
+        f"load and first call {first_ms:.0f} ms: packing {stats.pack_ms:.0f}, load {stats.load_ms:.0f}"
+    )
+    y = np.empty_like(x)
+    bare = bare_call(layer, weights, x)
+    calls = [bare, bare, lambda: layer(x), lambda: layer(x, out=y)]
+    calls += [lambda: layer(x, return_routing=True)]
+    differences, alone = overheads(calls, arguments.calls)
+    print(f"kernel alone {alone.value:.1f} us")
+    names = ("kernel again", "layer(x)", "layer(x, out=y)", "layer(x, return_routing=True)")
+    for name, extra in zip(names, differences, strict=True):
+        print(f"{name:30} {extra.value:+6.1f} us ({extra.low:+.1f} to {extra.high:+.1f})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+/* Runs a float32 kernel without Python: packs experts that are made up here, prints y.
+ *
+ *     cc -O2 -I"$(python -c 'import tuner, os; print(os.path.dirname(tuner.__file__))')" \
+ *        examples/layer.c -o layer -ldl -lpthread && ./layer KERNEL.so TOKENS
+ *
+ * KERNEL.so: a member of a bundle (a zip file), or what `moetune` compiled into its cache folder.
+ */
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include "moetune.h"
+
+static int64_t info[MOE_INFO_WORDS], *control;
+static void *library, *packed;
+
+static void *function(const char *name) { return dlsym(library, name); }
+
+static void *zeros(int64_t bytes) { /* starts on a page, all zero */
+    size_t size = (bytes + 4095) / 4096 * 4096;
+    char *memory = aligned_alloc(4096, size);
+    for (size_t i = 0; i < size; i++) memory[i] = 0;
+    return memory;
+}
+
+static float *made_up(int64_t count, int64_t salt) { /* the same numbers in any language */
+    float *values = zeros(count * 4);
+    for (int64_t i = 0; i < count; i++) values[i] = ((i * 7 + salt * 13) % 64 - 32) / 256.0f;
+    return values;
+}
+
+static void *live(void *number) {
+    ((moe_worker_fn *)function("moe_worker"))(control, (int64_t)number);
+    return NULL;
+}
+
+int main(int argc, char **argv) {
+    if (argc != 3 || !(library = dlopen(argv[1], RTLD_NOW))) return fprintf(stderr, "layer KERNEL.so TOKENS\n"), 2;
+    ((moe_info_fn *)function("moe_info"))(info);
+    if (info[MOE_INFO_ABI] != MOE_ABI) return fprintf(stderr, "another ABI\n"), 1;
+    int64_t T = atoll(argv[2]), D = info[MOE_INFO_HIDDEN], F = info[MOE_INFO_EXPERT_DIM];
+    int64_t E = info[MOE_INFO_EXPERTS], k = info[MOE_INFO_TOP_K], workers = info[MOE_INFO_WORKERS];
+    float *gate = made_up(E * F * D, 1), *up = made_up(E * F * D, 2), *down = made_up(E * D * F, 3);
+    packed = zeros(info[MOE_INFO_PACKED_BYTES]), control = zeros(info[MOE_INFO_CONTROL_BYTES]);
+    for (int64_t e = 0, at = 0; e < E; e++, at += F * D)
+        ((moe_pack_fn *)function("moe_pack"))((int64_t)packed, e, gate + at, up + at, down + at, F, F, NULL, NULL, NULL);
+    pthread_t *threads = zeros(workers * sizeof(pthread_t));
+    for (int64_t w = 1; w < workers; w++) pthread_create(&threads[w], NULL, live, (void *)w);
+    float *y = zeros(T * D * 4);
+    int64_t arguments[MOE_ARG_WORDS] = {T, (int64_t)made_up(T * D, 4), (int64_t)y, (int64_t)packed};
+    arguments[MOE_ARG_SCRATCH] = (int64_t)zeros(((moe_scratch_bytes_fn *)function("moe_scratch_bytes"))(T));
+    arguments[MOE_ARG_ROUTER] = (int64_t)made_up(E * D, 5);
+    arguments[MOE_ARG_INDICES] = (int64_t)zeros(T * k * 4), arguments[MOE_ARG_WEIGHTS] = (int64_t)zeros(T * k * 4);
+    ((moe_call_fn *)function("moe_call"))(control, arguments);
+    for (int64_t i = 0; i < T * D; i++) printf("%.9g%c", y[i], (i + 1) % D ? ' ' : '\n');
+    ((moe_stop_fn *)function("moe_stop"))(control);
+    for (int64_t w = 1; w < workers; w++) pthread_join(threads[w], NULL);
+    return 0;
+}

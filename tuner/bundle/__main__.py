@@ -1,0 +1,36 @@
+"""``python -m tuner.bundle install FILE``: where nothing but Python and NumPy is installed.
+
+The same as ``moetune bundle install``, without the packages of the command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from tuner.bundle.install import install
+from tuner.bundle.report import lines
+from tuner.errors import MoetuneError
+
+
+def main() -> int:
+    """Exit codes: 0 (ok, or slower), 1 (refused), 2 (called wrongly)."""
+    parser = argparse.ArgumentParser(prog="python -m tuner.bundle", description=__doc__)
+    parser.add_argument("command", choices=["install"])
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--trust", default="signed", help="signed, unsigned or sha256:HEX")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    try:
+        found = install(given.file, given.trust)
+    except MoetuneError as error:
+        print(f"moetune: {error}", file=sys.stderr)
+        return error.exit_code
+    print(json.dumps(found.to_json(), indent=2) if given.json else "\n".join(lines(found)))
+    return found.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

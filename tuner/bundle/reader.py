@@ -1,0 +1,114 @@
+"""Reading a bundle: the file once into memory, trust, manifest, digests; and only then what it says.
+
+Nothing of a bundle is unpacked to disk or run here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuner.bundle import manifest as manifests
+from tuner.bundle import signing
+from tuner.bundle.archive import MANIFEST, SIGNATURE, Archive, parse, read_file
+from tuner.bundle.manifest import Manifest
+from tuner.errors import (
+    BundleAbiError,
+    BundleDigestError,
+    BundleError,
+    BundleManifestError,
+    BundleTrustError,
+    UsageError,
+)
+from tuner.kernel import ABI
+
+_PINNED = re.compile(r"sha256:([0-9a-fA-F]{64})")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose every byte was checked.
+
+    Attributes:
+        sha256: of the file.
+        manifest_sha256: of the manifest, which names what is in it whoever signed it.
+        signer: id of the key; empty where trust did not rest on a signature.
+    """
+
+    path: Path
+    archive: Archive
+    manifest: Manifest
+    sha256: str
+    manifest_sha256: str
+    signer: str
+
+
+def read_bundle(path: Path, trust: str = "signed") -> Bundle:
+    """Read and check a bundle.
+
+    Args:
+        trust: ``signed`` needs a signature by a trusted key; ``sha256:HEX`` takes the one file that has this
+            digest; ``unsigned`` takes any file that is whole.
+
+    Raises:
+        UsageError: `trust` is none of these.
+        BundleError: one of its kinds, for whatever is wrong.
+    """
+    _check_trust(trust)
+    return read_bytes(read_file(path), path, trust)
+
+
+def read_bytes(data: bytes, path: Path, trust: str) -> Bundle:
+    """The same for the bytes of a file; `path` is where they came from."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    _check_pinned(path, sha256, trust)
+    archive = parse(data, str(path))
+    raw = archive.read(MANIFEST)
+    signer = _signer(archive, raw) if trust == "signed" else ""
+    manifest = manifests.parse(raw, str(path))
+    _check_members(archive, manifest)
+    if manifest.abi != ABI:
+        raise BundleAbiError(
+            f"{path}: its kernels speak ABI {manifest.abi}, this moetune {ABI}; "
+            "take the moetune of its maker, or build it again"
+        )
+    return Bundle(path, archive, manifest, sha256, hashlib.sha256(raw).hexdigest(), signer)
+
+
+def _check_trust(trust: str) -> None:
+    if trust not in ("signed", "unsigned") and not _PINNED.fullmatch(trust):
+        raise UsageError(f"trust={trust!r}: must be signed, unsigned or sha256: and 64 hex digits")
+
+
+def _check_pinned(path: Path, sha256: str, trust: str) -> None:
+    pinned = _PINNED.fullmatch(trust)
+    if pinned and pinned[1].lower() != sha256:
+        raise BundleTrustError(f"{path}: has SHA-256 {sha256}, not the one that is trusted")
+
+
+def _signer(archive: Archive, raw: bytes) -> str:
+    if SIGNATURE not in archive.sizes:
+        raise BundleTrustError(
+            f'{archive.label}: is not signed; `moetune bundle sign` it, or say trust="unsigned"'
+        )
+    try:
+        return signing.signer(raw, archive.read(SIGNATURE))
+    except BundleError as error:
+        raise type(error)(f"{archive.label}: {error}") from error
+
+
+def _check_members(archive: Archive, manifest: Manifest) -> None:
+    """Whether the members are just those of the manifest, byte by byte."""
+    there = set(archive.sizes) - {MANIFEST, SIGNATURE}
+    if odd := sorted(there ^ manifest.members.keys()):
+        raise BundleManifestError(
+            f"{archive.label}: {odd[0]} is only in the manifest or only in the file"
+        )
+    for name, member in manifest.members.items():
+        content = archive.read(name)
+        if hashlib.sha256(content).hexdigest() != member.sha256 or len(content) != member.bytes:
+            raise BundleDigestError(
+                f"{archive.label}: {name} is not what was packed; don't trust it"
+            )
