@@ -5,12 +5,18 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
+from tests.commands import Run
 from tests.rows import PROBLEM, TARGET, add_winner
-from tests.services import client, served
+from tests.services import GRANITE, client, served
 from tuner import contents
 from tuner.database import Database
+from tuner.serve.settings import Settings
 
 __all__ = ["served"]
+
+ROWS = Path(__file__).parents[1] / "benchmarks" / "data" / "peers-readme-znver4.json"
 
 
 def place(path: Path) -> str:
@@ -71,3 +77,24 @@ def test_pages_load_nothing_from_elsewhere(served: Path) -> None:
     assert asked.get("/style.css").headers["content-type"].startswith("text/css")
     assert asked.get("/page.js").headers["content-type"].startswith("text/javascript")
     assert TARGET.arch not in asked.get("/").text
+
+
+def test_the_command_hands_on_what_it_is_given(
+    served: Path, moetune: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Settings] = []
+    monkeypatch.setattr("tuner.serve.server.run", lambda settings, *rest: given.append(settings))
+    line = f"serve --db {served} --peers {ROWS} --reads 5 --writes 2 --most-body 2048"
+    assert moetune(line).code == 0
+    assert given == [
+        Settings(served, most_body_bytes=2048, reads_per_s=5, writes_per_s=2, peers=ROWS)
+    ]
+
+
+def test_peers_stand_beside(served: Path) -> None:
+    with Database(served, read_only=True) as db:
+        rows = contents.overview(db, 0, 9)
+    row = next(row for row in rows if row["problem_name"] == GRANITE)
+    page = f"/problems/{row['problem_id']}/{row['target_id']}"
+    assert "Beside it: numpy, onnxruntime, torch." in client(served, peers=ROWS).get(page).text
+    assert "Beside it" not in client(served).get(page).text

@@ -88,13 +88,14 @@ def test_without_a_token_nothing_is_written(empty: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "headers", "status", "said"),
     [
+        (b"\n", JSON_LINES, 422, "body: is empty"),
         (b"{}", JSON_LINES, 422, "body: line 1: line: lacks default"),
         (b"\xff\xfe", JSON_LINES, 422, "body: line 1: "),
         (b"[" * 50_000, JSON_LINES, 422, "body: line 1: "),
         (b"{}", {"content-type": "application/json"}, 415, "send application/x-ndjson"),
         (b"x" * 70_000, JSON_LINES, 413, "larger than 65536 bytes"),
     ],
-    ids=["empty", "bytes", "deep", "type", "large"],
+    ids=["empty", "lacking", "bytes", "deep", "type", "large"],
 )
 def test_bad_bodies_are_refused(
     empty: Path, body: bytes, headers: dict[str, str], status: int, said: str

@@ -20,7 +20,7 @@ from tuner.target import Target
 Row = Mapping[str, Any]
 
 # Problems whose winners are kept: a service may be asked for thousands.
-MOST_PROBLEMS = 512
+MOST_PROBLEMS = 128
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ def serve(
         reads_per_s=reads,
         writes_per_s=writes,
         writable=_open(path),
+        peers=peers,
     )
     out = screen.stderr()
     taken = "" if settings.writable else ", which is read-only: no results are taken"

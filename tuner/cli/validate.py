@@ -18,7 +18,7 @@ from tuner.target import detect
 if TYPE_CHECKING:
     from tuner.validate import Row
 
-_COLUMNS = ("claim", "> claimed", "> measured here", "", "holds")
+_COLUMNS = ("claim", "> claimed", "> measured here", "unit", "holds")
 _WORDS = {True: "yes", False: "no", None: "not measured"}
 
 

@@ -27,7 +27,7 @@ _BODY = {
     "requestBody": {
         "required": True,
         "description": "Winners as `moetune export` writes them: one JSON object a line.",
-        "content": {JSON_LINES: {"schema": {"type": "string", "minLength": 2}}},
+        "content": {JSON_LINES: {"schema": {"type": "string", "minLength": 1}}},
     }
 }
 
@@ -46,6 +46,8 @@ async def results(request: Request, bearer: Bearer) -> ResultsAnswer:
     if kind != JSON_LINES:
         raise Refusal(415, f"content-type {kind!r}: not read here; send {JSON_LINES}")
     body = await request.body()
+    if not body.strip():
+        raise Refusal(422, "body: is empty; send winners as `moetune export` writes them")
     found = await run_in_threadpool(_merge, request.app.state.settings, body)
     for line in found:
         request.app.state.metrics.result(line.outcome.value)

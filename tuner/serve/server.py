@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 from collections.abc import Callable
 
@@ -12,6 +13,9 @@ from tuner.serve.app import create
 from tuner.serve.settings import Settings
 
 _KEEP_ALIVE_S = 15
+# The winners that are kept are some hundred thousand objects, none of them garbage: going through them
+# all stops every answer for that long, so it is done seldom. The young are gone through often.
+_COLLECT = (50_000, 20, 50)
 _SHUTDOWN_S = 10
 
 
@@ -36,4 +40,5 @@ def run(settings: Settings, host: str, port: int, announce: Callable[[str], None
     with listening:
         place = f"[{host}]" if ":" in host else host
         announce(f"http://{place}:{listening.getsockname()[1]}/")
+        gc.set_threshold(*_COLLECT)
         uvicorn.Server(config).run(sockets=[listening])
