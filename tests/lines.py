@@ -1,4 +1,4 @@
-"""Lines of db/best.jsonl as objects, and changed ones as text."""
+"""Lines of tests/winners.jsonl as objects, and changed ones as text."""
 
 from __future__ import annotations
 

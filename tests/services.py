@@ -13,7 +13,8 @@ from tuner.exchange import import_best
 from tuner.serve.app import create
 from tuner.serve.settings import Settings
 
-BEST = Path(__file__).parents[1] / "db" / "best.jsonl"
+# Lines of `moetune export` for one CPU; not db/best.jsonl, which grows.
+BEST = Path(__file__).with_name("winners.jsonl")
 GRANITE = "granite-3.0-1b-a400m"
 ZEN4 = "znver4"
 
@@ -25,7 +26,7 @@ def client(path: Path, **limits: Any) -> TestClient:
 
 @pytest.fixture
 def served(database: Path) -> Path:
-    """A database with the winners of db/best.jsonl."""
+    """A database with the winners of BEST."""
     with Database(database) as db:
         import_best(db, BEST)
     return database

@@ -271,6 +271,7 @@ def test_a_source_that_does_not_compile_is_told(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.compiler
+@pytest.mark.timed
 def test_a_cell(monkeypatch: pytest.MonkeyPatch, database: Path) -> None:
     full = Form(variant(ODD, SMALL), detect())
     some = ("static", "units", "packing", "tuning")

@@ -448,6 +448,7 @@ def test_an_empty_database_has_nothing_to_audit(
 
 
 @pytest.mark.compiler
+@pytest.mark.timed
 def test_audit_for_real(moetune: Run, database: Path) -> None:
     """Tuned in a few trials, a winner holds or cannot be told; with another source it is gone."""
     sizes = "--hidden 64 --expert-dim 48 --experts 4 --top-k 2"

@@ -299,6 +299,7 @@ def test_called_wrongly(
 
 
 @pytest.mark.compiler
+@pytest.mark.slow
 def test_end_to_end(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

@@ -142,6 +142,7 @@ def test_a_library_that_does_not_run(
 
 
 @pytest.mark.compiler
+@pytest.mark.timed
 def test_a_machine_that_works(
     database: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -99,6 +99,7 @@ def model(layers: list[tuner_max.MaxWeights]) -> Any:
 
 
 @pytest.mark.compiler
+@pytest.mark.slow
 def test_two_layers_of_one_graph_share_an_op() -> None:
     weights = [Weights.random(TINY, seed) for seed in (1, 2)]
     layers = [tuner_max.pack(w, TINY, f"layers.{i}.moe") for i, w in enumerate(weights)]

@@ -192,6 +192,7 @@ def test_after_a_long_call_there_is_no_other_to_wake_threads(
 
 
 @pytest.mark.compiler
+@pytest.mark.timed
 def test_end_to_end(monkeypatch: pytest.MonkeyPatch, database: Path) -> None:
     monkeypatch.setattr(peers, "EFFORT", Effort(budget_s=0.2, least_rounds=3, most_rounds=5))
     monkeypatch.setattr(peers, "RETRIES", 0)
@@ -212,6 +213,7 @@ def test_end_to_end(monkeypatch: pytest.MonkeyPatch, database: Path) -> None:
 
 
 @pytest.mark.compiler
+@pytest.mark.timed
 def test_a_peer_that_cannot_run_has_a_row(monkeypatch: pytest.MonkeyPatch, database: Path) -> None:
     monkeypatch.setattr(peers, "EFFORT", Effort(budget_s=0.2, least_rounds=3, most_rounds=3))
     monkeypatch.setattr(peers, "RETRIES", 0)

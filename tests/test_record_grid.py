@@ -51,6 +51,7 @@ def test_a_grid_that_makes_no_sense(
 
 
 @pytest.mark.compiler
+@pytest.mark.slow
 def test_it_goes_on_where_it_was_stopped(
     recorder: ModuleType,
     tmp_path: Path,

@@ -45,9 +45,10 @@ def test_a_warm_start_is_the_best_of_the_other_grid(
     assert grid.answer(first).ratio == grid.best
 
 
-def test_kernel_tuners_strategies(compare: ModuleType, path: Path, tmp_path: Path) -> None:
+def test_kernel_tuners_strategies(compare: ModuleType, tmp_path: Path) -> None:
     pytest.importorskip("kernel_tuner")
-    grid = replay.load(path)
+    # Of fewer points than its population, its differential evolution fails now and then.
+    grid = replay.load(grids.write(tmp_path / "large.t4.json.gz", grids.SPACE))
     methods = compare.methods("a", {"a": grid}, tmp_path)
     names = [name for name in methods if name.startswith("Kernel Tuner")]
     assert len(names) == 6

@@ -21,6 +21,7 @@ class SelectionAnswer(Answer):
     template: str
     variant: str
     config: Config
+    pack: str = Field(description="The packed form of the weights that it reads.")
     match: Literal["exact", "tokens", "load", "arch", "older", "default"]
     reason: str = Field(
         description="Where the winner comes from and what differs from the request."
