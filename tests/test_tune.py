@@ -22,6 +22,8 @@ from tuner.target import detect
 from tuner.weights import Weights
 from tuner.workload import Workload
 
+pytestmark = [pytest.mark.compiler, pytest.mark.timed]
+
 TOKENS = 24
 TRIALS = 7
 SESSION = f"""
@@ -61,7 +63,6 @@ def wait_for_trials(path: Path, count: int) -> None:
     raise AssertionError(f"no {count} trials within five minutes")
 
 
-@pytest.mark.compiler
 def test_a_session_that_is_killed_goes_on_where_it_was(database: Path) -> None:
     with Database(database):
         pass
@@ -91,7 +92,6 @@ def test_a_session_that_is_killed_goes_on_where_it_was(database: Path) -> None:
     np.testing.assert_allclose(layer(x), right, atol=1e-5)
 
 
-@pytest.mark.compiler
 def test_another_run_of_the_same_command_adds_no_trial(database: Path) -> None:
     with Database(database) as db:
         plan = tune.Plan(tokens=(4,), trials=2)
@@ -110,7 +110,6 @@ def test_another_run_of_the_same_command_adds_no_trial(database: Path) -> None:
     assert measured.low_ns <= measured.median_ns <= measured.high_ns <= measured.p99_ns * 1.0001
 
 
-@pytest.mark.compiler
 def test_the_weights_are_cold_or_warm_as_asked(database: Path) -> None:
     found = []
     with Database(database) as db:
@@ -122,7 +121,6 @@ def test_the_weights_are_cold_or_warm_as_asked(database: Path) -> None:
     assert [row.measurement.temperature for row in rows if row.measurement] == ["warm", "cold"]
 
 
-@pytest.mark.compiler
 def test_a_matrix_of_workloads_ships_two_variants(database: Path, cache: Path) -> None:
     plan = tune.Plan(
         tokens=(2, 24), loads=("uniform", "zipf:1.2"), trials=3, keep=2, held_out=(Workload(8),)
@@ -144,7 +142,6 @@ def test_a_matrix_of_workloads_ships_two_variants(database: Path, cache: Path) -
     np.testing.assert_allclose(layer(x), right, atol=1e-5)
 
 
-@pytest.mark.compiler
 def test_builds_run_ahead_where_a_core_is_spare(database: Path) -> None:
     target = dataclasses.replace(detect(), cores=1)
     if len(os.sched_getaffinity(0)) < 2 or not split_cores(1).spare:
