@@ -292,7 +292,7 @@ def fill(db: Database) -> None:
         raw.execute("DELETE FROM winners")
         raw.execute(
             "INSERT INTO winners SELECT NULL, id, target_id, problem_id, tokens, load, NULL,"
-            "1, 1, 1, 0, 1000, NULL, NULL, NULL, created, 1 FROM trials"
+            "1, 1, 1, 0, 1000, NULL, NULL, NULL, created, 1, NULL FROM trials"
         )
     raw.close()
 
