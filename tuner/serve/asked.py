@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import functools
 import json
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from tuner import contents
 from tuner.database import Database
@@ -22,6 +24,17 @@ _SEVERAL = 4
 # Far beyond every machine; arithmetic on sizes stays exact and quick.
 _LARGEST = 1 << 50
 HOST = "host"
+
+# A query's `model`, which `problem_of` reads.
+Model = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=4096,
+        description="A preset's name, an id or label of /v1/problems, or a problem's key as JSON.",
+        examples=["granite-3.0-1b-a400m"],
+    ),
+]
 
 
 def problem_of(db: Database, model: str, dtype: str | None) -> Problem:

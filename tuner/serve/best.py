@@ -29,12 +29,7 @@ class Asked(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str = Field(
-        min_length=1,
-        max_length=4096,
-        description="A preset's name, an id or label of /v1/problems, or a problem's key as JSON.",
-        examples=["granite-3.0-1b-a400m"],
-    )
+    model: asked.Model
     tokens: int = Field(ge=0, le=MOST_TOKENS, description="Tokens of one call.", examples=[128])
     target: str = Field(
         asked.HOST,

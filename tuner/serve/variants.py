@@ -10,7 +10,7 @@ import json
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
 from tuner import contents, template
@@ -35,12 +35,7 @@ class Layer(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str = Field(
-        min_length=1,
-        max_length=4096,
-        description="A preset's name, an id or label of /v1/problems, or a problem's key as JSON.",
-        examples=["granite-3.0-1b-a400m"],
-    )
+    model: asked.Model
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
 
 
