@@ -33,7 +33,7 @@ from tuner.workload import Workload
 
 STATE = "tuner.contestant:Contestant"
 OURS = "ours"
-EFFORT = Effort(budget_s=4.0, least_rounds=9, most_rounds=60, precision=0.01)
+EFFORT = Effort(budget_s=4.0, least_rounds=6, most_rounds=60, precision=0.01)
 RETRIES = 2
 SEED = 0
 ASK_S = 300.0
