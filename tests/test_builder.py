@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.kernels import TINY, variant
@@ -19,7 +20,7 @@ ONE, OTHER = variant(TINY), variant(TINY, {"chunks": 4})
 
 
 class Compiler:
-    """Builds that take 50 ms, and where they ran."""
+    """Runs of 50 ms, and where they ran."""
 
     def __init__(self, cached: bool = False) -> None:
         self.cached = cached
@@ -28,7 +29,7 @@ class Compiler:
         self.cores: list[set[int]] = []
         self._lock = threading.Lock()
 
-    def __call__(self, problem: Problem, target: Target, made: Variant) -> Build:
+    def __call__(self, problem: Problem, target: Target, made: Sequence[Variant]) -> list[Build]:
         with self._lock:
             self.running += 1
             self.most = max(self.most, self.running)
@@ -36,8 +37,11 @@ class Compiler:
         time.sleep(0.05)
         with self._lock:
             self.running -= 1
-        binary = Binary(Path(f"{made.name}.so"), made.name, 0.05, self.cached)
-        return Build(render(problem, made), binary, "ok", "", 0.0, 50.0)
+        return [self._build(problem, variant) for variant in made]
+
+    def _build(self, problem: Problem, variant: Variant) -> Build:
+        binary = Binary(Path(f"{variant.name}.so"), variant.name, 0.05, self.cached)
+        return Build(render(problem, variant), binary, "ok", "", 0.0, 50.0)
 
 
 def builder(compiler: Compiler, spare: frozenset[int] = frozenset()) -> Builder:
