@@ -339,6 +339,16 @@ def test_a_compiler_that_fails_is_a_row_and_the_session_goes_on(
     assert len(found) == TRIALS
 
 
+@pytest.mark.parametrize("what", ["sleep 60", "exit 3", "kill -9 $$"])
+def test_a_compiler_that_fails_on_several_variants_builds_each_alone(
+    what: str, act: Path, database: Path, monkeypatch: pytest.MonkeyPatch, quiet: Quiet
+) -> None:
+    monkeypatch.setattr("tuner.trial.COMPILE_S", 0.5)
+    act.write_text(f'case "$1" in *.s) {what};; esac\n')
+    session(database)
+    assert story(rows(database)) == story(quiet.rows)
+
+
 def test_two_tuners_on_one_database_take_turns(act: Path, database: Path, quiet: Quiet) -> None:
     """The same command at the same time: every variant is tried once, and both end alike."""
     assert ended(*[lambda: session(database)] * 2) == [0, 0]
