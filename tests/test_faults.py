@@ -90,7 +90,7 @@ def in_write(number: int) -> None:
 
 # Where the tuner is killed -> how many trials it stored before that.
 KILLS = {
-    "compile": 9,
+    "compile": 5,
     "verify": 7,
     "benchmark": 8,
     "write": 7,

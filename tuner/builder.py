@@ -25,8 +25,8 @@ from tuner.variant import Variant
 # A compiler keeps one core busy and a little of a second one.
 MOST_BUILDERS = 8
 # Batches of this many variants for each builder, which it compiles in one run: more cost less each, but
-# the search decides on so many without knowing the others' times.
-BATCH_PER_BUILDER = 4
+# the search decides on so many without knowing the others' times (both measured: docs/search.md).
+BATCH_PER_BUILDER = 2
 
 Make = Callable[[Problem, Target, Sequence[Variant]], Sequence[Build]]
 
