@@ -27,8 +27,7 @@ def make(job: Job, folder: Path, tiles: tuple[int, ...]) -> None:
     """Writes weights and answers of every case into a folder; ``tiles`` are the variants' tile heights."""
     problem = job.layer
     weights = random_weights(problem, job.seed)
-    for name, array in gpu_pack.pack(problem, weights).items():
-        np.save(folder / f"{name}.npy", _plain(array))
+    write_packed(problem, weights, folder)
     wanted = {
         tile: {t: verify.cases(problem, t, tile, job.seed) for t in job.tokens} for tile in tiles
     }
@@ -38,6 +37,12 @@ def make(job: Job, folder: Path, tiles: tuple[int, ...]) -> None:
     answers = dict(zip(cases, verify.Answers(problem, weights).of(cases), strict=True))
     with (folder / "answers.pickle").open("wb") as stream:
         pickle.dump(answers, stream)
+
+
+def write_packed(problem: Problem, weights: Weights, folder: Path) -> None:
+    """Writes the form that `weights_of` reads."""
+    for name, array in gpu_pack.pack(problem, weights).items():
+        np.save(folder / f"{name}.npy", _plain(array))
 
 
 def weights_of(folder: Path, problem: Problem) -> dict[str, NDArray[Any]]:
