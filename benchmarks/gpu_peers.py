@@ -70,9 +70,12 @@ class Comparison:
         if workload.load != "uniform":
             routing = route_by_load(bench.problem, workload, bench.job.seed)
         works, arenas = self._ours(names, x, routing)
+        kept: list[Call] = []
         outside = torch.cuda.ExternalStream(bench.stream)
         for peer in self.peers:
-            graph = graph_of(peer.prepare(x, routing))
+            call = peer.prepare(x, routing)
+            graph = graph_of(call)
+            kept.append(call)  # a graph does not keep the tensors that it reads
             works[peer.name] = lambda graph=graph: self._replay(graph, outside)
         samples = self._in_turn(works)
         for arena in arenas:
