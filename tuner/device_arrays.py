@@ -31,7 +31,7 @@ _NAMES = {
     (_BFLOAT, 16): "bfloat16",
     (_INT, 32): "int32",
 }
-_LEGACY_STREAM = 1  # what DLPack calls stream 0
+_LEGACY_STREAM, _NOBODY = 1, -1  # what DLPack calls stream 0, and that no stream has to wait
 
 _pointer = ctypes.PYFUNCTYPE(c_void_p, ctypes.py_object, ctypes.c_char_p)(
     ("PyCapsule_GetPointer", ctypes.pythonapi)
@@ -71,9 +71,9 @@ class Borrowed(NamedTuple):
         return f"has shape {list(self.shape)} {self.dtype} {where}{order}"
 
 
-def borrow(name: str, value: Any, stream: int) -> Borrowed:
-    """What a value is. Its producer's work on it comes before what ``stream`` gets next (torch: the caller
-    sees to that). Raises UsageError where it is no array of a GPU's."""
+def borrow(name: str, value: Any, stream: int | None) -> Borrowed:
+    """What a value is. Its producer's work on it comes before what ``stream`` gets next; with None, and for
+    torch's values, the caller sees to that. Raises UsageError where it is no array."""
     if is_torch(value):
         device = value.device
         return Borrowed(
@@ -91,7 +91,8 @@ def borrow(name: str, value: Any, stream: int) -> Borrowed:
     if int(kind) not in (_CUDA, _CUDA_MANAGED):
         shape = tuple(getattr(value, "shape", ()))
         return Borrowed(0, shape, str(getattr(value, "dtype", "?")), None, True)
-    return _read(value.__dlpack__(stream=stream or _LEGACY_STREAM), int(index))
+    follows = _NOBODY if stream is None else stream or _LEGACY_STREAM
+    return _read(value.__dlpack__(stream=follows), int(index))
 
 
 def _read(capsule: Any, index: int) -> Borrowed:

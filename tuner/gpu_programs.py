@@ -10,9 +10,7 @@ from tuner import ptx
 from tuner.catalogue import Catalogue
 from tuner.cuda import CudaError, Device
 from tuner.dispatch import Dispatch
-from tuner.errors import KernelError
 from tuner.gpu_layer import GpuKernel
-from tuner.problem import Problem
 from tuner.selection import Selection
 
 # By device and text: layers of one problem share them.
@@ -59,23 +57,9 @@ class Programs:
         key = (self._device.index, hashlib.sha256(text.encode()).hexdigest())
         if key not in _loaded:
             program = ptx.parse(text)
-            check(self._catalogue.problem, program, selection.variant)
+            ptx.check(self._catalogue.problem, program, selection.variant)
             _loaded[key] = GpuKernel(self._device, program)
         return _loaded[key]
-
-
-def check(problem: Problem, program: ptx.Program, variant: str) -> None:
-    """Raises KernelError where a program was built for another problem."""
-    shared = problem.shared_dim // problem.expert_dim
-    must = {
-        "hidden": problem.hidden,
-        "expert_dim": problem.expert_dim,
-        "experts": problem.num_experts,
-    }
-    must |= {"top_k": problem.top_k, "shared": shared}  # fmt: skip
-    have = {name: program.facts.get(name) for name in must}
-    if have != must:
-        raise KernelError(f"{variant}: was built for {have}, must be {must}; build it again")
 
 
 def _instead(wanted: Selection, taken: Selection, error: CudaError) -> Selection:

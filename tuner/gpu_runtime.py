@@ -77,12 +77,13 @@ class GpuLayer:
         Raises UsageError where x or `out` does not fit, CudaError where the driver refuses a launch.
         """
         handle = stream_of(self._device.index, x, stream)
-        given = borrow("x", x, handle)
+        follows = None if is_torch(x) or self._captures(handle) else handle
+        given = borrow("x", x, follows)
         self._check("x", given, "T")
         if not is_torch(x) and (out is None or return_routing):
             kind = type(x).__name__
             raise UsageError(f"x: is a {kind}: give out=, and no return_routing, which is torch's")
-        y, written = self._answer(out, given, handle)
+        y, written = self._answer(out, given, handle, follows)
         places = {"x": given.address, "y": written}
         routing: list[Any] = []
         if return_routing:
@@ -134,6 +135,10 @@ class GpuLayer:
             self._counters.count(self._dispatch.bucket(tokens), tokens)
         del kept  # torch may give it to what comes next on the stream
 
+    def _captures(self, stream: int) -> bool:
+        with self._device.current():
+            return self._device.is_capturing(stream)
+
     def _ready(self, tokens: int, stream: int) -> _Ready:
         """The call as it was made before, unless the stream's scratch memory has moved."""
         ready = self._calls.get((tokens, stream))
@@ -159,10 +164,11 @@ class GpuLayer:
         """
         program = self._programs.of(self._dispatch.bucket(tokens))
         layout = self._layout(program, tokens)
-        kept = empty(self._device.index, stream, (layout.bytes,), "uint8") if torch else None
-        own = kept is None
-        block = self._scratch.of(stream, layout.bytes, True) if own else kept.data_ptr()
-        return self._placed(program, tokens, layout, block), kept
+        if torch:
+            kept = empty(self._device.index, stream, (layout.bytes,), "uint8")
+            return self._placed(program, tokens, layout, kept.data_ptr()), kept
+        block = self._scratch.of(stream, layout.bytes, captured=True)
+        return self._placed(program, tokens, layout, block), None
 
     def _placed(self, program: GpuKernel, tokens: int, layout: Layout, block: Address) -> _Ready:
         places = {**self._weights.addresses, **layout.at(block), "x": 0, "y": 0}
@@ -175,12 +181,14 @@ class GpuLayer:
         io = io_sizes(self.problem, tokens)
         return Layout({**sizes, **{name: io[name] for name in _ROUTING}})
 
-    def _answer(self, out: Any, x: Borrowed, stream: int) -> tuple[Any, Address]:
+    def _answer(
+        self, out: Any, x: Borrowed, stream: int, follows: int | None
+    ) -> tuple[Any, Address]:
         """The array that gets y, and its address."""
         if out is None:
             made = empty(self._device.index, stream, x.shape, self.problem.dtype)
             return made, made.data_ptr()
-        given = borrow("out", out, stream)
+        given = borrow("out", out, follows)
         self._check("out", given, str(x.shape[0]))
         return out, given.address
 
