@@ -1,19 +1,21 @@
 """A stand-in for libcuda.so.1: device memory is this process's own, and launches are written down, not run.
 
 It parses what it is given as the driver would, by the layouts of cuda.h, so it finds wrong addresses, numbers
-and orders of calls, and says nothing of values.
+and orders of calls. It computes nothing, but a test may act at each launch.
 """
 
 from __future__ import annotations
 
 import ctypes
 import re
+from collections.abc import Callable
 from ctypes import POINTER, c_char, c_int32, c_size_t, c_uint, c_uint64, c_void_p
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import pytest
 
+from tests.programs import PARAMS
 from tuner import cuda, gpu_device, gpu_programs, gpu_scratch
 
 INVALID, NO_DEVICE = 201, 101
@@ -49,7 +51,7 @@ class Launched:
 
 @dataclass
 class FakeDriver:
-    """One GPU. ``params`` are those of each entry, by name; a text holding ``refuse`` does not load."""
+    """One GPU. A program that holds the text ``refuse`` does not load; ``run`` gets each launch."""
 
     label: str = "NVIDIA H100 80GB HBM3"
     facts: dict[int, int] = field(default_factory=lambda: dict(H100))
@@ -61,8 +63,8 @@ class FakeDriver:
     mode: int = 0
     most_bytes: int = 1 << 34
     refuse: str = "\0"
-    entries: dict[int, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
-    params: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    run: Callable[[Launched], None] = lambda launched: None
+    entries: dict[int, str] = field(default_factory=dict)
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("cu"):
@@ -76,6 +78,7 @@ class FakeDriver:
         return call
 
     def _cuInit(self, flags: int) -> None: ...
+    def _cuStreamCreate(self, stream: Any, flags: int) -> None: ...
     def _cuStreamSynchronize(self, stream: Any) -> None: ...
     def _cuCtxSynchronize(self) -> None: ...
     def _cuFuncSetAttribute(self, *arguments: Any) -> None: ...
@@ -131,35 +134,38 @@ class FakeDriver:
     def _cuMemcpyDtoH(self, to: c_void_p, source: c_uint64, size: c_size_t) -> None:
         ctypes.memmove(to.value, source.value, size.value)
 
+    def _cuMemsetD8Async(self, to: c_uint64, byte: c_uint, size: c_size_t, stream: Any) -> None:
+        ctypes.memset(to.value, byte.value, size.value)
+
     def _cuModuleLoadDataEx(self, module: Any, text: bytes, *options: Any) -> int:
         if self.refuse.encode() in text:
             return 218
         number = len(self.entries) + 1
         (entry,) = re.findall(rb"\.entry (\w+)\(", text)
-        self.entries[number] = entry.decode(), self.params[entry.decode()]
+        self.entries[number] = entry.decode()
         _at(module).value = number
         return 0
 
     def _cuModuleGetFunction(self, function: Any, module: c_void_p, name: bytes) -> None:
-        assert self.entries[module.value or 0][0] == name.decode()
+        assert self.entries[module.value or 0] == name.decode()
         _at(function).value = module.value
 
     def _cuLaunchKernelEx(self, config: Any, function: c_void_p, values: Any, extra: None) -> int:
         if self.current != 77:
             return INVALID
         given = ctypes.cast(config, POINTER(_Config)).contents
-        entry, params = self.entries[function.value or 0]
+        kernel = re.sub(r"_[0-9a-f]{8}$", "", self.entries[function.value or 0])
         arguments = {
             name: (c_int32 if name in ("tokens", "routed") else c_uint64).from_address(place).value
-            for name, place in zip(params, values, strict=True)
+            for name, place in zip(PARAMS[kernel].split(), values, strict=True)
         }
         stream = given.stream or 0
-        self.launched.append(
-            Launched(
-                re.sub(r"_[0-9a-f]{8}$", "", entry), stream, tuple(given.grid), given.block[0],
-                given.shared, arguments, stream in self.capturing,
-            )
+        launched = Launched(
+            kernel, stream, tuple(given.grid), given.block[0], given.shared, arguments,
+            stream in self.capturing,
         )  # fmt: skip
+        self.launched.append(launched)
+        self.run(launched)
         return 0
 
     def inside(self, address: int, size: int = 1) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from tuner import Problem, Selection
 from tuner.target import named
 
+# What each kernel of a layer is given.
 PARAMS = {
     "moe_logits": "x router router_bias logits counters tokens",
     "moe_choose": "logits correction indices weights lists counters table tiles tokens routed",
@@ -34,15 +35,6 @@ def program(problem: Problem, tile_n: int, abi: int = 1) -> str:
         header = f"//// kernel {entry} 256 {shared} {params}"
         lines += [header, f".visible .entry {entry}(", "//// end"]
     return "\n".join(lines) + "\n"
-
-
-def entries() -> dict[str, tuple[str, ...]]:
-    """Parameters by the names of entries."""
-    return {
-        f"{name}_{tile:08x}": tuple(params.split())
-        for name, params in PARAMS.items()
-        for tile in TILES.values()
-    }
 
 
 class Two:

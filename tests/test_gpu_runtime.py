@@ -19,7 +19,7 @@ import pytest
 
 import tuner
 from tests.fake_cuda import FakeDriver, Launched, plugged
-from tests.programs import PARAMS, SMALL, Two, entries
+from tests.programs import PARAMS, SMALL, Two
 from tuner import gpu_device, gpu_pack
 from tuner.cuda import CudaError
 from tuner.errors import DeviceError, UsageError, WeightsError
@@ -57,7 +57,7 @@ def zeros(tokens: int, hidden: int = 128, dtype: Any = np.float16) -> OnDevice:
 
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
-    yield plugged(monkeypatch, params=entries())
+    yield plugged(monkeypatch)
     gpu_device._opened.cache_clear()
 
 
