@@ -10,40 +10,30 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tuner import job as jobs
 from tuner import job_data, ptx, verify
-from tuner.arrays import NUMPY_DTYPES
 from tuner.cuda import Device
 from tuner.errors import KernelError
-from tuner.gpu_layer import Arena, Call, GpuKernel, io_sizes, scratch_sizes, upload
-from tuner.job import Job
-from tuner.problem import Problem
-from tuner.workload import Workload, route_by_load
+from tuner.gpu_bench import GpuBench
+from tuner.gpu_layer import GpuKernel, upload
+from tuner.workload import Workload
 
-_FLUSH_BYTES = 256 << 20  # several times the L2 cache of any card
-_COPY_BYTES = 1 << 30
 _WARM_UPS = 3
 _TRIAL_ROUNDS = 15
 _FINAL_ROUNDS = 60
 
 
-class Bench:
+class Bench(GpuBench):
     """A device with a job's weights in its memory."""
 
     def __init__(self, folder: Path, data: Path) -> None:
         self.folder, self.job = folder, jobs.read(folder)
-        self.problem: Problem = self.job.layer
-        self.device = Device()
-        self.weights = upload(self.device, job_data.weights_of(data, self.problem))
-        self.stream = self.device.stream()
-        self._flush = self.device.alloc(_FLUSH_BYTES)
+        problem, device = self.job.layer, Device()
+        super().__init__(device, problem, upload(device, job_data.weights_of(data, problem)))
         self._kernels: dict[str, GpuKernel] = {}
 
     def kernel(self, name: str) -> GpuKernel:
@@ -53,57 +43,12 @@ class Bench:
             self._kernels[name] = GpuKernel(self.device, ptx.parse(text))
         return self._kernels[name]
 
-    def arena(self, kernel: GpuKernel, tokens: int) -> Arena:
-        sizes = {
-            **io_sizes(self.problem, tokens),
-            **scratch_sizes(self.problem, tokens, kernel.facts["tile_n"]),
-        }
-        return Arena(self.device, sizes)
-
-    def call(self, kernel: GpuKernel, arena: Arena, tokens: int, routed: bool) -> Call:
-        buffers = {name: piece.address for name, piece in arena.pieces.items()}
-        return Call(self.device, kernel, self.problem, {**self.weights, **buffers}, tokens, routed)
-
-    def check(self, kernel: GpuKernel, expected: verify.Expected) -> str:
-        """Runs one case on poisoned, guarded buffers; what was wrong, or nothing."""
-        case, problem, device = expected.case, self.problem, self.device
-        arena = self.arena(kernel, case.tokens)
-        device.upload(expected.x, arena["x"])
-        if expected.routed:
-            device.upload(expected.indices, arena["indices"])
-            device.upload(expected.weights.astype(np.float32), arena["weights"])
-        self.call(kernel, arena, case.tokens, expected.routed).run(0)
-        device.wait()
-        x, y = np.empty_like(expected.x), np.empty_like(expected.x)
-        indices = np.empty((case.tokens, problem.top_k), np.int32)
-        weights = np.empty((case.tokens, problem.top_k), np.float32)
-        for name, array in (("x", x), ("y", y), ("indices", indices), ("weights", weights)):
-            device.download(arena[name], array)
-        outside = arena.broken()
-        arena.free()
-        if outside:
-            return f"{outside}: written outside its bytes"
-        if x.tobytes() != expected.x.tobytes():
-            return "x: was written to"
-        return verify.compare(expected, y, indices, weights)[0]
-
     def race(self, names: Sequence[str], tokens: int, rounds: int) -> list[list[float]]:
         """Times (ns) of variants that run in turn, the L2 cache flushed before each: [variant][round]."""
-        x, routing = _tokens(self.job, self.problem, tokens)
-        works: list[Callable[[], None]] = []
-        arenas = []
-        for name in names:
-            kernel = self.kernel(name)
-            arena = self.arena(kernel, tokens)
-            arenas.append(arena)
-            self.device.upload(x, arena["x"])
-            if routing:
-                self.device.upload(routing[0], arena["indices"])
-                self.device.upload(routing[1], arena["weights"])
-            call = self.call(kernel, arena, tokens, routing is not None)
-            call.run(self.stream)
-            self.device.wait(self.stream)
-            works.append(self.replayed(call))
+        workload = Workload(tokens, self.job.load)
+        works, arenas = zip(
+            *(self.ready(self.kernel(name), workload, self.job.seed) for name in names), strict=True
+        )
         times: list[list[float]] = [[] for _ in names]
         for number in range(rounds + _WARM_UPS):
             for place in range(len(names)):
@@ -114,51 +59,6 @@ class Bench:
         for arena in arenas:
             arena.free()
         return times
-
-    def replayed(self, call: Call) -> Callable[[], None]:
-        """The call as a graph."""
-        graph = self.device.graph(call.run, self.stream)
-        return lambda: self.device.replay(graph, self.stream)
-
-    def timed(self, work: Callable[[], None], flush: bool = True) -> float:
-        """Nanoseconds of some work between two events of the device."""
-        start, end = self.device.event(), self.device.event()
-        if flush:
-            self.device.fill(self._flush, 0x5A, _FLUSH_BYTES, self.stream)
-        self.device.record(start, self.stream)
-        work()
-        self.device.record(end, self.stream)
-        self.device.wait(self.stream)
-        return self.device.elapsed_ns(start, end)
-
-    def copy_gb_s(self) -> float:
-        """Bytes read and written in a second by the device's own copy, in 10^9."""
-        here, there = self.device.alloc(_COPY_BYTES), self.device.alloc(_COPY_BYTES)
-        self.device.fill(here, 0x3C, _COPY_BYTES, self.stream)
-        work = lambda: self.device.copy(there, here, _COPY_BYTES, self.stream)  # noqa: E731
-        taken = float(np.median([self.timed(work) for _ in range(10)]))
-        self.device.free(here)
-        self.device.free(there)
-        return 2 * _COPY_BYTES / taken
-
-
-def _tokens(
-    job: Job, problem: Problem, tokens: int
-) -> tuple[NDArray[Any], tuple[NDArray[np.int32], NDArray[np.float32]] | None]:
-    """Tokens of a race, and the routing where the load is not the router's own.
-
-    Random tokens and weights route uniformly: only other loads are imposed.
-    """
-    rng = np.random.default_rng([job.seed, tokens])
-    x = rng.standard_normal((tokens, problem.hidden), dtype=np.float32).astype(
-        NUMPY_DTYPES[problem.dtype]
-    )
-    imposed = (
-        None
-        if job.load == "uniform"
-        else route_by_load(problem, Workload(tokens, job.load), job.seed)
-    )
-    return x, imposed
 
 
 def say(line: Mapping[str, Any]) -> None:
@@ -172,7 +72,7 @@ def trial(bench: Bench, data: Path, name: str, counts: Sequence[int]) -> None:
     for tokens in counts:
         start = time.perf_counter()
         cases = verify.cases(bench.problem, tokens, kernel.facts["tile_n"], bench.job.seed)
-        wrong = next(((c, m) for c in cases if (m := bench.check(kernel, answers[c]))), None)
+        wrong = next(((c, m) for c in cases if (m := bench.check(kernel, answers[c])[0])), None)
         verify_ms = 1e3 * (time.perf_counter() - start)
         line = {"kind": "trial", "variant": name, "tokens": tokens, "verify_ms": verify_ms}
         if wrong:

@@ -64,6 +64,11 @@ class Target:
     accelerator: str = ""
 
     @property
+    def label(self) -> str:
+        """What it is called where targets are told apart: the architecture of a CPU, the card of a GPU."""
+        return self.accelerator or self.arch
+
+    @property
     def key(self) -> dict[str, Any]:
         """Every compared field, JSON-able, sorted by name."""
         fields = sorted(f.name for f in dataclasses.fields(self) if f.compare)
