@@ -55,7 +55,7 @@ def rows_of(told: dict[str, Any], run: int, default: bool) -> Iterable[Row]:
             ceiling="copy",
             ceiling_fraction=told["bytes"] / ns / told["copy_gb_s"],
             temperature="cold",
-            form=peer.partition(", ")[2],
+            form=peer.partition(", ")[2] or "whole layer",
         )
         yield Row(model, told["dtype"], told["experts"], whole(model, told), run, row)
 
