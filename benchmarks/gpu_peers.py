@@ -24,11 +24,11 @@ import torch
 from gpu_peer_torch import Call, Matrices, Routing, contestants, refusal
 
 from tuner import job as jobs
-from tuner import job_data, job_work
+from tuner import job_data, job_gpu, job_work
 from tuner.arrays import NUMPY_DTYPES
 from tuner.job import Job
+from tuner.job_gpu import GpuBench
 from tuner.job_run import finalists
-from tuner.job_trial import Bench
 from tuner.statistics import median
 from tuner.workload import Workload, route_by_load
 
@@ -56,7 +56,7 @@ def graph_of(call: Call) -> torch.cuda.CUDAGraph:
 class Comparison:
     """One job's layer with all that runs it."""
 
-    def __init__(self, bench: Bench, matrices: Matrices) -> None:
+    def __init__(self, bench: GpuBench, matrices: Matrices) -> None:
         self.bench, self.peers = bench, contestants(matrices)
 
     def cell(self, workload: Workload, names: Sequence[str]) -> dict[str, list[float]]:
@@ -92,13 +92,13 @@ class Comparison:
             kernel = bench.kernel(name)
             arena = bench.arena(kernel, len(x))
             arenas.append(arena)
-            bench.device.upload(x, arena["x"])
+            bench.card.upload(x, arena["x"])
             if routing:
-                bench.device.upload(routing[0], arena["indices"])
-                bench.device.upload(routing[1], arena["weights"])
+                bench.card.upload(routing[0], arena["indices"])
+                bench.card.upload(routing[1], arena["weights"])
             call = bench.call(kernel, arena, len(x), routed=routing is not None)
             call.run(bench.stream)
-            bench.device.wait(bench.stream)
+            bench.card.wait(bench.stream)
             works[name] = bench.replayed(call)
         return works, arenas
 
@@ -121,7 +121,7 @@ def ours(job: Job, tokens: int, results: Sequence[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys([job.default(nearest), *best]))
 
 
-def line(bench: Bench, workload: Workload, samples: dict[str, list[float]]) -> dict[str, Any]:
+def line(bench: GpuBench, workload: Workload, samples: dict[str, list[float]]) -> dict[str, Any]:
     """What is kept of a cell, with what a reader has to know to judge it."""
     job = bench.job
     work = job_work.of(job, workload)
@@ -135,7 +135,7 @@ def line(bench: Bench, workload: Workload, samples: dict[str, list[float]]) -> d
         "flops": work[0],
         "bytes": work[1],
         "samples": samples,
-        "device": bench.device.name,
+        "device": bench.card.name,
         "torch": torch.__version__,
         "toolchain": job.environment["toolchain"],
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -157,8 +157,8 @@ def main() -> None:
     torch.zeros(1, device="cuda")
     weights = job_data.random_weights(job.layer, job.seed)
     with tempfile.TemporaryDirectory(prefix="moetune-peers-") as name:
-        job_data.write_packed(job.layer, weights, Path(name))
-        bench = Bench(options.job, Path(name))
+        job_gpu.write(job.layer, weights, Path(name))
+        bench = GpuBench(options.job, Path(name))
     comparison = Comparison(bench, Matrices(job.layer, weights))
     copy_gb_s = bench.copy_gb_s()
     with options.out.open("a") as stream:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner import cards
+from tuner import cards, cpu_models
 from tuner import features as feature_table
 from tuner.errors import TargetError
 from tuner.features import older
@@ -38,6 +38,8 @@ __all__ = [
 
 _CPUINFO = Path("/proc/cpuinfo")
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+# _SC_LEVEL1_DCACHE_SIZE, _SC_LEVEL2_CACHE_SIZE and _SC_LEVEL3_CACHE_SIZE, for which Python has no names.
+_GLIBC_CACHES = {1: 188, 2: 191, 3: 194}
 _ASK_S = 60.0
 _VENDORS = {"AuthenticAMD": "amd", "GenuineIntel": "intel", "0x41": "arm", "0xc0": "ampere"}
 
@@ -103,7 +105,7 @@ class Target:
 
 
 def detect() -> Target:
-    """This machine. The compiler names the architecture; without it, /proc/cpuinfo does."""
+    """This machine. The compiler names the architecture; without it, the numbers in /proc/cpuinfo do."""
     info = _cpuinfo()
     arch, names = _host_arch(info)
     level_sizes = _cache_sizes()
@@ -222,7 +224,7 @@ def _host_arch(info: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
     mojo = find_mojo()
     if mojo is None:
         names = feature_table.from_cpuinfo(flags.split())
-        return feature_table.level_of(names), names
+        return cpu_models.arch_of(info, names), names
     identity = (info.get("model name"), flags, str(mojo), os.stat(mojo).st_mtime_ns)
     digest = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
     return _remembered(cache_dir() / f"host-{digest}.json")
@@ -293,7 +295,14 @@ def _cache_sizes() -> dict[int, int]:
         )
         if kind != "Instruction":
             sizes[int(depth)] = _bytes(size)
-    return sizes
+    return sizes or _cache_sizes_of_libc()
+
+
+def _cache_sizes_of_libc() -> dict[int, int]:
+    """The same as glibc has it from the processor: some containers have no such folder."""
+    if platform.libc_ver()[0] != "glibc":
+        return {}
+    return {depth: max(0, os.sysconf(number)) for depth, number in _GLIBC_CACHES.items()}
 
 
 def _bytes(size: str) -> int:
