@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tuner.benchmark import FINAL_EFFORT, TRIAL_EFFORT
 from tuner.errors import MoetuneError
 from tuner.problem import Problem
 
@@ -60,6 +61,8 @@ class Job:
         environment: goes into every row: the compiling machine's versions.
         probe: the library that measures a CPU's ceilings, inside the folder.
         temperature: of a CPU's weights: cold, warm, or auto (cold up to 16 tokens).
+        trial_race_s, final_race_s: the most that one race of a CPU takes, unless it is taken again because
+            other processes were at work.
     """
 
     problem: Mapping[str, Any]
@@ -77,6 +80,8 @@ class Job:
     environment: Mapping[str, Any] = field(default_factory=dict)
     probe: str = ""
     temperature: str = "auto"
+    trial_race_s: float = TRIAL_EFFORT.budget_s
+    final_race_s: float = FINAL_EFFORT.budget_s
     format: int = FORMAT
 
     @property

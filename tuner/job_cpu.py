@@ -14,7 +14,7 @@ from tuner import job as jobs
 from tuner import job_data, verify
 from tuner.arrays import NUMPY_DTYPES
 from tuner.bench_state import MOST_PACKED, BenchState, Entrant
-from tuner.benchmark import FINAL_EFFORT, SLOW, TRIAL_EFFORT
+from tuner.benchmark import FINAL_EFFORT, SLOW, TRIAL_EFFORT, Effort
 from tuner.cores import spread
 from tuner.errors import KernelError
 from tuner.features import UNUSED_BY_CODE
@@ -29,7 +29,6 @@ TILE = "tile_rows"
 COPIES = 1 + MOST_PACKED
 TRIAL_S = 240.0
 WHERE = "run this where the job's processor is, or make a job for this one"
-_EFFORT = dataclasses.replace(TRIAL_EFFORT, reach=SLOW)
 
 
 def cores(job: Job) -> frozenset[int]:
@@ -113,7 +112,7 @@ class CpuBench:
         timing = self._state.race(
             entrants,
             Workload(tokens, self.job.load),
-            FINAL_EFFORT if final else _EFFORT,
+            self._effort(final),
             self.job.temperature,
         )
         race = timing.race
@@ -130,6 +129,11 @@ class CpuBench:
             "redone": race.redone,
         }
         return raced
+
+    def _effort(self, final: bool) -> Effort:
+        if final:
+            return dataclasses.replace(FINAL_EFFORT, budget_s=self.job.final_race_s)
+        return dataclasses.replace(TRIAL_EFFORT, budget_s=self.job.trial_race_s, reach=SLOW)
 
     def _entrant(self, name: str) -> Entrant:
         variant = self.job.variant(name)

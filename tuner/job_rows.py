@@ -131,7 +131,7 @@ class CpuMachine:
         told |= {"cpu": self.target.name, "cores": self.target.cores}
         told |= {f"{name}_limit": round(value, 1) for name, value, _ in self.ceilings()}
         if "timing" in result:
-            race = race_of([{"samples": [], **result}])
+            race = race_of([{**result, "samples": []}])
             told["foreign"] = round(race.foreign, 3)
             told["probe_gb_s"] = round(race.read_gb_s, 1)
             told["probe_gflop_s"] = round(race.peak_gflop_s, 1)
