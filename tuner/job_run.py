@@ -12,21 +12,18 @@ import contextlib
 import json
 import math
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tuner import job as jobs
-from tuner import job_bench, memory
+from tuner import job_bench, job_place
 from tuner.job import Job, JobError, JobVariant
 from tuner.job_bench import Kind
-from tuner.problem import Problem
 from tuner.statistics import median
 from tuner.worker import THREADS
 
@@ -34,9 +31,6 @@ FINALISTS = 3
 FINAL_RUNS = 2
 # Another packed form than the default's has to gain more than this over the token counts.
 FORM_GAIN = 0.01
-_MEMORY_FOLDER = Path("/dev/shm")
-# What the weights' folder holds besides them: right answers, a library.
-_ANSWERS_BYTES = 64 << 20
 
 Say = Callable[[str], None]
 
@@ -50,32 +44,13 @@ def run(folder: Path, time_s: float, say: Say) -> None:
     kind = job_bench.kind_of(job)
     end = time.monotonic() + time_s
     cores = kind.cores(job)
-    place = _place(job.layer, kind.COPIES)
-    with tempfile.TemporaryDirectory(prefix="moetune-job-", dir=place) as name:
-        data = Path(name)
+    with job_place.folder(job.layer, kind.COPIES) as data:
         _prepare(job, data, say)
         with _on(cores):
             _device(folder, data, kind, say)
             _trials(folder, job, data, kind.TRIAL_S, end, say)
             _finals(folder, job, data, kind.TRIAL_S, end, say)
             _device(folder, data, kind, say)
-
-
-def _place(problem: Problem, copies: int) -> Path | None:
-    """Where the weights go: to memory if there is room, else to the usual folder for temporary files.
-
-    Raises JobError where the weights' copies do not fit this machine's memory.
-    """
-    need, have = memory.weights_bytes(problem), memory.available_bytes()
-    if copies * need > have:
-        raise JobError(
-            f"{copies} copies of the weights take {copies * need / 2**30:.1f} GiB, "
-            f"{have / 2**30:.1f} GiB are free; make the job with fewer --experts"
-        )
-    with contextlib.suppress(OSError):
-        if shutil.disk_usage(_MEMORY_FOLDER).free > need + _ANSWERS_BYTES:
-            return _MEMORY_FOLDER
-    return None
 
 
 @contextlib.contextmanager
