@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner import cards, cpu_models
+from tuner import caches, cards, cpu_models
 from tuner import features as feature_table
 from tuner.errors import TargetError
 from tuner.features import older
@@ -37,9 +37,6 @@ __all__ = [
 ]
 
 _CPUINFO = Path("/proc/cpuinfo")
-_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
-# _SC_LEVEL1_DCACHE_SIZE, _SC_LEVEL2_CACHE_SIZE and _SC_LEVEL3_CACHE_SIZE, for which Python has no names.
-_GLIBC_CACHES = {1: 188, 2: 191, 3: 194}
 _ASK_S = 60.0
 _VENDORS = {"AuthenticAMD": "amd", "GenuineIntel": "intel", "0x41": "arm", "0xc0": "ampere"}
 
@@ -108,7 +105,7 @@ def detect() -> Target:
     """This machine. The compiler names the architecture; without it, the numbers in /proc/cpuinfo do."""
     info = _cpuinfo()
     arch, names = _host_arch(info)
-    level_sizes = _cache_sizes()
+    level_sizes = caches.sizes()
     return Target(
         vendor=_VENDORS.get(_vendor_id(info), _vendor_id(info).lower() or "unknown"),
         arch=arch,
@@ -284,32 +281,6 @@ def _cpuinfo() -> dict[str, str]:
 
 def _vendor_id(info: Mapping[str, str]) -> str:
     return info.get("vendor_id") or info.get("CPU implementer", "")
-
-
-def _cache_sizes() -> dict[int, int]:
-    """Bytes of the data (or unified) caches by level, as the system tells them."""
-    sizes: dict[int, int] = {}
-    for index in sorted(_CACHES.glob("index*")):
-        kind, depth, size = (
-            (index / part).read_text().strip() for part in ("type", "level", "size")
-        )
-        if kind != "Instruction":
-            sizes[int(depth)] = _bytes(size)
-    return sizes or _cache_sizes_of_libc()
-
-
-def _cache_sizes_of_libc() -> dict[int, int]:
-    """The same as glibc has it from the processor: some containers have no such folder."""
-    if platform.libc_ver()[0] != "glibc":
-        return {}
-    return {depth: max(0, os.sysconf(number)) for depth, number in _GLIBC_CACHES.items()}
-
-
-def _bytes(size: str) -> int:
-    """``48K`` -> 49152."""
-    return (
-        int(size[:-1]) * {"K": 1 << 10, "M": 1 << 20}[size[-1]] if size[-1] in "KM" else int(size)
-    )
 
 
 def _size(size: int) -> str:
