@@ -24,11 +24,11 @@ import torch
 from gpu_peer_torch import Call, Matrices, Routing, contestants, refusal
 
 from tuner import job as jobs
-from tuner import job_data, job_work
+from tuner import job_data, job_gpu, job_work
 from tuner.arrays import NUMPY_DTYPES
 from tuner.job import Job
+from tuner.job_gpu import JobOnGpu
 from tuner.job_run import finalists
-from tuner.job_trial import Bench
 from tuner.statistics import median
 from tuner.workload import Workload, route_by_load
 
@@ -56,19 +56,20 @@ def graph_of(call: Call) -> torch.cuda.CUDAGraph:
 class Comparison:
     """One job's layer with all that runs it."""
 
-    def __init__(self, bench: Bench, matrices: Matrices) -> None:
-        self.bench, self.peers = bench, contestants(matrices)
+    def __init__(self, mine: JobOnGpu, matrices: Matrices) -> None:
+        self.mine, self.bench, self.peers = mine, mine.bench, contestants(matrices)
 
     def cell(self, workload: Workload, names: Sequence[str]) -> dict[str, list[float]]:
         """Samples in ns of our variants and of the peers, taken in turn."""
         bench, tokens = self.bench, workload.tokens
-        rng = np.random.default_rng([bench.job.seed, tokens])
+        seed = self.mine.job.seed
+        rng = np.random.default_rng([seed, tokens])
         x = rng.standard_normal((tokens, bench.problem.hidden), dtype=np.float32)
         x = x.astype(NUMPY_DTYPES[bench.problem.dtype])
         # Random tokens route uniformly by themselves; other loads are imposed on everybody.
         routing = None
         if workload.load != "uniform":
-            routing = route_by_load(bench.problem, workload, bench.job.seed)
+            routing = route_by_load(bench.problem, workload, seed)
         works, arenas = self._ours(names, x, routing)
         kept: list[Call] = []
         outside = torch.cuda.ExternalStream(bench.stream)
@@ -92,7 +93,7 @@ class Comparison:
     ) -> tuple[dict[str, Work], list[Any]]:
         bench, works, arenas = self.bench, {}, []
         for name in names:
-            kernel = bench.kernel(name)
+            kernel = self.mine.kernel(name)
             arena = bench.arena(kernel, len(x))
             arenas.append(arena)
             bench.device.upload(x, arena["x"])
@@ -124,9 +125,9 @@ def ours(job: Job, tokens: int, results: Sequence[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys([job.default(nearest), *best]))
 
 
-def line(bench: Bench, workload: Workload, samples: dict[str, list[float]]) -> dict[str, Any]:
+def line(mine: JobOnGpu, workload: Workload, samples: dict[str, list[float]]) -> dict[str, Any]:
     """What is kept of a cell, with what a reader has to know to judge it."""
-    job = bench.job
+    job = mine.job
     work = job_work.of(job, workload)
     return {
         "model": job.layer.name or job.problem_name,
@@ -138,7 +139,7 @@ def line(bench: Bench, workload: Workload, samples: dict[str, list[float]]) -> d
         "flops": work[0],
         "bytes": work[1],
         "samples": samples,
-        "device": bench.device.name,
+        "device": mine.bench.device.name,
         "torch": torch.__version__,
         "toolchain": job.environment["toolchain"],
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -160,16 +161,16 @@ def main() -> None:
     torch.zeros(1, device="cuda")
     weights = job_data.random_weights(job.layer, job.seed)
     with tempfile.TemporaryDirectory(prefix="moetune-peers-") as name:
-        job_data.write_packed(job.layer, weights, Path(name))
-        bench = Bench(options.job, Path(name))
-    comparison = Comparison(bench, Matrices(job.layer, weights))
-    copy_gb_s = bench.copy_gb_s()
+        job_gpu.write(job.layer, weights, Path(name))
+        mine = JobOnGpu(options.job, Path(name))
+    comparison = Comparison(mine, Matrices(job.layer, weights))
+    copy_gb_s = mine.bench.copy_gb_s()
     with options.out.open("a") as stream:
         for load in options.loads.split(","):
             for tokens in map(int, options.tokens.split(",")):
                 workload = Workload(tokens, load)
                 samples = comparison.cell(workload, ours(job, tokens, results))
-                told = line(bench, workload, samples) | {"copy_gb_s": copy_gb_s}
+                told = line(mine, workload, samples) | {"copy_gb_s": copy_gb_s}
                 stream.write(json.dumps(told) + "\n")
                 stream.flush()
                 times = {n: f"{median(v).value / 1e3:.1f}" for n, v in samples.items()}

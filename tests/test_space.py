@@ -95,7 +95,9 @@ def test_what_does_not_matter_for_a_workload_is_pinned() -> None:
 
 
 def test_a_default_may_follow_from_those_before_it(tmp_path: Path) -> None:
-    more = '[parameters.b]\nshort = "b"\nvalues = [1, 4]\ndefault = "4 if a == 2 else 1"\nhelp = "x"\n'
+    more = (
+        '[parameters.b]\nshort = "b"\nvalues = [1, 4]\ndefault = "4 if a == 2 else 1"\nhelp = "x"\n'
+    )
     file = loaded(tmp_path, GOOD.replace("[[restr", f"{more}[[restr", 1))
     assert space.resolve(file, GRANITE, ZEN, 1).default == {"a": 2, "b": 4}
 
