@@ -13,9 +13,10 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from tuner.bundle import shelf
 from tuner.errors import DatabaseError
 from tuner.peer_times import PeerTimes
-from tuner.serve import best, health, listings, people, results, variants
+from tuner.serve import best, bundles, health, listings, people, results, variants
 from tuner.serve.answers import KeptAnswers
 from tuner.serve.limits import Limits
 from tuner.serve.metrics import Metrics
@@ -29,6 +30,7 @@ _LOG = logging.getLogger(__name__)
 _ROUTERS = (
     best.ROUTER,
     results.ROUTER,
+    bundles.ROUTER,
     listings.ROUTER,
     variants.ROUTER,
     health.ROUTER,
@@ -50,6 +52,7 @@ def create(settings: Settings) -> ASGIApp:
     app.state.store = Store(settings.db, settings.answer_s)
     app.state.metrics = Metrics()
     app.state.peers = PeerTimes(settings.peers)
+    app.state.shelf = shelf.Shelf(shelf.path_beside(settings.db), settings.unsigned_bundles)
     app.state.tokens = Tokens(path_beside(settings.db))
     for router in _ROUTERS:
         app.include_router(router)
