@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -58,8 +59,7 @@ def create(settings: Settings) -> ASGIApp:
         app.include_router(router)
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
-    document = _document(app)
-    app.openapi = lambda: document  # type: ignore[method-assign]
+    app.openapi = functools.cache(lambda: _document(app))  # type: ignore[method-assign]
     kept = KeptAnswers(app, app.state.store, app.state.metrics, _is_kept)
     return Limits(kept, settings, app.state.metrics)
 
