@@ -35,6 +35,12 @@ class Parameter:
     when: str
     help: str
 
+    @functools.cached_property
+    def options(self) -> tuple[int, ...] | None:
+        """The values in rising order; None where they depend on the facts."""
+        numbers = [int(value) for value in self.values if not isinstance(value, str)]
+        return tuple(sorted(set(numbers))) if len(numbers) == len(self.values) else None
+
 
 @dataclass(frozen=True)
 class Restriction:

@@ -37,20 +37,25 @@ _ROUTERS = (
     health.ROUTER,
     people.ROUTER,
 )
-_KEPT = ("/v1/best", "/")
 _ABOUT = (
     "Tuned Mixture-of-Experts kernels: which variant to run for a workload, and what it rests on. "
     "Refusals are RFC 9457 problem documents."
 )
 
 
-def create(settings: Settings) -> ASGIApp:
-    """The ASGI application that serves ``settings.db``."""
+def create(settings: Settings, warm: bool = False) -> ASGIApp:
+    """The ASGI application that serves ``settings.db``; ``warm``: ready for the first questions to ``best``.
+
+    Raises DatabaseError where it is to be warm and the database cannot be read.
+    """
     app = FastAPI(
         title="moetune", version=__version__, description=_ABOUT, docs_url=None, redoc_url=None
     )
     app.state.settings = settings
     app.state.store = Store(settings.db, settings.answer_s)
+    app.state.best = best.Best(app.state.store)
+    if warm:
+        app.state.best.warm()
     app.state.metrics = Metrics()
     app.state.peers = PeerTimes(settings.peers)
     app.state.shelf = shelf.Shelf(shelf.path_beside(settings.db), settings.unsigned_bundles)
@@ -61,12 +66,13 @@ def create(settings: Settings) -> ASGIApp:
         app.add_exception_handler(kind, handler)
     app.openapi = functools.cache(lambda: _document(app))  # type: ignore[method-assign]
     kept = KeptAnswers(app, app.state.store, app.state.metrics, _is_kept)
-    return Limits(kept, settings, app.state.metrics)
+    quick = best.QuickBest(kept, app.state.best, app.state.metrics)
+    return Limits(quick, settings, app.state.metrics)
 
 
 def _is_kept(path: str) -> bool:
     """Whether an answer follows from path, query and database, and costs something to make."""
-    return path in _KEPT or path.startswith(people.PREFIX)
+    return path == "/" or path.startswith(people.PREFIX)
 
 
 def _document(app: FastAPI) -> dict[str, Any]:
