@@ -22,6 +22,7 @@ FACTS = frozenset(
     "bf16_dot cores simd_bytes registers l1d_bytes l2_bytes l3_bytes core_cache_bytes hidden expert_dim "
     "num_experts top_k gated shared_dim row_bytes mixed_types tokens expert_rows".split()
 )
+WORKLOAD_FACTS = frozenset(("tokens", "expert_rows"))
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,18 @@ class SpaceFile:
     supports: tuple[tuple[str, tuple[str, ...]], ...]
     monotone: tuple[Monotone, ...] = ()
     path: Path = field(default=Path(), compare=False)
+
+    @functools.cached_property
+    def of_workload(self) -> tuple[str, ...] | None:
+        """The expressions that depend on the workload; None where a restriction is one of them.
+
+        Two workloads for which they have the same values have the same default and the same space.
+        """
+        if any(names_in(restriction.rule) & WORKLOAD_FACTS for restriction in self.restrictions):
+            return None
+        texts = (text for p in self.parameters for text in (p.default, p.when, *p.values))
+        told = {text for text in texts if isinstance(text, str) and text}
+        return tuple(sorted(text for text in told if names_in(text) & WORKLOAD_FACTS))
 
     def wrong(self, place: Place, message: str) -> SpaceError:
         """An error in this file, with its line."""

@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tuner.errors import SpaceError
+from tuner.expression import evaluate
 from tuner.problem import Problem
-from tuner.space import Config, SpaceFile, load, resolve
+from tuner.space import Config, SpaceFile, facts, load, resolve
 from tuner.target import Target
 
 CPU_TEMPLATE = "moe_cpu"
@@ -91,6 +92,25 @@ def default_variant(
 ) -> Variant:
     """The template's default for a target; with `pack`, the default that reads that packed form."""
     file = load(TEMPLATES[target.kind])
+    if file.of_workload is None:
+        return _default(file, problem, target, pack, tokens)
+    # Layers and services ask for one default after the other, and only few token counts make another one.
+    names = facts(problem, target, tokens)
+    key = (problem, target, pack, *(evaluate(text, names) for text in file.of_workload))
+    if key not in _defaults:
+        if len(_defaults) >= _MOST_DEFAULTS:
+            _defaults.clear()
+        _defaults[key] = _default(file, problem, target, pack, tokens)
+    return _defaults[key]
+
+
+_MOST_DEFAULTS = 4096
+_defaults: dict[tuple[object, ...], Variant] = {}
+
+
+def _default(
+    file: SpaceFile, problem: Problem, target: Target, pack: str | None, tokens: int
+) -> Variant:
     space = resolve(file, problem, target, tokens)
     if not pack:  # a space has a default that it holds
         return make(file.template, space.default)

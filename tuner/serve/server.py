@@ -14,7 +14,7 @@ from tuner.serve.settings import Settings
 
 _KEEP_ALIVE_S = 15
 # The winners that are kept are many objects, none of them garbage: going through them all stops every
-# answer for that long, so it is done seldom. The young are gone through often.
+# answer for that long. Those of the start are left alone, the others gone through seldom, the young often.
 _COLLECT = (50_000, 20, 50)
 _SHUTDOWN_S = 10
 
@@ -41,5 +41,6 @@ def run(settings: Settings, host: str, port: int, announce: Callable[[str], None
     with listening:
         place = f"[{host}]" if ":" in host else host
         announce(f"http://{place}:{listening.getsockname()[1]}/")
+        gc.freeze()
         gc.set_threshold(*_COLLECT)
         uvicorn.Server(config).run(sockets=[listening])
