@@ -97,9 +97,10 @@ def layers_named(db: Database, name: str, limit: int) -> list[Row]:
     return db.query(_LAYERS.format(where="name = :name"), {"name": name, "limit": limit})
 
 
-def won_problems(db: Database) -> list[str]:
-    """The ids of the problems that have winners."""
-    return [row["problem_id"] for row in db.query("SELECT DISTINCT problem_id FROM winners", {})]
+def won_layers(db: Database) -> list[Row]:
+    """The problems that have winners, as ``layer`` has them."""
+    where = "id IN (SELECT problem_id FROM winners)"
+    return db.query(_LAYERS.format(where=where), {"limit": -1})
 
 
 def targets(db: Database, after: str, limit: int) -> list[Row]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Query, Request
@@ -135,11 +135,23 @@ class QuickBest:
             if body is not None:
                 self._metrics.kept()
                 return body
-            pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
-            fields = dict(pairs)
-            if len(fields) < len(pairs):
+            fields = _fields(query.decode("latin-1"))
+            if fields is None:
                 return None
             self._kept[query] = body = self._best.answer(Asked.model_validate(fields), version)
         except (ValidationError, Refusal, DatabaseError):
             return None
         return body
+
+
+def _fields(query: str) -> dict[str, str] | None:
+    """The parameters of a query; None where one is there twice or has no value."""
+    pairs: list[Any]
+    if "%" in query or "+" in query:
+        pairs = parse_qsl(query, keep_blank_values=True)
+    else:  # nothing to decode
+        pairs = [pair.split("=", 1) for pair in query.split("&")]
+    if any(len(pair) < 2 for pair in pairs):
+        return None
+    fields = dict(pairs)
+    return fields if len(fields) == len(pairs) else None

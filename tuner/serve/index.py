@@ -42,25 +42,33 @@ class _Known:
 
 
 class Index:
-    """Problems, targets and winners of a store, always as they are now."""
+    """Problems, targets and winners of a store, always as they are now.
+
+    ``rows`` says how many winners are kept.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.Lock()
         self._named_at: Version = ()
         self._problems: dict[tuple[str, str | None], Problem] = {}
+        self._by_id: dict[str, Problem] = {}
         self._targets: dict[str, Target] = {}
         self._machines: dict[tuple[str, str], Target] = {}
         self._known: OrderedDict[str, _Known] = OrderedDict()
-        self._rows = 0
+        self.rows = 0
 
     def problem(self, version: Version, model: str, dtype: str | None) -> Problem:
         """What a query's ``model`` means. Raises Refusal as ``tuner.serve.asked`` does."""
         with self._lock:
             self._forget_names(version)
+            if dtype is None and model in self._by_id:
+                return self._by_id[model]
             if (model, dtype) not in self._problems:
                 found = self._store.quick(lambda db: asked.problem_of(db, model, dtype))
                 self._problems[model, dtype] = found
+                if found.digest == model:
+                    self._by_id[model] = found
             return self._problems[model, dtype]
 
     def target(self, version: Version, text: str) -> Target:
@@ -83,12 +91,18 @@ class Index:
     def warm(self) -> None:
         """Read as many winners as are kept, so that the first questions need not wait."""
         version = self._store.version()
-        for digest in self._store.quick(contents.won_problems):
-            with self._lock:
-                if self._rows < MOST_ROWS:
-                    self._refreshed(version, digest, None)
+        with self._lock:
+            self._forget_names(version)
+            for row in self._store.quick(contents.won_layers):
+                if self.rows >= MOST_ROWS:
+                    return
+                self._by_id[row["id"]] = Problem.from_key(row["problem"], name=row["name"])
+                self._refreshed(version, row["id"], None)
 
     def _forget_names(self, version: Version) -> None:
+        """What a label or an architecture stands for may change with a write; what an id does, never."""
+        if version[:1] != self._named_at[:1] or len(self._by_id) > MOST_NAMES:
+            self._by_id.clear()
         if version != self._named_at or len(self._problems) + len(self._targets) > MOST_NAMES:
             self._named_at = version
             for names in (self._problems, self._targets, self._machines):
@@ -100,12 +114,12 @@ class Index:
         if known is not None and known.stamp == stamp:
             known.version = version
             return known
-        self._rows += len(rows) - (known.rows if known else 0)
+        self.rows += len(rows) - (known.rows if known else 0)
         groups = grouped(_stored(columns, rows), self._machine)
         made = self._known[digest] = _Known(version, stamp, groups, len(rows))
-        while self._rows > MOST_ROWS and len(self._known) > 1:
+        while self.rows > MOST_ROWS and len(self._known) > 1:
             _, oldest = self._known.popitem(last=False)
-            self._rows -= oldest.rows
+            self.rows -= oldest.rows
         return made
 
     def _machine(self, row: Row) -> Target:

@@ -11,8 +11,10 @@ from tuner.select import EVIDENCE
 
 JSON_COLUMNS = frozenset(("problem", "target", "config", "environment"))
 encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-_AT = EVIDENCE.index("target")
-_BEFORE, _AFTER = EVIDENCE[:_AT], EVIDENCE[_AT + 1 :]
+# The order of EVIDENCE, in the midst of which are those that are no plain values.
+_AT = EVIDENCE.index("is_default")
+_BEFORE, _SPECIAL, _AFTER = EVIDENCE[:_AT], EVIDENCE[_AT : _AT + 3], EVIDENCE[_AT + 3 :]
+assert _SPECIAL == ("is_default", "target", "environment")
 
 
 class StoredRow(Mapping[str, Any]):
@@ -48,9 +50,15 @@ class StoredRow(Mapping[str, Any]):
     def evidence_text(self, target_text: str) -> str:
         """What a Selection tells of it, as JSON; ``target_text`` is that of its target's key."""
         if self._parts is None:
-            before = encode({name: self[name] for name in _BEFORE})[:-1]
-            after = encode({name: self[name] for name in _AFTER})[1:]
-            self._parts = (f'{before},"target":', f",{after}")
+            values, at = self._values, self._places
+            before = encode({name: values[at[name]] for name in _BEFORE})[:-1]
+            after = encode({name: values[at[name]] for name in _AFTER})[1:]
+            is_default = "true" if values[at["is_default"]] else "false"
+            environment = values[at["environment"]]  # as the database writes JSON, so is an answer
+            self._parts = (
+                f'{before},"is_default":{is_default},"target":',
+                f',"environment":{environment},{after}',
+            )
         return f"{self._parts[0]}{target_text}{self._parts[1]}"
 
 
