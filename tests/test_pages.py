@@ -98,3 +98,15 @@ def test_peers_stand_beside(served: Path) -> None:
     page = f"/problems/{row['problem_id']}/{row['target_id']}"
     assert "Beside it: numpy, onnxruntime, torch." in client(served, peers=ROWS).get(page).text
     assert "Beside it" not in client(served).get(page).text
+
+
+def test_one_of_a_kind_is_no_several(database: Path) -> None:
+    with Database(database) as db:
+        add_winner(db, 1)
+    asked = client(database)
+    index = asked.get("/").text
+    assert '<span id="count" role="status">1 row</span>' in index
+    assert "<small>1 token</small>" in index
+    choice = asked.get(f"/problems/{PROBLEM.digest}/{TARGET.digest}").text
+    assert "The choice at 1 token, uniform" in choice
+    assert "1 tokens" not in index + choice
