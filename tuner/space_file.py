@@ -79,15 +79,16 @@ class SpaceFile:
 
     @functools.cached_property
     def of_workload(self) -> tuple[str, ...] | None:
-        """The expressions that depend on the workload; None where a restriction is one of them.
+        """The expressions that depend on the workload; None where one of them reads parameters, too.
 
         Two workloads for which they have the same values have the same default and the same space.
         """
-        if any(names_in(restriction.rule) & WORKLOAD_FACTS for restriction in self.restrictions):
-            return None
         texts = (text for p in self.parameters for text in (p.default, p.when, *p.values))
         told = {text for text in texts if isinstance(text, str) and text}
-        return tuple(sorted(text for text in told if names_in(text) & WORKLOAD_FACTS))
+        told |= {restriction.rule for restriction in self.restrictions}
+        found = sorted(text for text in told if names_in(text) & WORKLOAD_FACTS)
+        own = {p.name for p in self.parameters}
+        return None if any(names_in(text) & own for text in found) else tuple(found)
 
     def wrong(self, place: Place, message: str) -> SpaceError:
         """An error in this file, with its line."""
@@ -198,7 +199,7 @@ def _check(file: SpaceFile) -> None:
 
 
 def _check_parameter(parameter: Parameter, shorts: dict[str, str]) -> None:
-    """`shorts` are the short names so far, with whose they are."""
+    """`shorts` are the short names so far, with whose they are: a default may read those parameters."""
     table = f"parameters.{parameter.name}"
     if not parameter.values:
         raise _Wrong(Place(table, "values"), "is empty; give at least the default")
@@ -206,7 +207,8 @@ def _check_parameter(parameter: Parameter, shorts: dict[str, str]) -> None:
     texts += [("default", parameter.default), ("when", parameter.when)]
     for key, text in texts:
         if isinstance(text, str) and text:
-            _check_names(Place(table, key), text, FACTS)
+            known = FACTS | set(shorts.values()) if key == "default" else FACTS
+            _check_names(Place(table, key), text, known)
     other = shorts.setdefault(parameter.short, parameter.name)
     if other != parameter.name:
         raise _Wrong(Place(table, "short"), f"{parameter.short!r} is that of {other}, too")
