@@ -86,8 +86,10 @@ def test_the_command_hands_on_what_it_is_given(
     monkeypatch.setattr("tuner.serve.server.run", lambda settings, *rest: given.append(settings))
     line = f"serve --db {served} --peers {ROWS} --reads 5 --writes 2 --most-body 2048"
     assert moetune(line).code == 0
+    assert moetune(f"serve --db {served} --unsigned-bundles").code == 0
     assert given == [
-        Settings(served, most_body_bytes=2048, reads_per_s=5, writes_per_s=2, peers=ROWS)
+        Settings(served, most_body_bytes=2048, reads_per_s=5, writes_per_s=2, peers=ROWS),
+        Settings(served, unsigned_bundles=True),
     ]
 
 
