@@ -150,15 +150,17 @@ def again(questions: Sequence[bytes]) -> Iterator[bytes]:
 
 
 def new(problems: Sequence[str]) -> Iterator[bytes]:
-    """Always another number of tokens."""
-    rng, tokens = random.Random(0), 0
+    """Always another load, for a number of tokens of which every second one is near a winner's."""
+    rng, number = random.Random(0), 0
+    most = 2 * 8 * TOKENS[-1]
     while True:
-        tokens += 1
-        yield _request(rng.choice(problems), tokens)
+        number += 1
+        load = f"zipf:{number / 1e6:f}"
+        yield _request(rng.choice(problems), rng.randrange(1, most), f"&load={load}")
 
 
-def _request(problem: str, tokens: int) -> bytes:
-    path = f"/v1/best?model={problem}&tokens={tokens}"
+def _request(problem: str, tokens: int, more: str = "") -> bytes:
+    path = f"/v1/best?model={problem}&tokens={tokens}{more}"
     return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 
 

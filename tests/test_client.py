@@ -74,7 +74,7 @@ def test_kept_answers_say_their_age_while_the_service_is_away(service: Any, tmp_
 def test_a_refusal_is_told_and_never_answered_from_the_cache(service: Any, tmp_path: Path) -> None:
     asked = tuner.Client(service[0], cache=tmp_path)
     with pytest.raises(ServiceError, match="simd_width=9: must be one of"):
-        asked.best_config(tuner.Problem.preset("qwen3-30b-a3b"), 1, pack="v9_p9", target=TARGET)
+        asked.best_config(tuner.Problem.preset("qwen3-30b-a3b"), 1, pack="v9_p2_o0", target=TARGET)
     with pytest.raises(UsageError, match="must start with http"):
         tuner.Client("ftp://here")
 

@@ -86,8 +86,10 @@ def test_the_command_hands_on_what_it_is_given(
     monkeypatch.setattr("tuner.serve.server.run", lambda settings, *rest: given.append(settings))
     line = f"serve --db {served} --peers {ROWS} --reads 5 --writes 2 --most-body 2048"
     assert moetune(line).code == 0
+    assert moetune(f"serve --db {served} --unsigned-bundles").code == 0
     assert given == [
-        Settings(served, most_body_bytes=2048, reads_per_s=5, writes_per_s=2, peers=ROWS)
+        Settings(served, most_body_bytes=2048, reads_per_s=5, writes_per_s=2, peers=ROWS),
+        Settings(served, unsigned_bundles=True),
     ]
 
 
@@ -98,3 +100,15 @@ def test_peers_stand_beside(served: Path) -> None:
     page = f"/problems/{row['problem_id']}/{row['target_id']}"
     assert "Beside it: numpy, onnxruntime, torch." in client(served, peers=ROWS).get(page).text
     assert "Beside it" not in client(served).get(page).text
+
+
+def test_one_of_a_kind_is_no_several(database: Path) -> None:
+    with Database(database) as db:
+        add_winner(db, 1)
+    asked = client(database)
+    index = asked.get("/").text
+    assert '<span id="count" role="status">1 row</span>' in index
+    assert "<small>1 token</small>" in index
+    choice = asked.get(f"/problems/{PROBLEM.digest}/{TARGET.digest}").text
+    assert "The choice at 1 token, uniform" in choice
+    assert "1 tokens" not in index + choice

@@ -153,7 +153,7 @@ def test_a_workload_is_chosen_by_a_click(browser: Any, url: str) -> None:
     browser.get(url)
     browser.find_element(By.LINK_TEXT, "formula").click()
     browser.find_element(By.LINK_TEXT, "1").click()
-    assert "The choice at 1 tokens" in browser.find_element(By.ID, "choice").text
+    assert "The choice at 1 token," in browser.find_element(By.ID, "choice").text
     titles = [e.text for e in browser.find_elements(By.CSS_SELECTOR, "figure strong")]
     assert titles == [
         "Time against tokens",

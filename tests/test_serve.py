@@ -78,7 +78,9 @@ def test_best_for_a_machine_without_rows_is_the_default(served: Path) -> None:
         ('model={"hidden":1}&tokens=1', 422, "model: problem key: lacks"),
         ('model={"hidden":1e99}&tokens=1', 422, "model.hidden: is 1e+99"),
         (f'model={GRANITE}&tokens=1&target={{"cores":1}}', 422, "target: lacks accelerator"),
-        (f"model={GRANITE}&tokens=1&pack=v9_p9", 422, ""),
+        (f"model={GRANITE}&tokens=1&pack=v9_p9", 422, "pack 'v9_p9': no packed form of moe_cpu"),
+        (f"model={GRANITE}&tokens=1&pack=0", 422, "it must be of the form vN_pN_oN"),
+        (f"model={GRANITE}&tokens=1&pack=v16_p2_o7", 422, "dot=7: must be one of"),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_a_problem_document(

@@ -29,6 +29,8 @@ _PROBLEMS = """SELECT id, name, data AS problem,
     (SELECT COUNT(*) FROM winners WHERE problem_id = problems.id) AS winners
     FROM problems WHERE {where} ORDER BY id LIMIT :limit"""
 
+_LAYERS = "SELECT id, name, data AS problem FROM problems WHERE {where} ORDER BY id LIMIT :limit"
+
 _TARGETS = """SELECT id, arch, name, data AS target FROM targets
     WHERE {where} ORDER BY id LIMIT :limit"""
 
@@ -85,9 +87,20 @@ def problem(db: Database, id: str) -> Row | None:
     return _first(db.query(_PROBLEMS.format(where="id = :id"), {"id": id, "limit": 1}))
 
 
-def problems_named(db: Database, name: str, limit: int) -> list[Row]:
-    """The problems with this label."""
-    return db.query(_PROBLEMS.format(where="name = :name"), {"name": name, "limit": limit})
+def layer(db: Database, id: str) -> Row | None:
+    """One problem without counts: id, name, problem (its key)."""
+    return _first(db.query(_LAYERS.format(where="id = :id"), {"id": id, "limit": 1}))
+
+
+def layers_named(db: Database, name: str, limit: int) -> list[Row]:
+    """The problems with this label, as ``layer`` has them."""
+    return db.query(_LAYERS.format(where="name = :name"), {"name": name, "limit": limit})
+
+
+def won_layers(db: Database) -> list[Row]:
+    """The problems that have winners, as ``layer`` has them."""
+    where = "id IN (SELECT problem_id FROM winners)"
+    return db.query(_LAYERS.format(where=where), {"limit": -1})
 
 
 def targets(db: Database, after: str, limit: int) -> list[Row]:

@@ -231,6 +231,14 @@ class Database:
         rows = self._query(f"SELECT * FROM best WHERE {where} ORDER BY {order}", given)
         return [row | {"is_default": bool(row["is_default"])} for row in rows]
 
+    def stored_best(self, problem_id: str) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+        """The columns of the view ``best``, and its rows of one problem as they are stored (JSON as text), by
+        target, load and tokens."""
+        sql = "SELECT * FROM best WHERE problem_id = ? ORDER BY target_id, load, tokens"
+        with self._lock, self._explained():
+            cursor = self._connection.execute(sql, [problem_id])
+            return tuple(name for name, *_ in cursor.description), cursor.fetchall()
+
     def query(self, sql: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
         """The rows of a reading statement of ``tuner.contents``, JSON columns parsed."""
         return self._query(sql, parameters)

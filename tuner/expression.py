@@ -23,6 +23,7 @@ def _power_of_two(number: int) -> int:
 
 
 _FUNCTIONS = {"min": min, "max": max, "power_of_two": _power_of_two}
+_GLOBALS = {"__builtins__": _FUNCTIONS}
 
 
 @functools.lru_cache(maxsize=1024)
@@ -48,9 +49,7 @@ def names_in(text: str) -> frozenset[str]:
 def evaluate(text: str, names: Mapping[str, int]) -> int:
     """The value of an expression. Raises SpaceError for a name that is not known."""
     code, used = _compiled(text)
-    unknown = sorted(used - set(names))
-    if unknown:
-        raise SpaceError(
-            f"{text!r}: {', '.join(unknown)} is not known; known: {', '.join(sorted(names))}"
-        )
-    return int(eval(code, {"__builtins__": _FUNCTIONS}, dict(names)))
+    if not used <= names.keys():
+        unknown = ", ".join(sorted(used - names.keys()))
+        raise SpaceError(f"{text!r}: {unknown} is not known; known: {', '.join(sorted(names))}")
+    return int(eval(code, _GLOBALS, names))

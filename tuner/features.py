@@ -5,6 +5,7 @@ Names are LLVM's, as ``mojo build --print-effective-target`` prints them.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection
 
 # Every x86-64 processor has these; the compiler leaves some out of some lists (cmov of znver4).
@@ -127,6 +128,7 @@ def runs(have: Collection[str], needed: Collection[str]) -> bool:
     return frozenset(needed) - UNUSED_BY_CODE <= frozenset(have)
 
 
+@functools.cache
 def older(arch: str) -> tuple[str, ...]:
     """Architectures whose code runs on ``arch``, newest first: its family, then the levels.
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 matplotlib.use("Agg")
 
@@ -74,7 +74,7 @@ def times(
             axes.plot(xs, ys, color=colour, marker=marker, label=name)
         _logarithmic(axes.xaxis, sorted({p.tokens for p in winner}))
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(_plain))
+        _plain_numbers(axes.yaxis, [p.ns for points, *_ in shown.values() for p in points])
         axes.set_xlabel("tokens of one call")
         axes.set_ylabel("time, ms")
         axes.legend()
@@ -100,8 +100,8 @@ def roofline(
             axes.annotate(f"{tokens}", (x, y), xytext=(4, -10), textcoords="offset points")
         axes.set_xscale("log")
         axes.set_yscale("log")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(FuncFormatter(_plain))
+        _plain_numbers(axes.xaxis, xs)
+        _plain_numbers(axes.yaxis, [*(y for _, y in points.values()), *roofs.values()])
         axes.set_xlabel(f"FLOP per byte (read {read_gb_s:.1f} GB/s)")
         axes.set_ylabel("GFLOP/s")
 
@@ -142,7 +142,7 @@ def history(trials: Sequence[Tried]) -> str:
                     label=f"{status} ({len(own)})",
                 )
         axes.axhline(1.0, color=_FAINT, linewidth=1)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.08 * max(1.0, *(1 / t.ratio for t in trials if t.ratio)))
         axes.set_xlabel("trial")
         axes.set_ylabel("speed / default's")
         axes.legend(loc="lower right", ncols=2)
@@ -154,6 +154,17 @@ def _logarithmic(axis: Any, ticks: Sequence[int]) -> None:
     axis.axes.set_xscale("log", base=2)
     axis.set_ticks(ticks, [str(tick) for tick in ticks])
     axis.set_minor_locator(NullLocator())
+
+
+def _plain_numbers(axis: Any, values: Sequence[float]) -> None:
+    """Marks of a logarithmic axis as numbers without powers, the closer the fewer decades there are."""
+    span = max(values) / min(values)
+    subs = (
+        (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if span < 10 else (1.0, 2.0, 5.0) if span < 100 else (1.0,)
+    )
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter(FuncFormatter(_plain))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _plain(value: float, _: int | None = None) -> str:

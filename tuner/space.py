@@ -179,12 +179,12 @@ def resolve(file: SpaceFile, problem: Problem, target: Target, tokens: int) -> S
     default: Config = {}
     for p in file.parameters:
         number = _number(p.default, {**names, **default})
-        options = sorted({_number(v, names) for v in p.values})
+        options = p.options or tuple(sorted({_number(v, names) for v in p.values}))
         if number not in options:
             place = Place(f"parameters.{p.name}", "default")
-            raise file.wrong(place, f"default {number} is not in {options}")
+            raise file.wrong(place, f"default {number} is not in {list(options)}")
         matters = not p.when or evaluate(p.when, names)
-        values[p.name] = tuple(options) if matters else (number,)
+        values[p.name] = options if matters else (number,)
         default[p.name] = number
     space = Space(
         file.template, values, default, file.restrictions, names, file.starts, file.monotone

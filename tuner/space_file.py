@@ -22,6 +22,7 @@ FACTS = frozenset(
     "bf16_dot cores simd_bytes registers l1d_bytes l2_bytes l3_bytes core_cache_bytes hidden expert_dim "
     "num_experts top_k gated shared_dim row_bytes mixed_types tokens expert_rows".split()
 )
+WORKLOAD_FACTS = frozenset(("tokens", "expert_rows"))
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,12 @@ class Parameter:
     default: int | str
     when: str
     help: str
+
+    @functools.cached_property
+    def options(self) -> tuple[int, ...] | None:
+        """The values in rising order; None where they depend on the facts."""
+        numbers = [int(value) for value in self.values if not isinstance(value, str)]
+        return tuple(sorted(set(numbers))) if len(numbers) == len(self.values) else None
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,19 @@ class SpaceFile:
     supports: tuple[tuple[str, tuple[str, ...]], ...]
     monotone: tuple[Monotone, ...] = ()
     path: Path = field(default=Path(), compare=False)
+
+    @functools.cached_property
+    def of_workload(self) -> tuple[str, ...] | None:
+        """The expressions that depend on the workload; None where one of them reads parameters, too.
+
+        Two workloads for which they have the same values have the same default and the same space.
+        """
+        texts = (text for p in self.parameters for text in (p.default, p.when, *p.values))
+        told = {text for text in texts if isinstance(text, str) and text}
+        told |= {restriction.rule for restriction in self.restrictions}
+        found = sorted(text for text in told if names_in(text) & WORKLOAD_FACTS)
+        own = {p.name for p in self.parameters}
+        return None if any(names_in(text) & own for text in found) else tuple(found)
 
     def wrong(self, place: Place, message: str) -> SpaceError:
         """An error in this file, with its line."""

@@ -30,6 +30,7 @@ def folder() -> Path:
     raise TemplateError(f"templates: not found in {_PACKAGE}; install moetune again")
 
 
+@functools.cache
 def names() -> tuple[str, ...]:
     """All templates that have a space, sorted."""
     return tuple(sorted(path.stem for path in folder().glob("*.toml")))

@@ -6,6 +6,7 @@ Grammar: TEMPLATE then `_` LETTER NUMBER for each parameter in the order of the 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -13,8 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tuner.errors import SpaceError
+from tuner.expression import evaluate
 from tuner.problem import Problem
-from tuner.space import Config, SpaceFile, load, resolve
+from tuner.space import Config, SpaceFile, facts, load, resolve
 from tuner.target import Target
 
 CPU_TEMPLATE = "moe_cpu"
@@ -55,7 +57,12 @@ def make(template: str, config: Mapping[str, int]) -> Variant:
     if set(parameters) != set(config):
         odd = sorted(set(parameters) ^ set(config))
         raise SpaceError(f"{', '.join(odd)}: missing or unknown in a configuration of {template}")
-    values = tuple((name, int(config[name])) for name in parameters)
+    return _made(template, tuple((name, int(config[name])) for name in parameters))
+
+
+@functools.lru_cache(maxsize=1024)
+def _made(template: str, values: tuple[tuple[str, int], ...]) -> Variant:
+    file, config = load(template), dict(values)
     return Variant(template, _name(file, config), values, _pack(file, config))
 
 
@@ -85,17 +92,46 @@ def default_variant(
 ) -> Variant:
     """The template's default for a target; with `pack`, the default that reads that packed form."""
     file = load(TEMPLATES[target.kind])
+    if file.of_workload is None:
+        return _default(file, problem, target, pack, tokens)
+    # Layers and services ask for one default after the other, and only few token counts make another one.
+    names = facts(problem, target, tokens)
+    key = (problem, target, pack, *(evaluate(text, names) for text in file.of_workload))
+    if key not in _defaults:
+        if len(_defaults) >= _MOST_DEFAULTS:
+            _defaults.clear()
+        _defaults[key] = _default(file, problem, target, pack, tokens)
+    return _defaults[key]
+
+
+_MOST_DEFAULTS = 4096
+_defaults: dict[tuple[object, ...], Variant] = {}
+
+
+def _default(
+    file: SpaceFile, problem: Problem, target: Target, pack: str | None, tokens: int
+) -> Variant:
     space = resolve(file, problem, target, tokens)
-    config = {**space.default, **(pack_config(pack, file.template) if pack else {})}
+    if not pack:  # a space has a default that it holds
+        return make(file.template, space.default)
+    config = {**space.default, **pack_config(pack, file.template)}
     space.check(config)
     return make(file.template, config)
 
 
 def pack_config(pack: str, template: str = CPU_TEMPLATE) -> Config:
-    """The parameters that a packed form fixes, from its name."""
+    """The parameters that a packed form fixes, from its name. Raises SpaceError where it is none."""
     file = load(template)
     shorts = {p.short: p.name for p in file.parameters if p.name in file.pack}
-    return {shorts[part[0]]: int(part[1:]) for part in pack.split("_")}
+    parts = [re.fullmatch("([a-z])([0-9]{1,9})", part) for part in pack.split("_")]
+    found = {shorts.get(part[1], ""): int(part[2]) for part in parts if part}
+    if set(found) != set(file.pack) or len(parts) != len(found):
+        named = {name: short for short, name in shorts.items()}
+        form = "_".join(f"{named[name]}N" for name in file.pack)
+        raise SpaceError(
+            f"pack {pack!r}: no packed form of {template}; it must be of the form {form}"
+        )
+    return found
 
 
 def changes(before: Mapping[str, int], after: Mapping[str, int]) -> Changes:

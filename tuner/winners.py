@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,14 @@ def _reader(path: Path, file: tuple[int, int]) -> _Reader:
     return reader
 
 
-def grouped(rows: Iterable[Row]) -> tuple[Group, ...]:
+def target_of(row: Row) -> Target:
+    """The target of a row of the view ``best``."""
+    return Target.from_key({**row["target"], "name": row["target_name"]})
+
+
+def grouped(
+    rows: Iterable[Row], target_of: Callable[[Row], Target] = target_of
+) -> tuple[Group, ...]:
     """Group rows that come sorted by target, load and tokens."""
     parts: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
@@ -106,7 +113,7 @@ def grouped(rows: Iterable[Row]) -> tuple[Group, ...]:
         parts.setdefault(key, []).append(row)
     return tuple(
         Group(
-            target=Target.from_key({**part[0]["target"], "name": part[0]["target_name"]}),
+            target=target_of(part[0]),
             load=load,
             pack=pack,
             compiler=compiler,

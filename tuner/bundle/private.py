@@ -70,13 +70,17 @@ def kept(folder: Path, content: bytes, sha256: str, mode: int, suffix: str) -> P
 
 
 def write_whole(path: Path, content: bytes, mode: int) -> None:
-    """Write a file at once or not at all, with this mode from its first moment on its name."""
+    """Write a file at once or not at all, with this mode from its first moment on its name.
+
+    It is on the disk before it has the name.
+    """
     try:
         number, draft = tempfile.mkstemp(prefix=".part-", dir=path.parent)  # 0600, never a link
         try:
             with os.fdopen(number, "wb") as stream:
                 stream.write(content)
                 stream.flush()
+                os.fsync(stream.fileno())
                 os.fchmod(stream.fileno(), mode)
             os.replace(draft, path)
         finally:

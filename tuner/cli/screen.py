@@ -57,6 +57,11 @@ def rate(ceiling: str, gflop_s: float | None, gb_s: float | None) -> str:
     return "" if value is None else f"{value:.1f} {unit}"
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 row``, ``2 rows``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def percent(fraction: float | None) -> str:
     return "" if fraction is None else f"{100 * fraction:.0f}%"
 

@@ -29,6 +29,8 @@ _DEFAULTS = {field.name: field.default for field in fields(Settings)}
               show_default=True, help="Reading requests of one address in a second.")  # fmt: skip
 @click.option("--writes", type=click.FloatRange(0, min_open=True), default=_DEFAULTS["writes_per_s"],
               show_default=True, help="Writing requests of one address in a second.")  # fmt: skip
+@click.option("--unsigned-bundles", is_flag=True,
+              help="Take whole bundles that no trusted key signed, too.")  # fmt: skip
 @click.option("--peers", type=click.Path(path_type=Path, exists=True, dir_okay=False),
               help="A file of benchmarks/cpu_peers.py --out: its times stand on the pages, too.")  # fmt: skip
 def serve(
@@ -38,6 +40,7 @@ def serve(
     most_body: int,
     reads: float,
     writes: float,
+    unsigned_bundles: bool,
     peers: Path | None,
 ) -> None:
     """Answer for the database over HTTP: an API under /v1, a page at /.
@@ -53,10 +56,11 @@ def serve(
         reads_per_s=reads,
         writes_per_s=writes,
         writable=_open(path),
+        unsigned_bundles=unsigned_bundles,
         peers=peers,
     )
     out = screen.stderr()
-    taken = "" if settings.writable else ", which is read-only: no results are taken"
+    taken = "" if settings.writable else ", which is read-only: nothing is taken"
     server.run(settings, host, port, lambda url: out.print(f"{url} serves {path}{taken}"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -13,9 +14,10 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from tuner.bundle import shelf
 from tuner.errors import DatabaseError
 from tuner.peer_times import PeerTimes
-from tuner.serve import best, health, listings, people, results, variants
+from tuner.serve import best, bundles, health, listings, people, results, variants
 from tuner.serve.answers import KeptAnswers
 from tuner.serve.limits import Limits
 from tuner.serve.metrics import Metrics
@@ -29,41 +31,48 @@ _LOG = logging.getLogger(__name__)
 _ROUTERS = (
     best.ROUTER,
     results.ROUTER,
+    bundles.ROUTER,
     listings.ROUTER,
     variants.ROUTER,
     health.ROUTER,
     people.ROUTER,
 )
-_KEPT = ("/v1/best", "/")
 _ABOUT = (
     "Tuned Mixture-of-Experts kernels: which variant to run for a workload, and what it rests on. "
     "Refusals are RFC 9457 problem documents."
 )
 
 
-def create(settings: Settings) -> ASGIApp:
-    """The ASGI application that serves ``settings.db``."""
+def create(settings: Settings, warm: bool = False) -> ASGIApp:
+    """The ASGI application that serves ``settings.db``; ``warm``: ready for the first questions to ``best``.
+
+    Raises DatabaseError where it is to be warm and the database cannot be read.
+    """
     app = FastAPI(
         title="moetune", version=__version__, description=_ABOUT, docs_url=None, redoc_url=None
     )
     app.state.settings = settings
     app.state.store = Store(settings.db, settings.answer_s)
+    app.state.best = best.Best(app.state.store)
+    if warm:
+        app.state.best.warm()
     app.state.metrics = Metrics()
     app.state.peers = PeerTimes(settings.peers)
+    app.state.shelf = shelf.Shelf(shelf.path_beside(settings.db), settings.unsigned_bundles)
     app.state.tokens = Tokens(path_beside(settings.db))
     for router in _ROUTERS:
         app.include_router(router)
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
-    document = _document(app)
-    app.openapi = lambda: document  # type: ignore[method-assign]
+    app.openapi = functools.cache(lambda: _document(app))  # type: ignore[method-assign]
     kept = KeptAnswers(app, app.state.store, app.state.metrics, _is_kept)
-    return Limits(kept, settings, app.state.metrics)
+    quick = best.QuickBest(kept, app.state.best, app.state.metrics)
+    return Limits(quick, settings, app.state.metrics)
 
 
 def _is_kept(path: str) -> bool:
     """Whether an answer follows from path, query and database, and costs something to make."""
-    return path in _KEPT or path.startswith(people.PREFIX)
+    return path == "/" or path.startswith(people.PREFIX)
 
 
 def _document(app: FastAPI) -> dict[str, Any]:

@@ -57,8 +57,8 @@ def _problem(db: Database, model: str) -> Problem:
             raise Refusal(422, f"model: {error}") from error
     if model in PRESETS:
         return PRESETS[model]
-    row = contents.problem(db, model)
-    rows = [row] if row else contents.problems_named(db, model, _SEVERAL)
+    row = contents.layer(db, model)
+    rows = [row] if row else contents.layers_named(db, model, _SEVERAL)
     if len(rows) > 1:
         ids = ", ".join(found["id"] for found in rows)
         raise Refusal(422, f"model {model!r}: several problems have this label ({ids}); give an id")

@@ -1,27 +1,34 @@
-"""``GET /v1/best``: the Selection for a workload. What it answered is kept by ``tuner.serve.answers``."""
+"""``GET /v1/best``: the Selection for a workload."""
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tuner.database import Database
 from tuner.errors import DatabaseError, MoetuneError
-from tuner.problem import Problem
-from tuner.select import best_config
-from tuner.selection import Selection
+from tuner.select import choose
 from tuner.serve import asked
+from tuner.serve.index import Index
+from tuner.serve.metrics import Metrics
 from tuner.serve.problem_document import READING, Refusal, documented
 from tuner.serve.schemas import SelectionAnswer
-from tuner.serve.store import Store
-from tuner.target import Target
+from tuner.serve.selection_text import text
+from tuner.serve.store import Store, Version
+from tuner.workload import Workload
 
 MOST_TOKENS = 1 << 40
-ROUTER = APIRouter(prefix="/v1", tags=["results"])
+# Answers to keep, some 2.5 KB each.
+MOST_KEPT = 20_000
+MEDIA_TYPE = "application/json"
+PREFIX, PATH = "/v1", "/best"
+FULL_PATH = PREFIX + PATH
+_MEDIA_BYTES = MEDIA_TYPE.encode()
+ROUTER = APIRouter(prefix=PREFIX, tags=["results"])
 
 
 class Asked(BaseModel):
@@ -53,29 +60,98 @@ class Asked(BaseModel):
 
 
 @ROUTER.get(
-    "/best", response_model=SelectionAnswer, responses=documented(404, *READING),
+    PATH, response_model=SelectionAnswer, responses=documented(404, *READING),
     summary="The best configuration for a workload",
 )  # fmt: skip
 async def best(query: Annotated[Asked, Query()], request: Request) -> Response:
     """Select the variant to run, as `moetune best` does."""
     # On the loop itself: handing it to a thread costs more than the answer.
-    store: Store = request.app.state.store
-    problem, target = store.quick(lambda db: _keys(db, query))
-    selection = _selected(problem, target, query, store)
-    text = json.dumps(selection.to_json(), separators=(",", ":"), allow_nan=False)
-    return Response(text, media_type="application/json")
+    asked: Best = request.app.state.best
+    answer = asked.answer(query, asked.store.version())
+    return Response(answer, media_type=MEDIA_TYPE)
 
 
-def _keys(db: Database, query: Asked) -> tuple[Problem, Target]:
-    problem = asked.problem_of(db, query.model, query.dtype)
-    return problem, asked.target_for(db, query.target)
+class Best:
+    """Answers from the index of a store."""
+
+    def __init__(self, store: Store) -> None:
+        self.store, self._index = store, Index(store)
+
+    def answer(self, query: Asked, version: Version) -> bytes:
+        """The Selection as JSON, as ``best_config`` says it where the database lies.
+
+        ``version`` is the store's, now.
+
+        Raises:
+            Refusal: the query makes no sense here.
+            DatabaseError: the database is away.
+        """
+        problem = self._index.problem(version, query.model, query.dtype)
+        target = self._index.target(version, query.target)
+        groups = self._index.groups(version, problem)
+        try:
+            workload = Workload(query.tokens, query.load)
+            chosen = choose(problem, workload, target, groups, query.pack, query.compiler)
+        except MoetuneError as error:  # a load, a packed form or a layer that makes no sense here
+            raise Refusal(422, str(error)) from error
+        return text(chosen).encode()
+
+    def warm(self) -> None:
+        """Be ready for the first questions. Raises DatabaseError."""
+        self._index.warm()
 
 
-def _selected(problem: Problem, target: Target, query: Asked, store: Store) -> Selection:
-    more: dict[str, Any] = {"pack": query.pack, "compiler": query.compiler}
-    try:
-        return best_config(problem, query.tokens, query.load, target, store.path, **more)
-    except DatabaseError:
-        raise
-    except MoetuneError as error:  # a load, a packed form or a layer that makes no sense here
-        raise Refusal(422, str(error)) from error
+class QuickBest:
+    """ASGI: answers ``best`` before the application is asked, which takes longer to see what is asked.
+
+    What cannot be answered at once it leaves to the application, which says why. Answers are kept until the
+    database changes: many machines ask the same.
+    """
+
+    def __init__(self, app: ASGIApp, best: Best, metrics: Metrics) -> None:
+        self._app, self._best, self._metrics = app, best, metrics
+        self._version: Version = ()
+        self._kept: dict[bytes, bytes] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = None
+        if scope["type"] == "http" and scope["path"] == FULL_PATH and scope["method"] == "GET":
+            body = self._body(scope["query_string"])
+        if body is None:
+            await self._app(scope, receive, send)
+            return
+        scope["moetune.route"] = FULL_PATH
+        headers = [(b"content-length", b"%d" % len(body)), (b"content-type", _MEDIA_BYTES)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def _body(self, query: bytes) -> bytes | None:
+        try:
+            version = self._best.store.version()
+            if version != self._version or len(self._kept) >= MOST_KEPT:
+                self._version = version
+                self._kept.clear()
+            body = self._kept.get(query)
+            if body is not None:
+                self._metrics.kept()
+                return body
+            fields = _fields(query.decode("latin-1"))
+            if fields is None:
+                return None
+            self._kept[query] = body = self._best.answer(Asked.model_validate(fields), version)
+        except (ValidationError, Refusal, DatabaseError):
+            return None
+        return body
+
+
+def _fields(query: str) -> dict[str, str] | None:
+    """The parameters of a query; None where one is there twice or has no value."""
+    pairs: list[Any]
+    if "%" in query or "+" in query:
+        pairs = parse_qsl(query, keep_blank_values=True)
+    else:  # nothing to decode
+        pairs = [pair.split("=", 1) for pair in query.split("&")]
+    if any(len(pair) < 2 for pair in pairs):
+        return None
+    fields = dict(pairs)
+    return fields if len(fields) == len(pairs) else None

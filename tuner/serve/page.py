@@ -52,7 +52,7 @@ def _environment() -> jinja2.Environment:
     )  # fmt: skip
     words = {
         "duration": screen.duration, "percent": screen.percent, "rate": screen.rate,
-        "changed": screen.changed, "inverse": inverse, "file": text,
+        "changed": screen.changed, "counted": screen.counted, "inverse": inverse, "file": text,
     }  # fmt: skip
     made.globals.update(words)
     return made
@@ -80,7 +80,8 @@ def _times(view: Overview, peers: PeerTimes) -> Drawing:
     if all(cell.is_default for cell in cells):
         told += "The template's default won everywhere."
     else:
-        told += f"At most {best.speedup:.2f} times the default's speed, at {best.tokens} tokens."
+        at = screen.counted(best.tokens, "token")
+        told += f"At most {best.speedup:.2f} times the default's speed, at {at}."
     beside = f" Beside it: {', '.join(others)}." if others else ""
     svg = figures.times(
         [Point(c.tokens, c.median_ns) for c in cells],
@@ -111,7 +112,7 @@ def _importances(view: Overview) -> Drawing | None:
         return None
     first = next(iter(values))
     told = (
-        f"PED-ANOVA over {found.trials} timed trials at {view.chosen.tokens} tokens; "
+        f"PED-ANOVA over {found.trials} timed trials at {screen.counted(view.chosen.tokens, 'token')}; "
         f"{first} decides most ({screen.percent(values[first])})."
     )
     return Drawing("Parameter importances", told, figures.importances(values))
@@ -127,5 +128,7 @@ def _history(view: Overview) -> Drawing | None:
     counts: Mapping[str, int] = view.explanation.found.statuses
     told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
     return Drawing(
-        "Trials by status", f"At {view.chosen.tokens} tokens: {told}.", figures.history(tried)
+        "Trials by status",
+        f"At {screen.counted(view.chosen.tokens, 'token')}: {told}.",
+        figures.history(tried),
     )

@@ -41,6 +41,7 @@ _MEANINGS = {
     408: "The body did not arrive in time.",
     413: "The body is too large.",
     415: "Another media type than the one that is read here.",
+    416: "None of the bytes that `Range` asks for are there.",
     422: "A parameter or the body makes no sense; `errors` names the parts.",
     429: "Too many requests; Retry-After says when to ask again.",
     503: "The database or the service cannot answer now.",

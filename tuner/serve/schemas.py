@@ -173,3 +173,30 @@ class ResultsAnswer(Answer):
     same: int
     kept: int
     lines: list[LineAnswer]
+
+
+class BundlePartAnswer(Answer):
+    """What a bundle holds for one problem on one architecture."""
+
+    problem_id: str
+    problem_name: str
+    arch: str
+    tuned: bool = Field(description="Whether there were winners; else the template's default.")
+    note: str
+
+
+class BundleAnswer(Answer):
+    """A bundle: one file of tuned kernels."""
+
+    id: str = Field(description="SHA-256 of its bytes.")
+    bytes: int
+    signer: str = Field(description="Id of the key that signed it; empty: nobody trusted here.")
+    abi: int
+    toolchain: str
+    parts: list[BundlePartAnswer]
+    created: str
+
+
+class BundlesAnswer(Answer):
+    bundles: list[BundleAnswer]
+    next: str | None = Field(description="What `after` takes for the next page; null on the last.")

@@ -13,8 +13,8 @@ from tuner.serve.app import create
 from tuner.serve.settings import Settings
 
 _KEEP_ALIVE_S = 15
-# The winners that are kept are some hundred thousand objects, none of them garbage: going through them
-# all stops every answer for that long, so it is done seldom. The young are gone through often.
+# The winners that are kept are many objects, none of them garbage: going through them all stops every
+# answer for that long. Those of the start are left alone, the others gone through seldom, the young often.
 _COLLECT = (50_000, 20, 50)
 _SHUTDOWN_S = 10
 
@@ -24,9 +24,10 @@ def run(settings: Settings, host: str, port: int, announce: Callable[[str], None
 
     Raises:
         UsageError: the address cannot be listened on.
+        DatabaseError: the database cannot be read.
     """
     config = uvicorn.Config(
-        create(settings), log_level="warning", access_log=False, server_header=False,
+        create(settings, warm=True), log_level="warning", access_log=False, server_header=False,
         timeout_keep_alive=_KEEP_ALIVE_S, timeout_graceful_shutdown=_SHUTDOWN_S, lifespan="off",
     )  # fmt: skip
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -40,5 +41,6 @@ def run(settings: Settings, host: str, port: int, announce: Callable[[str], None
     with listening:
         place = f"[{host}]" if ":" in host else host
         announce(f"http://{place}:{listening.getsockname()[1]}/")
+        gc.freeze()
         gc.set_threshold(*_COLLECT)
         uvicorn.Server(config).run(sockets=[listening])

@@ -19,7 +19,8 @@ class Settings:
         body_s: seconds for a body to arrive.
         answer_s: seconds for an answer to be made.
         most_open: requests that are worked on at one time; more get 503.
-        writable: whether results are taken; a database that cannot be written takes none.
+        writable: whether anything is taken; beside a database that cannot be written nothing is.
+        unsigned_bundles: whether whole bundles are taken that no trusted key signed.
         peers: a file of benchmarks/cpu_peers.py; its times stand beside ours on the pages.
     """
 
@@ -32,4 +33,5 @@ class Settings:
     answer_s: float = 20.0
     most_open: int = 512
     writable: bool = True
+    unsigned_bundles: bool = False
     peers: Path | None = None
