@@ -17,7 +17,7 @@ import numpy as np
 
 import tuner
 from tuner.arrays import NUMPY_DTYPES
-from tuner.kernel import Kernel
+from tuner.engine import kernel_of
 from tuner.memory import allocate
 from tuner.packing import pack
 from tuner.statistics import Median, median
@@ -27,10 +27,10 @@ Call = Callable[[], object]
 
 
 def bare_call(layer: tuner.Layer, weights: tuner.Weights, x: np.ndarray) -> Call:
-    """The kernel's own function on fixed arguments."""
-    catalogue = Tuned(layer.problem)
+    """The kernel's own function on fixed arguments, with the layer's threads: those of another kernel
+    would still spin on the cores."""
     selection = layer.selection(len(x))
-    kernel = Kernel(catalogue.binary(selection), layer.problem)
+    kernel = kernel_of(Tuned(layer.problem), selection)
     bound = kernel.bind(pack(kernel, selection.pack, weights)[0])
     shape = (len(x), layer.problem.top_k)
     arrays = x, np.empty_like(x), allocate(kernel.scratch_bytes(len(x)) // 4 + 1)

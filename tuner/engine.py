@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tuner import fixed
 from tuner.catalogue import Catalogue
 from tuner.kernel import Bound, Kernel
 from tuner.memory import Room, allocate
@@ -18,7 +19,7 @@ _kernels: dict[tuple[Path, Problem], Kernel] = {}
 _lock = threading.Lock()
 
 # Scratch memory of the process: only the holder of REGION may use it.
-SCRATCH = Room()
+SCRATCH = Room(moved=fixed.forget)
 
 
 def kernel_of(catalogue: Catalogue, selection: Selection) -> Kernel:

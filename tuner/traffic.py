@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tuner import fixed
 from tuner.errors import UsageError
 from tuner.pool import REGION
 from tuner.problem import Problem
@@ -104,6 +105,7 @@ class Recorder:
         self.save()
         with _lock:
             recorders = (*(r for r in recorders if r is not self), self)
+        fixed.forget()  # calls that look at nobody; there are no new ones while somebody listens
 
     def stop(self) -> None:
         """Records no more, and writes the file."""
