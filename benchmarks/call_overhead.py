@@ -10,6 +10,7 @@ interpreter's own memory is cold after each call.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import time
 from collections.abc import Callable
 
@@ -20,6 +21,7 @@ from tuner.arrays import NUMPY_DTYPES
 from tuner.engine import kernel_of
 from tuner.memory import allocate
 from tuner.packing import pack
+from tuner.pool import ready_argument
 from tuner.statistics import Median, median
 from tuner.tuned import Tuned
 
@@ -38,9 +40,10 @@ def bare_call(layer: tuner.Layer, weights: tuner.Weights, x: np.ndarray) -> Call
     addresses = [array.ctypes.data for array in arrays]
     bound.run(len(x), *addresses)  # starts the threads
     function, control, block = bound.fix(len(x), *addresses)
+    words = ready_argument(control), ready_argument(ctypes.addressof(block))
 
-    def call(_: object = (kernel, bound, arrays)) -> None:
-        function(control, block)
+    def call(_: object = (kernel, bound, arrays, block)) -> None:
+        function(*words)
 
     return call
 

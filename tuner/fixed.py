@@ -8,7 +8,6 @@ ahead of their calls: only the first of them starts from memory.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import weakref
 from collections.abc import Callable
@@ -18,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.kernel import Bound
-from tuner.pool import REGION
+from tuner.pool import REGION, ready_argument
 
 # Calls with more tokens take long enough to hide what addresses cost.
 MOST_TOKENS = 16
@@ -32,14 +31,14 @@ MOST_PLACES = 2
 
 Array = npt.NDArray[Any]
 # What a call returns, and the address of the arguments that make the kernel write there.
-Ready: TypeAlias = tuple[Any, ctypes.c_void_p]
+Ready: TypeAlias = tuple[Any, Any]
 # A call that is ready to run: where its tokens go, the library's function and control block, how often
 # it ran, answers y made ahead, answers (y, indices, weights) made ahead, places by id, and the rest. A
 # tuple, because few lines of memory hold all of it, and a plain one, as others are slower to unpack.
 Call: TypeAlias = tuple[
     Array,
     Callable[[Any, Any], None],
-    ctypes.c_void_p,
+    Any,
     list[int],
     list[Ready],
     list[Ready],
@@ -83,10 +82,10 @@ def prepare(
     source, result, indices, weights = (
         array[:tokens] for array in _buffers(hidden, dtype, top_k)
     )  # contiguous: all columns
-    places = source.ctypes.data, result.ctypes.data, scratch
-    function, control, block = bound.fix(tokens, *places, indices.ctypes.data, weights.ctypes.data)
+    before, after = (address(source), address(result)), (address(indices), address(weights))
+    function, control, block = bound.fix(tokens, *before, scratch, *after)
     answers = Answers(bound, np.array(block), result, indices, weights)
-    return source, function, ctypes.c_void_p(control), calls, [], [], {}, answers
+    return source, function, ready_argument(control), calls, [], [], {}, answers
 
 
 class Answers:
@@ -134,7 +133,7 @@ class _Blocks:
 
     def __init__(self, arguments: Array, count: int) -> None:
         self.rows = np.tile(arguments, (count, 1))
-        self.addresses = [ctypes.c_void_p(address(row)) for row in self.rows]
+        self.addresses = [ready_argument(address(row)) for row in self.rows]
 
 
 def address(array: Array) -> int:

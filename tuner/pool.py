@@ -54,11 +54,18 @@ def pool_signatures(stem: str) -> Signatures:
     }
 
 
+def ready_argument(address: int) -> Any:
+    """An address as ctypes hands it to a function: made at a call, it would cost some 2 us with cold caches."""
+    return ctypes.c_void_p.from_param(address)
+
+
 class Pool:
     """One library's control block and worker threads, shared by all that call the library."""
 
     def __init__(self, library: ctypes.CDLL, stem: str, workers: int, control_bytes: int) -> None:
         self._call = getattr(library, f"{stem}_call")
+        self._direct = library[f"{stem}_call"]  # without argument types: a function of its own
+        self._direct.restype = None
         self._worker = getattr(library, f"{stem}_worker")
         self._stop = getattr(library, f"{stem}_stop")
         self.workers = workers
@@ -87,8 +94,11 @@ class Pool:
 
     @property
     def entry(self) -> tuple[Callable[[Any, Any], None], int]:
-        """The library's function and the address of the control block, for calls without a detour."""
-        return self._call, self._addresses[0]
+        """The library's function, and the address of the control block, for calls without a detour.
+
+        It converts nothing: give it two `ready_argument`s. Only for a pool that has run before.
+        """
+        return self._direct, self._addresses[0]
 
     def _start(self) -> None:
         self._started = True
