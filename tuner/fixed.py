@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.kernel import Bound
+from tuner.memory import address
 from tuner.pool import REGION, ready_argument
 
 # Calls with more tokens take long enough to hide what addresses cost.
@@ -134,11 +135,6 @@ class _Blocks:
     def __init__(self, arguments: Array, count: int) -> None:
         self.rows = np.tile(arguments, (count, 1))
         self.addresses = [ready_argument(address(row)) for row in self.rows]
-
-
-def address(array: Array) -> int:
-    """The address of an array, in less time than `array.ctypes.data` takes."""
-    return int(array.__array_interface__["data"][0])
 
 
 @functools.cache

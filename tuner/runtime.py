@@ -18,9 +18,8 @@ from tuner.catalogue import Catalogue
 from tuner.dispatch import buckets
 from tuner.engine import SCRATCH, Engine, kernel_of
 from tuner.errors import UsageError
-from tuner.fixed import address
 from tuner.kernel import Kernel
-from tuner.memory import Room
+from tuner.memory import Room, address
 from tuner.packing import pack
 from tuner.pool import REGION
 from tuner.problem import Problem
