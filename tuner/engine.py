@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tuner import fixed
+from tuner import fixed, fork
 from tuner.catalogue import Catalogue
 from tuner.kernel import Bound, Kernel
 from tuner.memory import Room, allocate
@@ -17,6 +17,7 @@ from tuner.selection import Selection
 # Kernels of this process: layers of one problem share binaries and their worker threads.
 _kernels: dict[tuple[Path, Problem], Kernel] = {}
 _lock = threading.Lock()
+fork.hold(_lock)
 
 # Scratch memory of the process: only the holder of REGION may use it.
 SCRATCH = Room(moved=fixed.forget)

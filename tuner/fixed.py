@@ -9,6 +9,7 @@ ahead of their calls: only the first of them starts from memory.
 from __future__ import annotations
 
 import functools
+import os
 import weakref
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -66,6 +67,9 @@ def forget() -> None:
     with REGION:
         for table in _tables:
             table.calls.clear()
+
+
+os.register_at_fork(after_in_child=forget)
 
 
 def fits(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:

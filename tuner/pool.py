@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tuner import fork
 from tuner.errors import KernelError
 from tuner.memory import allocate
 
@@ -25,6 +26,17 @@ Signatures = dict[str, tuple[list[type], type | None]]
 # One parallel region at a time in a process: two at once would share the same cores. Whoever holds
 # it may use the scratch memory of the process.
 REGION = threading.RLock()
+
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+def _start_anew() -> None:
+    """In the child of a fork: threads are not forked."""
+    for pool in _pools:
+        pool.reset()
+
+
+fork.hold(REGION, _start_anew)
 
 
 def load_library(path: Path, signatures: Signatures) -> ctypes.CDLL:
@@ -74,6 +86,8 @@ class Pool:
         self._addresses = (self._control.ctypes.data, self._arguments.ctypes.data)
         self._threads: list[threading.Thread] = []
         self._started = False
+        with REGION:
+            _pools.add(self)
         # Threads read the control block until they are sent home, so whoever drops the pool must
         # wait for them before the block goes.
         self._finalizer = weakref.finalize(
@@ -111,6 +125,12 @@ class Pool:
             )
             thread.start()
             self._threads.append(thread)
+
+    def reset(self) -> None:
+        """Has the next call start the threads, when they are gone; the caller holds REGION."""
+        self._control[:] = 0
+        self._threads.clear()
+        self._started = False
 
     def close(self) -> None:
         """Sends the worker threads home; no call may follow."""

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tuner import fixed
+from tuner import fixed, fork
 from tuner.errors import UsageError
 from tuner.pool import REGION
 from tuner.problem import Problem
@@ -41,6 +41,15 @@ SAVE_S = 10.0
 # Those that listen just now; replaced, never changed, so that a call may look without a lock.
 recorders: tuple[Recorder, ...] = ()
 _lock = threading.Lock()
+
+
+def _hear_nothing() -> None:
+    """In the child of a fork: the file is its parent's."""
+    global recorders
+    recorders = ()
+
+
+fork.hold(_lock, _hear_nothing)
 
 
 @dataclass(frozen=True)
