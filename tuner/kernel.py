@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tuner.arrays import float32_of
 from tuner.errors import KernelError
 from tuner.memory import allocate
 from tuner.pool import ARGUMENT_WORDS, Pool, Signatures, load_library, pool_signatures
@@ -46,10 +47,6 @@ class Packed:
 
 def _address(array: npt.NDArray[np.generic] | None) -> int:
     return 0 if array is None else int(array.ctypes.data)
-
-
-def _float32(array: npt.NDArray[Any]) -> Floats:
-    return np.ascontiguousarray(array, np.float32)
 
 
 class Kernel:
@@ -93,7 +90,7 @@ class Kernel:
         for job in jobs:
             job.result()
         router = (weights.router, weights.router_bias, weights.correction_bias)
-        return Packed(panels, *(None if a is None else _float32(a) for a in router))
+        return Packed(panels, *(None if a is None else float32_of(a) for a in router))
 
     def _pack_expert(self, panels: npt.NDArray[np.uint8], weights: Weights, expert: int) -> None:
         problem = self.problem

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner import fixed, traffic
-from tuner.arrays import NUMPY_DTYPES, is_torch, to_numpy, to_torch
+from tuner.arrays import dtype_name, held_dtype, is_torch, to_numpy, to_torch
 from tuner.catalogue import Catalogue
 from tuner.dispatch import buckets
 from tuner.engine import SCRATCH, Engine, kernel_of
@@ -58,7 +58,7 @@ class Layer:
         self.problem = catalogue.problem
         self.load = Workload(1, load).load
         self._catalogue = catalogue
-        self._dtype = NUMPY_DTYPES[self.problem.dtype]
+        self._dtype = held_dtype(self.problem.dtype)
         self._hidden, self._top_k = self.problem.hidden, self.problem.top_k
         self._pack = catalogue.select(1, self.load, None).pack
         self._buckets = buckets(self._select)
@@ -79,10 +79,10 @@ class Layer:
     def __call__(self, x: Any, return_routing: bool = False, out: Any = None) -> Any:
         """y [T, D]; with `return_routing` also indices int32 [T, k] and weights [T, k].
 
-        `x` is [T, D] of the problem's dtype: NumPy (bfloat16 as ml_dtypes has it), torch (then the
-        answers are torch tensors) or anything with DLPack. T may be 0. y is written to `out` where that
-        is given: C-contiguous, of the shape and type of x; it may be x itself. Raises UsageError when x
-        or `out` has another shape or type.
+        `x` is [T, D] of the problem's dtype: NumPy (bfloat16 as ml_dtypes has it, or its bits in uint16
+        where that is not installed), torch (then the answers are torch tensors) or anything with
+        DLPack. T may be 0. y is written to `out` where that is given: C-contiguous, of the shape and
+        type of x; it may be x itself. Raises UsageError when x or `out` has another shape or type.
         """
         array, dtype, fixed_call, lock, free = self._hot
         if type(x) is array and x.dtype is dtype:
@@ -236,7 +236,7 @@ class Layer:
     def _refuse(self, name: str, array: Array, rows: str, more: str = "") -> None:
         raise UsageError(
             f"{name}: has shape {list(array.shape)} {array.dtype}, must be "
-            f"[{rows}, {self._hidden}] {self._dtype}{more}; reshape or cast it"
+            f"[{rows}, {self._hidden}] {dtype_name(self._dtype)}{more}; reshape or cast it"
         )
 
 
