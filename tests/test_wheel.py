@@ -173,7 +173,7 @@ def test_the_header_travels_in_the_wheel(bare_python: Path) -> None:
 def test_numpy_alone_runs_a_bundle(
     bare_python: Path, tmp_path: Path, tiny_bundle: bytes, tiny_db: Path
 ) -> None:
-    """Bit-identical to the tuned session's kernels; the cache is empty, and stays without a compiler."""
+    """Bit-identical to the tuned session's kernels; the cache is empty, and there is no compiler."""
     weights = tuner.Weights.random(TINY, 3)
     x = tokens(TINY, 200)
     given = {name: array for name, array in vars(weights).items() if array is not None}
