@@ -1,11 +1,12 @@
-"""Ours against torch's `grouped_mm` on one GPU, in one run: python benchmarks/gpu_peers.py JOB.
+"""The layer against PyTorch on one GPU, in one run: python benchmarks/gpu_peers.py JOB --out samples.jsonl
 
-JOB is a job folder of `moetune tune --offline` that has run: for each of its token counts the default and the
-variants that its trials found fastest run in turn with `torch.nn.functional.grouped_mm`, the L2 cache flushed
-before each, every contestant as a CUDA graph. Ours is the whole layer (router, top-k, sort, both products,
-combine); grouped_mm is the two products on tokens that are sorted already, with SwiGLU between them: what
-torch would need beside it is not counted. Weights and tokens are the same. It needs torch, NumPy and ml_dtypes;
-without moetune installed, PYTHONPATH=JOB/code.
+JOB is a job folder of `moetune tune --offline` that has run. For each number of tokens and load the default and
+the fastest variants of the job's trials (of its nearest number of tokens) run in turn with the peers of
+benchmarks/gpu_peer_torch.py, the L2 cache flushed before each, every contestant as a CUDA graph, timed by
+events of the device. Ours is the whole layer: router, top-k, sort, both products, combine. Weights, tokens and
+routing are the same. Needs torch, NumPy and ml_dtypes; without moetune installed, PYTHONPATH=JOB/code.
+
+`python benchmarks/gpu_peer_page.py samples.jsonl` makes the table and the plot, on any machine.
 """
 
 from __future__ import annotations
@@ -13,61 +14,37 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from gpu_peer_torch import Call, Matrices, Routing, contestants, refusal
 
 from tuner import job as jobs
-from tuner import job_data
+from tuner import job_data, job_gpu, job_work
+from tuner.arrays import NUMPY_DTYPES
+from tuner.job import Job
+from tuner.job_gpu import JobOnGpu
 from tuner.job_run import finalists
-from tuner.job_trial import Bench
-from tuner.problem import Problem
-from tuner.reference import route
 from tuner.statistics import median
-from tuner.weights import Weights
+from tuner.workload import Workload, route_by_load
 
-ROUNDS = 40
-WARM_UPS = 5
+TOKENS = (1, 16, 128, 1024, 4096, 16384)
+LOADS = ("uniform", "zipf:1.2", "onehot")
+ROUNDS = 30
+WARM_UPS = 4
+OURS_AT_MOST = 3  # variants of ours beside the peers
 
-
-def on_device(array: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16).cuda()
-
-
-class GroupedMm:
-    """The two products as torch has them: tokens sorted by expert, weights [E, K, N] as views."""
-
-    def __init__(self, problem: Problem, weights: Weights) -> None:
-        both = np.concatenate([weights.gate, weights.up], axis=1)
-        self.first = on_device(both).transpose(1, 2)
-        self.second = on_device(weights.down).transpose(1, 2)
-        self.problem, self.weights = problem, weights
-
-    def prepare(self, x: np.ndarray) -> Callable[[], torch.Tensor]:
-        """A call on these tokens; sorting is done here, before anything is timed."""
-        indices = route(self.problem, self.weights, x)[0]
-        order = np.argsort(indices, axis=None, kind="stable")
-        counts = np.bincount(indices.ravel(), minlength=self.problem.num_experts)
-        tokens = on_device(x[order // self.problem.top_k])
-        ends = torch.from_numpy(np.cumsum(counts).astype(np.int32)).cuda()
-
-        def call() -> torch.Tensor:
-            hidden = torch.nn.functional.grouped_mm(tokens, self.first, offs=ends)
-            gate, up = hidden.chunk(2, dim=1)
-            return torch.nn.functional.grouped_mm(
-                torch.nn.functional.silu(gate) * up, self.second, offs=ends
-            )
-
-        return call
+Work = Callable[[], None]
 
 
-def graph_of(call: Callable[[], torch.Tensor]) -> torch.cuda.CUDAGraph:
+def graph_of(call: Call) -> torch.cuda.CUDAGraph:
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
-        for _ in range(3):
+        for _ in range(2):
             call()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
@@ -76,71 +53,128 @@ def graph_of(call: Callable[[], torch.Tensor]) -> torch.cuda.CUDAGraph:
     return graph
 
 
-def compare(bench: Bench, peer: GroupedMm, names: list[str], tokens: int) -> dict[str, Any]:
-    """Samples in ns of our variants and of the peer, taken in turn."""
-    rng = np.random.default_rng([bench.job.seed, tokens])
-    x = rng.standard_normal((tokens, bench.problem.hidden), dtype=np.float32)
-    x = x.astype(peer.weights.up.dtype)
-    works: dict[str, Callable[[], None]] = {}
-    arenas = []
-    for name in names:
-        kernel = bench.kernel(name)
-        arena = bench.arena(kernel, tokens)
-        arenas.append(arena)
-        bench.device.upload(x, arena["x"])
-        call = bench.call(kernel, arena, tokens, routed=False)
-        call.run(bench.stream)
-        bench.device.wait(bench.stream)
-        works[name] = bench.replayed(call)
-    graph = graph_of(peer.prepare(x))
-    outside = torch.cuda.ExternalStream(bench.stream)
+class Comparison:
+    """One job's layer with all that runs it."""
 
-    def grouped() -> None:
-        with torch.cuda.stream(outside):
+    def __init__(self, mine: JobOnGpu, matrices: Matrices) -> None:
+        self.mine, self.bench, self.peers = mine, mine.bench, contestants(matrices)
+
+    def cell(self, workload: Workload, names: Sequence[str]) -> dict[str, list[float]]:
+        """Samples in ns of our variants and of the peers, taken in turn."""
+        bench, tokens = self.bench, workload.tokens
+        seed = self.mine.job.seed
+        rng = np.random.default_rng([seed, tokens])
+        x = rng.standard_normal((tokens, bench.problem.hidden), dtype=np.float32)
+        x = x.astype(NUMPY_DTYPES[bench.problem.dtype])
+        # Random tokens route uniformly by themselves; other loads are imposed on everybody.
+        routing = None
+        if workload.load != "uniform":
+            routing = route_by_load(bench.problem, workload, seed)
+        works, arenas = self._ours(names, x, routing)
+        kept: list[Call] = []
+        outside = torch.cuda.ExternalStream(bench.stream)
+        for peer in self.peers:
+            call = peer.prepare(x, routing)
+            graph = graph_of(call)
+            kept.append(call)  # a graph does not keep the tensors that it reads
+            works[peer.name] = lambda graph=graph: self._replay(graph, outside)
+        samples = self._in_turn(works)
+        for arena in arenas:
+            arena.free()
+        return samples
+
+    @staticmethod
+    def _replay(graph: torch.cuda.CUDAGraph, stream: torch.cuda.ExternalStream) -> None:
+        with torch.cuda.stream(stream):
             graph.replay()
 
-    works["grouped_mm"] = grouped
-    order, samples = list(works), {name: [] for name in works}
-    for number in range(ROUNDS + WARM_UPS):
-        for place in range(len(order)):
-            name = order[(place + number) % len(order)]
-            taken = bench.timed(works[name])
-            if number >= WARM_UPS:
-                samples[name].append(taken)
-    for arena in arenas:
-        arena.free()
-    return samples
+    def _ours(
+        self, names: Sequence[str], x: Any, routing: Routing | None
+    ) -> tuple[dict[str, Work], list[Any]]:
+        bench, works, arenas = self.bench, {}, []
+        for name in names:
+            kernel = self.mine.kernel(name)
+            arena = bench.arena(kernel, len(x))
+            arenas.append(arena)
+            bench.device.upload(x, arena["x"])
+            if routing:
+                bench.device.upload(routing[0], arena["indices"])
+                bench.device.upload(routing[1], arena["weights"])
+            call = bench.call(kernel, arena, len(x), routed=routing is not None)
+            call.run(bench.stream)
+            bench.device.wait(bench.stream)
+            works[name] = bench.replayed(call)
+        return works, arenas
+
+    def _in_turn(self, works: dict[str, Work]) -> dict[str, list[float]]:
+        order = list(works)
+        samples: dict[str, list[float]] = {name: [] for name in works}
+        for number in range(ROUNDS + WARM_UPS):
+            for place in range(len(order)):
+                name = order[(place + number) % len(order)]
+                taken = self.bench.timed(works[name])
+                if number >= WARM_UPS:
+                    samples[name].append(taken)
+        return samples
+
+
+def ours(job: Job, tokens: int, results: Sequence[dict[str, Any]]) -> list[str]:
+    """The default of the job's nearest number of tokens, and the fastest in its trials."""
+    nearest = min(job.tokens, key=lambda t: abs(np.log(t / tokens)))
+    best = finalists(job, nearest, results)[:OURS_AT_MOST]
+    return list(dict.fromkeys([job.default(nearest), *best]))
+
+
+def line(mine: JobOnGpu, workload: Workload, samples: dict[str, list[float]]) -> dict[str, Any]:
+    """What is kept of a cell, with what a reader has to know to judge it."""
+    job = mine.job
+    work = job_work.of(job, workload)
+    return {
+        "model": job.layer.name or job.problem_name,
+        "dtype": job.layer.dtype,
+        "experts": job.layer.num_experts,
+        "tokens": workload.tokens,
+        "load": workload.load,
+        "default": next(iter(samples)),
+        "flops": work[0],
+        "bytes": work[1],
+        "samples": samples,
+        "device": mine.bench.device.name,
+        "torch": torch.__version__,
+        "toolchain": job.environment["toolchain"],
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("job", type=Path)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--tokens", default=",".join(map(str, TOKENS)))
+    parser.add_argument("--loads", default=",".join(LOADS))
+    parser.add_argument("--out", type=Path, metavar="FILE.jsonl", required=True)
     options = parser.parse_args()
     job = jobs.read(options.job)
     results = list(jobs.results(options.job))
+    if why := refusal(job.layer):
+        raise SystemExit(f"{job.problem_name}: {why}; compare another model")
     torch.cuda.init()
     torch.zeros(1, device="cuda")
+    weights = job_data.random_weights(job.layer, job.seed)
     with tempfile.TemporaryDirectory(prefix="moetune-peers-") as name:
-        data = Path(name)
-        job_data.make(job, data, ())
-        bench = Bench(options.job, data)
-    peer = GroupedMm(job.layer, job_data.random_weights(job.layer, job.seed))
-    print(f"{job.layer.describe()}; {bench.device.name}, torch {torch.__version__}")
-    print(" tokens   default    best   grouped_mm   grouped_mm / best   default / best   best is")
-    for tokens in job.tokens:
-        names = list(dict.fromkeys([job.default(tokens), *finalists(job, tokens, results)]))
-        samples = compare(bench, peer, names, tokens)
-        times = {name: median(values).value / 1e3 for name, values in samples.items()}
-        best = min(names, key=lambda n: times[n])
-        print(
-            f"{tokens:7} {times[names[0]]:9.1f} {times[best]:7.1f} {times['grouped_mm']:12.1f}"
-            f" {times['grouped_mm'] / times[best]:19.2f} {times[names[0]] / times[best]:16.2f}   {best}",
-            flush=True,
-        )
-        if options.json:
-            with options.json.open("a") as stream:
-                stream.write(json.dumps({"tokens": tokens, "samples": samples}) + "\n")
+        job_gpu.write(job.layer, weights, Path(name))
+        mine = JobOnGpu(options.job, Path(name))
+    comparison = Comparison(mine, Matrices(job.layer, weights))
+    copy_gb_s = mine.bench.copy_gb_s()
+    with options.out.open("a") as stream:
+        for load in options.loads.split(","):
+            for tokens in map(int, options.tokens.split(",")):
+                workload = Workload(tokens, load)
+                samples = comparison.cell(workload, ours(job, tokens, results))
+                told = line(mine, workload, samples) | {"copy_gb_s": copy_gb_s}
+                stream.write(json.dumps(told) + "\n")
+                stream.flush()
+                times = {n: f"{median(v).value / 1e3:.1f}" for n, v in samples.items()}
+                print(f"T={tokens} {load}: {times}", flush=True)
 
 
 if __name__ == "__main__":

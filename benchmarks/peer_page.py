@@ -80,7 +80,7 @@ def markdown(titles: Sequence[str], words: int, lines: Iterable[Sequence[str]]) 
 def line(cell: Mapping[str, Row], peers: Sequence[str]) -> list[str]:
     first = next(iter(cell.values()))
     ours, fastest = first.peer, best(cell)
-    reads = ours.ceiling == "read"
+    reads = ours.ceiling in ("read", "copy")
     rate = f"{three(ours.gb_s)} GB/s" if reads else f"{three(ours.gflop_s)} GFLOP/s"
     return [
         first.label,

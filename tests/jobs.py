@@ -1,4 +1,4 @@
-"""Job folders without a compiler or a GPU: PTX that says nothing, and results as a runner writes them."""
+"""Job folders without a compiler or a device: programs that say nothing, results as a runner writes them."""
 
 from __future__ import annotations
 
@@ -24,21 +24,38 @@ DEVICE = {
     "kind": "device", "name": "NVIDIA H100 80GB HBM3", "multiprocessors": 132, "driver": 13000,
     "memory_bytes": 80 << 30, "copy_gb_s": 3000.0, "clocks": "1980 MHz",
 }  # fmt: skip
+CPU = Target(
+    vendor="intel", arch="sapphirerapids", features=("avx512bf16", "avx512f"), cores=16,
+    l1d_bytes=48 << 10, l2_bytes=2 << 20, l3_bytes=100 << 20, name="Some Xeon",
+)  # fmt: skip
+CPU_DEVICE = {
+    "kind": "device", "name": CPU.name, "target": {**CPU.key, "name": CPU.name}, "python": "3.12.1",
+    "kernel": "6.1", "load_1m": 0.5, "fma_gflop_s": 2000.0, "read_gb_s": 200.0, "dot_gflop_s": 4000.0,
+}  # fmt: skip
+# What a CPU's race tells beside its samples.
+TIMING = {
+    "flops": 1e6, "read_bytes": 1e7, "temperature": "cold", "probe_gb_s": [190.0, 210.0, 200.0],
+    "probe_gflop_s": [], "foreign": 0.01, "redone": 0,
+}  # fmt: skip
 
 
 def without_compiler(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Every variant builds at once; those of 256 rows don't."""
+    """Every variant builds at once; those of 192 rows don't."""
 
     def build(problem: Problem, target: Target, variant: Variant) -> Build:
         source = render(problem, variant)
-        if variant.config["tile_n"] == 256:
+        if variant.config.get("tile_n") == 192:
             return Build(source, None, "compile", "error: too wide", 1.0, 0.0)
-        path = folder / f"{variant.name}.ptx"
+        path = folder / f"{variant.name}{'.ptx' if target.kind == 'gpu' else '.so'}"
         path.write_text("//// layer abi 1\n" + "//\n" * 1000)
         return Build(source, Binary(path, f"key-{variant.id}", 2.0, False), "ok", "", 1.0, 2000.0)
 
     monkeypatch.setattr(offline, "build", build)
+    probe = folder / "compiled-probe.so"
+    probe.write_text("a probe")
     monkeypatch.setattr(offline, "toolchain_version", lambda: "Mojo of the test")
+    monkeypatch.setattr(offline.probe, "compiled", lambda target: probe)
+    monkeypatch.setattr(offline, "without_search_path", lambda library: library)
 
 
 def made(
@@ -47,13 +64,14 @@ def made(
     tokens: Sequence[int] = (1, 64),
     trials: int = 4,
     most_bytes: int = 1 << 30,
-    card: str = "nvidia-h100",
+    target: Target | str = "nvidia-h100",
 ) -> tuple[Job, Made]:
     """A job folder in ``folder / "job"``."""
     without_compiler(monkeypatch, folder)
     asked = Round(tuple(tokens), "uniform", trials, 0, "auto", most_bytes)
     with Database(folder / "asked.sqlite3") as db:
-        result = make_job(PROBLEM, named(card), db, asked, folder / "job", lambda line: None)
+        hardware = named(target) if isinstance(target, str) else target
+        result = make_job(PROBLEM, hardware, db, asked, folder / "job", lambda line: None)
     return jobs.read(folder / "job"), result
 
 

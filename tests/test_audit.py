@@ -16,13 +16,12 @@ from tests.rows import winner_of
 from tuner import audit as stage
 from tuner.audit import Measured, audit, judge
 from tuner.bench_state import Timing
-from tuner.benchmark import Race
+from tuner.benchmark import FINAL_EFFORT, TRIAL_EFFORT, Race
 from tuner.ceilings import Ceilings
-from tuner.cell import TRIAL_EFFORT
 from tuner.claims import Claim, Finding, Verdict, claims, finding, is_here
 from tuner.database import Database
 from tuner.errors import UsageError
-from tuner.final_races import FINAL_EFFORT, PROCESSES
+from tuner.final_races import PROCESSES
 from tuner.records import MeasurementRow, TrialRow
 from tuner.render import render
 from tuner.target import Target

@@ -190,7 +190,7 @@ def test_a_slower_part_gives_way_to_the_next(path: Path, monkeypatch: pytest.Mon
     )
     changed(path, {}, parts=(part, older))
 
-    def report(bundle: Bundle, section: object, what: str) -> dict[str, Any]:
+    def report(bundle: Bundle, section: object, what: str, device: str) -> dict[str, Any]:
         cell = {"tokens": 1, "load": "uniform", "slower": True, "foreign": 0.0}
         parts = [{"arch": p, "worst": 1e-7, "message": ""} for p in (detect().arch, "x86-64-v4")]
         return {"parts": parts, "speed": [cell], "taken": "x86-64-v4"}

@@ -98,7 +98,7 @@ def test_install_ends_with_the_verdict(
     }
     result = Result(verdict, "small", ("why",), "znver4", 1.5e-7, (cell,))
     found = Installed(str(plain), "a1b2", (Result("ok", "wide", (), "znver4", 0.0), result))
-    monkeypatch.setattr(installer, "install", lambda *_: found)
+    monkeypatch.setattr(installer, "install", lambda *_, device: found)
     said = moetune(f"bundle install {plain}")
     assert said.code == code
     assert said.out.splitlines()[-1] == f"{plain} (signed by a1b2): {verdict}"

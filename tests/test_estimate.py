@@ -17,13 +17,14 @@ from tests.rows import winner_of
 from tuner import estimate as stage
 from tuner import points, template
 from tuner import space as spaces
+from tuner.benchmark import FINAL_EFFORT
 from tuner.builder import Cores
 from tuner.cell import VISITOR_EFFORT
 from tuner.cli import screen
 from tuner.contest import FINALISTS, NOMINEES
 from tuner.database import Database
 from tuner.estimate import STAGES, TRUST_S, CellEstimate, Estimate, TimeLeft, estimate
-from tuner.final_races import FINAL_EFFORT, PROCESSES
+from tuner.final_races import PROCESSES
 from tuner.plan import Plan, Progress
 from tuner.problem import Problem
 from tuner.records import MeasurementRow, TrialRow

@@ -1,17 +1,19 @@
-"""The runner's order of work, with a child that plays the GPU."""
+"""The runner's order of work, with a child that plays the device; killed and started again."""
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.jobs import DEVICE, made, timed
+from tests.jobs import CPU, CPU_DEVICE, DEVICE, TIMING, made, timed
 from tuner import job as jobs
-from tuner import job_run
-from tuner.job import Job
+from tuner import job_cpu, job_run, memory
+from tuner.job import Job, JobError
 
 Answer = tuple[list[dict[str, Any]], tuple[str, str] | None]
 
@@ -49,7 +51,6 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Device]:
     device = Device(job)
     monkeypatch.setattr(job_run, "_child", device.child)
     monkeypatch.setattr(job_run, "_prepare", lambda *arguments: None)
-    monkeypatch.setattr(job_run, "_clocks", lambda: "")
     job_run.run(tmp_path / "job", 60.0, lambda line: None)
     return tmp_path / "job", device
 
@@ -91,3 +92,106 @@ def test_time_is_up(ran: tuple[Path, Device]) -> None:
     (folder / "results.jsonl").unlink()
     job_run.run(folder, 0.0, lambda line: None)
     assert [r["kind"] for r in jobs.results(folder)] == ["device", "device"]
+
+
+class Cores:
+    """A child that plays a CPU: it answers so many requests, then the runner is killed in the middle of one."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.asked = most, list[tuple[str, ...]]()
+        self.device = dict(CPU_DEVICE)
+
+    def child(self, folder: Path, data: Path, words: Sequence[str], limit_s: float) -> Answer:
+        if len(self.asked) == self.most:
+            raise KeyboardInterrupt
+        self.asked.append(tuple(words))
+        if words[0] == "device":
+            return [self.device], None
+        if words[0] == "final":
+            names = words[2].split(",")
+            samples = [[100e3] * 5 for _ in names]
+            final = {
+                "kind": "final",
+                "tokens": int(words[1]),
+                "variants": names,
+                "samples": samples,
+            }
+            return [{**final, "twin": [100e3] * 5, "timing": TIMING}], None
+        counts = [int(t) for t in words[2].split(",")]
+        return [{**timed(words[1], t, 90e3, 100e3), "timing": TIMING} for t in counts], None
+
+
+@pytest.fixture
+def xeon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a job for a CPU, whose cores this machine seems to have."""
+    made(monkeypatch, tmp_path, trials=3, target=CPU)
+    monkeypatch.setattr(job_run, "_prepare", lambda *arguments: None)
+    monkeypatch.setattr(job_cpu, "cores", lambda job: os.sched_getaffinity(0))
+    return tmp_path / "job"
+
+
+def keys(folder: Path) -> list[tuple[Any, ...]]:
+    """What has a line, but for the device's."""
+    lines = [r for r in jobs.results(folder) if r["kind"] != "device"]
+    return [(r["kind"], r["tokens"], r.get("variant")) for r in lines]
+
+
+def test_killed_at_any_moment_it_goes_on_from_there(
+    xeon: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Cores(most=1000)
+    monkeypatch.setattr(job_run, "_child", whole.child)
+    job_run.run(xeon, 60.0, lambda line: None)
+    undisturbed = keys(xeon)
+    assert len([k for k in undisturbed if k[0] == "final"]) == 4
+    for most in range(len(whole.asked)):
+        (xeon / "results.jsonl").unlink(missing_ok=True)
+        first, second = Cores(most), Cores(most=1000)
+        monkeypatch.setattr(job_run, "_child", first.child)
+        with pytest.raises(KeyboardInterrupt):
+            job_run.run(xeon, 60.0, lambda line: None)
+        monkeypatch.setattr(job_run, "_child", second.child)
+        job_run.run(xeon, 60.0, lambda line: None)
+        assert keys(xeon) == undisturbed, most
+
+
+def test_a_job_goes_on_where_it_was_begun(xeon: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cores = Cores(most=2)
+    monkeypatch.setattr(job_run, "_child", cores.child)
+    with pytest.raises(KeyboardInterrupt):
+        job_run.run(xeon, 60.0, lambda line: None)
+    cores.most, cores.device = 1000, {**CPU_DEVICE, "name": "Another Xeon"}
+    with pytest.raises(JobError, match="was begun on Some Xeon, this is Another Xeon"):
+        job_run.run(xeon, 60.0, lambda line: None)
+
+
+def test_too_few_cores_and_too_little_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(monkeypatch, tmp_path, target=CPU)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2})
+    with pytest.raises(
+        JobError, match="for 16 cores, this process may use 3; make it with --cores 3"
+    ):
+        job_run.run(tmp_path / "job", 60.0, lambda line: None)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)))
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1 << 20)
+    with pytest.raises(JobError, match=r"3 copies of the weights take .* GiB are free"):
+        job_run.run(tmp_path / "job", 60.0, lambda line: None)
+
+
+def test_finalists_read_one_packed_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another form than the default's only where it gains over all token counts together."""
+    job, _ = made(monkeypatch, tmp_path, tokens=(1, 64), trials=4, target=CPU)
+    default = job.default(1)
+    other = next(v for v in job.variants if v.name not in job.defaults.values())
+    changed = [dataclasses.replace(v, pack="other" if v is other else "own") for v in job.variants]
+    job = dataclasses.replace(job, variants=tuple(changed))
+
+    def results(at_1: float, at_64: float) -> list[dict[str, Any]]:
+        lines = [timed(job.default(t), t, 100e3, 100e3) for t in (1, 64)]
+        return [*lines, timed(other.name, 1, at_1, 100e3), timed(other.name, 64, at_64, 100e3)]
+
+    assert job_run.finalists(job, 1, results(80e3, 110e3)) == [default, other.name]
+    assert job_run.finalists(job, 1, results(80e3, 130e3)) == [default]
+    assert job_run.finalists(job, 1, results(80e3, 130e3)[:3]) == [default]

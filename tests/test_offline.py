@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -10,13 +11,14 @@ import pytest
 
 import tuner
 from tests.commands import Run
-from tests.jobs import PROBLEM, made
+from tests.jobs import CPU, CPU_DEVICE, PROBLEM, TIMING, made, timed
 from tuner import job as jobs
 from tuner.database import Database
 from tuner.errors import TargetError, TemplateError, UsageError
 from tuner.job import JobError
-from tuner.offline import Round, folder_bytes, make_job
-from tuner.target import named
+from tuner.offline import Round, folder_bytes, machine, make_job
+from tuner.target import Target, named
+from tuner.tell import tell
 from tuner.weights import Weights
 
 
@@ -44,7 +46,7 @@ def test_the_same_question_gives_the_same_variants(
 def test_what_does_not_compile_is_told_and_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job, result = made(monkeypatch, tmp_path, tokens=(4096,), trials=8)
+    job, result = made(monkeypatch, tmp_path, tokens=(4096,), trials=9)
     assert result.failed == len(job.failed) == 1
     assert job.failed[0]["message"] == "error: too wide"
     assert job.failed[0]["variant"] not in {v.name for v in job.variants}
@@ -62,10 +64,55 @@ def test_the_size_is_capped_and_the_defaults_come_first(
     assert result.left_out == 3
 
 
-def test_the_copied_code_stands_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made(monkeypatch, tmp_path)
+def test_a_folder_for_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, _ = made(monkeypatch, tmp_path, target=CPU)
+    folder = tmp_path / "job"
+    assert [v.file for v in job.variants] == [f"programs/{v.name}.so" for v in job.variants]
+    assert (folder / job.probe).read_text() == "a probe"
+    assert {v.pack for v in job.variants} == {"v16_p2_o1"}
+    assert {v.config["workers"] for v in job.variants} == {16}
+    assert not (folder / "code" / "tuner" / "cuda.py").exists()
+    # What has no effect on a token count keeps no variant from being tried there.
+    assert all(v.tokens == (1, 64) for v in job.variants)
+
+
+def test_the_next_round_is_for_the_machine_that_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its caches, and without what it has tried."""
+    job, _ = made(monkeypatch, tmp_path, tokens=(1,), target=CPU)
+    folder = tmp_path / "job"
+    found = dataclasses.replace(CPU, l3_bytes=60 << 20)
+    jobs.append(folder, {**CPU_DEVICE, "target": {**found.key, "name": found.name}})
+    for variant in job.variants:
+        jobs.append(folder, {**timed(variant.name, 1, 1e5, 1e5), "timing": TIMING})
+    with Database(tmp_path / "t.sqlite3") as db:
+        assert machine(PROBLEM, CPU, db, None) == CPU
+        tell(folder, db)
+        elsewhere = dataclasses.replace(CPU, cores=2, l3_bytes=8 << 20)
+        assert machine(PROBLEM, elsewhere, db, None) == found
+        assert machine(PROBLEM, elsewhere, db, 16) == found
+        assert machine(PROBLEM, elsewhere, db, 8).cores == 8
+        older = dataclasses.replace(elsewhere, arch="x86-64-v4")
+        assert machine(PROBLEM, older, db, None) == older
+        asked = Round((1,), "uniform", 4, 0, "auto", 1 << 30)
+        made_then = make_job(PROBLEM, elsewhere, db, asked, tmp_path / "next", lambda line: None)
+    assert made_then.target == found
+    again = {v.name for v in jobs.read(tmp_path / "next").variants}
+    assert again & {v.name for v in job.variants} <= {job.default(1)}
+
+
+@pytest.mark.parametrize("target", ["nvidia-h100", CPU])
+def test_the_copied_code_stands_alone(
+    target: Target | str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(monkeypatch, tmp_path, target=target)
+    kind = target.kind if isinstance(target, Target) else "gpu"
+    program = (
+        f"import sys, tuner.job_run, tuner.job_trial, tuner.job_{kind}; print(sorted(sys.modules))"
+    )
     done = subprocess.run(
-        [sys.executable, "-c", "import sys, tuner.job_run, tuner.job_trial; print(sorted(sys.modules))"],
+        [sys.executable, "-c", program],
         cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "job" / "code")},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
@@ -83,8 +130,6 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             make_job(PROBLEM, named("nvidia-h100"), db, traced, tmp_path / "c", print)
         with pytest.raises(UsageError, match="holds a job already"):
             make_job(PROBLEM, named("nvidia-h100"), db, asked, tmp_path / "job", print)
-        with pytest.raises(UsageError, match="only GPU targets have offline rounds"):
-            make_job(PROBLEM, named("x86-64-v3"), db, asked, tmp_path / "c", print)
         with pytest.raises(TemplateError, match="dtype=float32: template moe_gpu makes bfloat16"):
             make_job(wide, named("nvidia-h200"), db, asked, tmp_path / "c", print)
     with pytest.raises(JobError, match="no job"):
@@ -101,19 +146,12 @@ def test_a_gpu_is_not_measured_here(moetune: Run) -> None:
     assert "add --offline DIR for a job folder" in said.err
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "bench granite-3.0-1b-a400m --target nvidia-h200 --tokens 1",
-        "bundle build granite-3.0-1b-a400m --target nvidia-h200 -o x.moe",
-    ],
-)
-def test_what_takes_cpus_alone_says_so(line: str, moetune: Run) -> None:
-    said = moetune(line)
+def test_what_takes_cpus_alone_says_so(moetune: Run) -> None:
+    said = moetune("bench granite-3.0-1b-a400m --target nvidia-h200 --tokens 1")
     assert said.code == 2
     assert "nvidia-h200: is a GPU" in said.err
 
 
-def test_a_layer_takes_cpus_alone() -> None:
-    with pytest.raises(TargetError, match=r"tuner\.load takes CPU targets alone"):
+def test_a_layer_on_a_gpu_needs_its_name() -> None:
+    with pytest.raises(TargetError, match=r"tuner\.load without device= takes CPU targets alone"):
         tuner.load(PROBLEM, Weights.random(PROBLEM, seed=0), target=named("nvidia-h100"))

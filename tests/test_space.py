@@ -94,6 +94,14 @@ def test_what_does_not_matter_for_a_workload_is_pinned() -> None:
     assert len(space.resolve(file, GRANITE, ZEN, 1).values["gemv_below"]) > 1
 
 
+def test_a_default_may_follow_from_those_before_it(tmp_path: Path) -> None:
+    more = (
+        '[parameters.b]\nshort = "b"\nvalues = [1, 4]\ndefault = "4 if a == 2 else 1"\nhelp = "x"\n'
+    )
+    file = loaded(tmp_path, GOOD.replace("[[restr", f"{more}[[restr", 1))
+    assert space.resolve(file, GRANITE, ZEN, 1).default == {"a": 2, "b": 4}
+
+
 @pytest.mark.parametrize(
     ("old", "new", "line", "message"),
     [
@@ -102,6 +110,7 @@ def test_what_does_not_matter_for_a_workload_is_pinned() -> None:
         ('rule = "a < 9"', 'rule = "b < 9"', 12, "restrictions.rule: 'b < 9' reads b, which is not"),
         ('rule = "a < 9"', 'rule = "a <"', 12, "restrictions.rule: 'a <'"),
         ("default = 2", "default = 3", 9, "parameters.a.default: default 3 is not in [1, 2]"),
+        ("default = 2", 'default = "a"', 9, "parameters.a.default: 'a' reads a, which is not"),
         ("default = 2", 'default = "z"', 9, "parameters.a.default: 'z' reads z, which is not"),
         ('rule = "a < 9"', 'rule = "a < 2"', 12, "the default breaks 'a < 2': because"),
         ('parameters = ["a"]', 'parameters = ["z"]', 5, "pack.parameters: z is no parameter"),

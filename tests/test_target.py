@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner import cards, features, target
+from tuner import caches, cards, features, target
 from tuner.errors import TargetError
 from tuner.target import Target, can_run, compile_flags, detect, level, named, older, simd_bytes
 
@@ -66,7 +66,7 @@ def xeon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_mojo: None) -> None
         folder.mkdir(parents=True)
         for name, value in zip(("type", "level", "size"), facts, strict=True):
             (folder / name).write_text(f"{value}\n")
-    monkeypatch.setattr(target, "_CACHES", tmp_path / "caches")
+    monkeypatch.setattr(caches, "_FOLDER", tmp_path / "caches")
 
 
 def test_key_round_trip() -> None:
@@ -137,6 +137,18 @@ def test_detect_without_a_compiler() -> None:
     assert found.cores == len(os.sched_getaffinity(0))
     assert {"sse4.2", "crc32", "sse3", "lzcnt", "bmi"} < set(found.features)
     assert not {"hypervisor", "vme", "pni"} & set(found.features)
+
+
+def test_caches_of_a_container_that_hides_their_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caches, "_FOLDER", tmp_path / "absent")
+    numbers = {188: 48 << 10, 191: 2 << 20, 194: 100 << 20}
+    monkeypatch.setattr(os, "sysconf", lambda number: numbers[number])
+    monkeypatch.setattr(caches.platform, "libc_ver", lambda: ("glibc", "2.35"))
+    assert caches.sizes() == {1: 48 << 10, 2: 2 << 20, 3: 100 << 20}
+    monkeypatch.setattr(caches.platform, "libc_ver", lambda: ("", ""))
+    assert caches.sizes() == {}
 
 
 @pytest.mark.usefixtures("xeon")

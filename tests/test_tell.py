@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.commands import Run
-from tests.jobs import DEVICE, made, timed
+from tests.jobs import CPU, CPU_DEVICE, DEVICE, TIMING, made, timed
 from tuner import job as jobs
 from tuner.database import Database
 from tuner.errors import TargetError
@@ -16,6 +17,7 @@ from tuner.exchange import export_best, import_best
 from tuner.job import Job
 from tuner.target import named
 from tuner.tell import tell
+from tuner.variant import parse
 
 
 def write(folder: Path, *lines: dict[str, Any]) -> None:
@@ -91,7 +93,7 @@ def test_a_gain_in_one_final_alone_is_no_winner(tmp_path: Path, job: Job) -> Non
 def test_the_card_that_measured_gets_the_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moetune: Run
 ) -> None:
-    job, _ = made(monkeypatch, tmp_path, card="nvidia-h200")
+    job, _ = made(monkeypatch, tmp_path, target="nvidia-h200")
     folder = tmp_path / "job"
     write(folder, DEVICE, timed(job.default(1), 1, 100e3, 100e3))
     said = moetune(f"tell {folder}")
@@ -108,3 +110,78 @@ def test_nothing_measured_and_unknown_cards(tmp_path: Path, job: Job) -> None:
         write(folder, {**DEVICE, "name": "Some Card"})
         with pytest.raises(TargetError, match="Some Card: no known card"):
             tell(folder, db)
+
+
+@pytest.fixture
+def xeon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+    return made(monkeypatch, tmp_path, target=CPU)[0]
+
+
+def test_a_cpu_s_rows_are_those_of_a_session(tmp_path: Path, xeon: Job, moetune: Run) -> None:
+    """Its name, features, cores and caches are what its own machine found; the ceiling is what was probed."""
+    folder, (fast, *_) = tmp_path / "job", others(xeon)
+    found = dataclasses.replace(CPU, arch="emeraldrapids", l3_bytes=60 << 20)
+    device = {**CPU_DEVICE, "target": {**found.key, "name": found.name}}
+    twin = {"twin": [102e3] * 20, "timing": TIMING}
+    write(
+        folder, device, {**timed(xeon.default(1), 1, 100e3, 100e3), "timing": TIMING},
+        {**timed(fast, 1, 80e3, 100e3), "timing": TIMING},
+        {**timed(fast, 64, 120e3, 100e3), "timing": TIMING},
+        {**final(xeon, 1, fast, 0.8), **twin}, {**final(xeon, 1, fast, 0.81), **twin},
+        {**device, "read_gb_s": 220.0},
+    )  # fmt: skip
+    with Database(tmp_path / "t.sqlite3") as db:
+        told = tell(folder, db)
+        assert (told.target, told.target.name, told.recorded) == (found, "Some Xeon", 3)
+        (best,) = db.best()
+        assert (best["variant"], best["pack"], best["ceiling"]) == (fast, "v16_p2_o1", "read")
+        assert best["ceiling_fraction"] == pytest.approx(1e7 / 200 / 80.5e3, rel=0.01)
+        assert best["foreign_share"] == 0.01
+        environment = {"cpu": "Some Xeon", "cores": 16, "python": "3.12.1", "read_limit": 220.0}
+        assert environment.items() <= best["environment"].items()
+        limits = {name: row.value for name, row in db.ceilings(found.digest).items()}
+        assert limits == {"fma": 2000.0, "dot": 4000.0, "read": 220.0}
+        (slow,) = db.trials(xeon.layer.digest, found.digest, 64, "uniform")
+        assert (slow.status, slow.environment["probe_gb_s"]) == ("slow", 200.0)
+        assert export_best(db, tmp_path / "best.jsonl") == 1
+    said = moetune(f"tell {folder} --db {tmp_path / 'again.sqlite3'}")
+    assert "measured on emeraldrapids, asked for sapphirerapids" in said.out
+
+
+def test_a_gain_within_the_sentinel_s_noise_is_none(tmp_path: Path, xeon: Job) -> None:
+    """A copy of the default was 4 % off: so may 3 % be."""
+    folder, (fast, *_) = tmp_path / "job", others(xeon)
+    lines = [{**timed(name, 1, 100e3, 100e3), "timing": TIMING} for name in (xeon.default(1), fast)]
+    ends = {**final(xeon, 1, fast, 0.97), "twin": [96e3] * 20, "timing": TIMING}
+    write(folder, CPU_DEVICE, *lines, ends)
+    with Database(tmp_path / "t.sqlite3") as db:
+        assert not tell(folder, db).cells  # one final is not enough
+        write(folder, ends)
+        (cell,) = tell(folder, db).cells
+        assert (cell.winner, cell.ratio) == (xeon.default(1), 1.0)
+
+
+def test_finalists_of_another_form_leave_the_default_behind(
+    tmp_path: Path, xeon: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A layer keeps one packed form: where it is not the default's, the fastest of it runs, proven or not."""
+    folder, (other, *_) = tmp_path / "job", others(xeon)
+    monkeypatch.setattr(
+        "tuner.tell.parse",
+        lambda name, template: dataclasses.replace(parse(name, template), pack=name[-1:]),
+    )
+    changed = other[:-1] + "1"
+    job = dataclasses.replace(
+        xeon,
+        variants=tuple(
+            dataclasses.replace(v, name=changed) if v.name == other else v for v in xeon.variants
+        ),
+    )
+    jobs.write(folder, job)
+    lines = [
+        {**timed(name, 1, 100e3, 100e3), "timing": TIMING} for name in (job.default(1), changed)
+    ]
+    ends = {**final(job, 1, changed, 0.999), "twin": [100e3] * 20, "timing": TIMING}
+    write(folder, CPU_DEVICE, *lines, ends, ends)
+    with Database(tmp_path / "t.sqlite3") as db:
+        assert [c.winner for c in tell(folder, db).cells] == [changed]

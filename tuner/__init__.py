@@ -22,11 +22,13 @@ from tuner.workload import Workload
 if TYPE_CHECKING:
     from tuner.client import Client
     from tuner.database import Database
+    from tuner.gpu_runtime import GpuLayer
     from tuner.select import best_config
 
 __all__ = [
     "Client",
     "Database",
+    "GpuLayer",
     "Layer",
     "MoetuneError",
     "Problem",
@@ -41,7 +43,12 @@ __all__ = [
     "trace",
 ]
 
-_LATE = {"Client": "tuner.client", "Database": "tuner.database", "best_config": "tuner.select"}
+_LATE = {
+    "Client": "tuner.client",
+    "Database": "tuner.database",
+    "GpuLayer": "tuner.gpu_runtime",
+    "best_config": "tuner.select",
+}
 
 
 def __getattr__(name: str) -> Any:

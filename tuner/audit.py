@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tuner import trial as trials
 from tuner.bench_state import Entrant, Timing
+from tuner.benchmark import FINAL_EFFORT
 from tuner.builder import split_cores
 from tuner.ceilings import Ceilings
 from tuner.claims import Claim, Finding, Verdict, claims, finding
@@ -24,7 +25,7 @@ from tuner.compile import toolchain_version
 from tuner.database import Database
 from tuner.errors import KernelError, UsageError
 from tuner.failure import kind
-from tuner.final_races import FINAL_EFFORT, FINAL_S, PROCESSES
+from tuner.final_races import FINAL_S, PROCESSES
 from tuner.finals import entries, floor_of, joined
 from tuner.foreign import FOREIGN_LIMIT
 from tuner.measurement import measurement

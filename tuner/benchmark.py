@@ -44,6 +44,12 @@ class Effort:
     reach: float = math.inf
 
 
+# Surely slower than this many times the default: such a variant is never a finalist.
+SLOW = 1.15
+TRIAL_EFFORT = Effort(budget_s=1.0)
+FINAL_EFFORT = Effort(budget_s=4.0, first_rounds=15, least_rounds=15, precision=0.003)
+
+
 @dataclass(frozen=True)
 class Race:
     """Samples of several kernels: `times_ns[i]` are kernel i's, round by round.

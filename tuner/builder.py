@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 
 from tuner import trial as trials
+from tuner.cores import of_same_core
 from tuner.problem import Problem
 from tuner.target import Target
 from tuner.trial import Build
@@ -49,19 +49,8 @@ def split_cores(
     """
     ordered = sorted(os.sched_getaffinity(0) if allowed is None else allowed)
     measuring = frozenset(ordered[:wanted])
-    shared = frozenset().union(*map(siblings or _siblings, measuring))
+    shared = frozenset().union(*map(siblings or of_same_core, measuring))
     return Cores(measuring, frozenset(ordered) - measuring - shared)
-
-
-def _siblings(core: int) -> frozenset[int]:
-    """The hardware threads of a core's physical core (sysfs: "0-1" or "0,64")."""
-    path = Path(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")
-    found: set[int] = set()
-    if path.is_file():
-        for part in path.read_text().strip().split(","):
-            first, _, last = part.partition("-")
-            found |= set(range(int(first), int(last or first) + 1))
-    return frozenset(found)
 
 
 class Builder:

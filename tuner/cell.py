@@ -12,7 +12,7 @@ from tuner import earlier
 from tuner import space as spaces
 from tuner import trial as trials
 from tuner.bench_state import Entrant, Timing, is_cold
-from tuner.benchmark import Effort
+from tuner.benchmark import SLOW, TRIAL_EFFORT, Effort
 from tuner.errors import TemplateError
 from tuner.failure import kind
 from tuner.finals import floor_of
@@ -26,10 +26,9 @@ from tuner.trial import Build, Outcome
 from tuner.variant import CPU_TEMPLATE, Variant, default_variant, make, pack_config
 from tuner.workload import Workload
 
-TRIAL_EFFORT = Effort(budget_s=1.0)
 DEFAULT_EFFORT = Effort(budget_s=1.5)
 # Finalists of other cells: enough to rank them here.
-VISITOR_EFFORT = Effort(budget_s=0.5, reach=trials.SLOW)
+VISITOR_EFFORT = Effort(budget_s=0.5, reach=SLOW)
 # A time this far below the best one so far is doubted, and so is one above the ceiling.
 DOUBTED_RATIO = 0.75
 DOUBTED_FRACTION = 1.05
@@ -236,7 +235,7 @@ class Cell:
     def _racing(self) -> Effort:
         """A candidate is out when its interval lies above the incumbent's, by more than the noise."""
         reach = self.incumbent.high * (1 + self.floor)
-        return dataclasses.replace(TRIAL_EFFORT, reach=min(trials.SLOW, reach))
+        return dataclasses.replace(TRIAL_EFFORT, reach=min(SLOW, reach))
 
     def _verdict(
         self, variant: Variant, effort: Effort, notes: Mapping[str, Any] = NO_NOTES

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from tuner.cell import TRIAL_EFFORT
+from tuner.benchmark import FINAL_EFFORT, TRIAL_EFFORT
 from tuner.compile import is_cached
 from tuner.database import Database
 from tuner.errors import MoetuneError, SpaceError
-from tuner.final_races import FINAL_EFFORT, PROCESSES
+from tuner.final_races import PROCESSES
 from tuner.problem import Problem
 from tuner.records import TrialRow
 from tuner.render import render

@@ -91,6 +91,7 @@ class Contestant:
         self._take(_nothing)  # which frees what the last workload packed
         self._workload = workload
         self._xs, self._routing = _inputs(self.problem, workload, self.seed)
+        self._expected = self._answer()
         if entrant is not None:
             ours = _Ours(self._bench, entrant, workload.tokens)
             error = self._check(name, ours)
@@ -146,11 +147,15 @@ class Contestant:
             times.append(self.sample(len(times)).ns)
         return float(np.median(times))
 
-    def _check(self, name: str, call: Form) -> float:
-        """Relative error of a call; tokens whose routing is a tie are left out."""
+    def _answer(self) -> verify.Expected:
+        """What every form has to compute on this workload."""
         load = self._workload.load if self._routing else "router"
         case = verify.Case(self._workload.tokens, load, self.seed)
-        expected = verify.expect(self.problem, self._bench.weights, case)
+        return verify.expect(self.problem, self._bench.weights, case)
+
+    def _check(self, name: str, call: Form) -> float:
+        """Relative error of a call; tokens whose routing is a tie are left out."""
+        expected, case = self._expected, self._expected.case
         given = expected.indices, expected.weights.astype(np.float32)
         y = call(expected.x, given if expected.routed else None)[expected.rows].astype(np.float64)
         sure = ~expected.ties[expected.rows]
@@ -160,7 +165,7 @@ class Contestant:
         most = expected.tolerance * (1 if self.problem.dtype == "float32" else 4)
         if not worst <= most:
             raise PeerError(
-                f"{name}: relative error {worst:.2e} at T={case.tokens} {load}, "
+                f"{name}: relative error {worst:.2e} at T={case.tokens} {case.load}, "
                 f"at most {most:.0e} is right; its time would mean nothing"
             )
         return worst

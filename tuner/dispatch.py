@@ -8,10 +8,12 @@ counts that the answers name, and by halving every interval whose ends differ.
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tuner.catalogue import Catalogue
 from tuner.selection import Selection
 
 # The table's last bucket serves this many tokens and any more.
@@ -24,6 +26,42 @@ class Bucket:
 
     first: int
     selection: Selection
+
+
+class Dispatch:
+    """The table of one layer, and the packed form that all its variants read."""
+
+    def __init__(self, catalogue: Catalogue, load: str) -> None:
+        self._catalogue, self._load = catalogue, load
+        self.pack = catalogue.select(1, load, None).pack
+        self.buckets = buckets(self.select)
+        self.firsts = [bucket.first for bucket in self.buckets]
+
+    def select(self, tokens: int) -> Selection:
+        """What the catalogue answers now."""
+        return self._catalogue.select(tokens, self._load, self.pack)
+
+    def bucket(self, tokens: int) -> int:
+        """The number of the bucket of a token count; that of 1 for 0."""
+        return bisect_right(self.firsts, max(tokens, 1)) - 1
+
+    def replace(self, bucket: int, selection: Selection) -> None:
+        """Let another selection serve a bucket from now on."""
+        made = list(self.buckets)
+        made[bucket] = Bucket(made[bucket].first, selection)
+        self.buckets = tuple(made)
+
+    def selection(self, tokens: int) -> Selection:
+        """Which variant serves this number of tokens, and why: in the words for this very count, unless
+        the catalogue would choose another one by now."""
+        serves = self.buckets[self.bucket(tokens)].selection
+        now = self.select(tokens)
+        same = (now.template, now.variant, now.target) == (
+            serves.template,
+            serves.variant,
+            serves.target,
+        )
+        return now if same else serves
 
 
 def buckets(select: Callable[[int], Selection], most: int = MOST_TOKENS) -> tuple[Bucket, ...]:

@@ -49,6 +49,10 @@ class CompileError(MoetuneError):
     """The toolchain is missing, or refused a source."""
 
 
+class DeviceError(MoetuneError):
+    """The GPU that is asked for is not there, or runs none of the kernels."""
+
+
 class KernelError(MoetuneError):
     """A compiled kernel does not load or refused a call."""
 

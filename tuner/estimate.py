@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from tuner import held_out, points, template, warm
 from tuner import space as spaces
 from tuner.bench_state import is_cold
+from tuner.benchmark import FINAL_EFFORT
 from tuner.builder import MOST_BUILDERS, split_cores
 from tuner.cell import VISITOR_EFFORT
 from tuner.compile import is_cached, toolchain_version
 from tuner.contest import FINALISTS, NOMINEES
 from tuner.database import Database
 from tuner.errors import SpaceError
-from tuner.final_races import FINAL_EFFORT, PROCESSES
+from tuner.final_races import PROCESSES
 from tuner.history import History, StageTimes
 from tuner.plan import Plan, Progress
 from tuner.points import Count

@@ -81,6 +81,7 @@ _CPUINFO = dict.fromkeys(
     "avx_vnni": "avxvnni",
     "3dnowprefetch": "prfchw",
     "amx_bf16": "amx-bf16",
+    "amx_fp16": "amx-fp16",
     "amx_int8": "amx-int8",
     "amx_tile": "amx-tile",
     "asimd": "neon",

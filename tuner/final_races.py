@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from tuner import trial as trials
 from tuner.bench_state import Entrant, Timing
-from tuner.benchmark import Effort
+from tuner.benchmark import FINAL_EFFORT
 from tuner.cell import Cell
 from tuner.errors import KernelError, TemplateError, WorkerError
 from tuner.session import Session
@@ -20,7 +20,6 @@ from tuner.verify import Verdict
 from tuner.worker import Bench
 
 PROCESSES = 2
-FINAL_EFFORT = Effort(budget_s=4.0, first_rounds=15, least_rounds=15, precision=0.003)
 FINAL_S = 600.0
 
 # Who ran in a race beside the default and its copy, and its samples.

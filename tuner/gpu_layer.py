@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.cuda import Address, Device, Function
+from tuner.cuda import Address, Device
+from tuner.cuda_launch import Function
 from tuner.problem import DTYPE_BYTES, Problem
 from tuner.ptx import Program
 
@@ -117,10 +118,10 @@ def io_sizes(problem: Problem, tokens: int) -> dict[str, int]:
 
 
 class Call:
-    """A layer's call with fixed buffers; ``run(stream)`` starts it.
+    """A layer's call on one number of tokens; ``run(stream)`` starts it.
 
     ``addresses`` are those of the packed weights, of the inputs and outputs, and of the scratch, by the
-    names that the kernels give their parameters.
+    names that the kernels give their parameters. ``arguments`` holds them, to be changed between two runs.
     """
 
     def __init__(
@@ -133,14 +134,14 @@ class Call:
         routed: bool,
     ) -> None:
         self._device, self._kernel = device, kernel
-        numbers = {"tokens": tokens, "routed": int(routed)}
-        self._launches = []
-        for name, grid in self._grids(problem, tokens).items():
-            arguments = [
-                ctypes.c_int32(numbers[p]) if p in numbers else ctypes.c_uint64(addresses[p])
-                for p in kernel.params[name]
-            ]
-            self._launches.append((kernel.functions[name], grid, arguments))
+        named = {name for params in kernel.params.values() for name in params}
+        numbers = {"tokens": ctypes.c_int32(tokens), "routed": ctypes.c_int32(routed)}
+        self.arguments = {name: ctypes.c_uint64(addresses[name]) for name in named - numbers.keys()}
+        values: dict[str, Any] = {**self.arguments, **numbers}
+        self._launches = [
+            device.launch(kernel.functions[name], grid, [values[p] for p in kernel.params[name]])
+            for name, grid in self._grids(problem, tokens).items()
+        ]
 
     def _grids(self, problem: Problem, tokens: int) -> dict[str, tuple[int, int]]:
         facts = self._kernel.facts
@@ -162,13 +163,12 @@ class Call:
         return grids
 
     def run(self, stream: int) -> None:
-        for function, grid, arguments in self._launches:
-            self._device.launch(function, grid, arguments, stream)
+        for launch in self._launches:
+            launch.start(stream)
 
     def run_one(self, number: int, stream: int) -> None:
         """Starts the launch with this number alone."""
-        function, grid, arguments = self._launches[number]
-        self._device.launch(function, grid, arguments, stream)
+        self._launches[number].start(stream)
 
 
 def _share(count: int, of: int) -> int:

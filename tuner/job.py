@@ -1,12 +1,14 @@
-"""A job folder: variants compiled here, to be measured on a machine that has the GPU and no compiler.
+"""A job folder: variants compiled here, to be measured on a machine that has the target and no compiler.
 
-    job.json        what is asked: problem, target, workloads, variants, seed, limits
-    programs/       a file of PTX for each variant
+    job.json        what is asked: problem, target, workloads, variants, seed
+    programs/       a program for each variant: PTX, or a shared library that needs libc alone; for a CPU
+                    the probe of its ceilings as well
     code/tuner/     the modules of this package that the runner needs
     run.py          `python run.py`: the same as `moetune run-job FOLDER`
     results.jsonl   what came of it, a line as each thing ends
 
-The runner needs Python, NumPy and ml_dtypes. A folder can be run again: what has a line is not repeated.
+The runner needs Python and NumPy, and ml_dtypes for bfloat16. A folder can be run again: what has a line is
+not repeated.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tuner.benchmark import FINAL_EFFORT, TRIAL_EFFORT
 from tuner.errors import MoetuneError
 from tuner.problem import Problem
 
@@ -36,6 +39,7 @@ class JobVariant:
     Attributes:
         tokens: the token counts that it is tried on.
         file: its program, inside the folder.
+        pack: the packed form of the weights that it reads.
     """
 
     name: str
@@ -45,13 +49,20 @@ class JobVariant:
     source_digest: str
     binary_key: str
     compile_ms: float
+    pack: str = ""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a job folder asks for; ``defaults`` has the template's default for each token count.
+    """What a job folder asks for.
 
-    ``environment`` goes into every row: the compiling machine's versions.
+    Attributes:
+        defaults: the template's default for each token count.
+        environment: goes into every row: the compiling machine's versions.
+        probe: the library that measures a CPU's ceilings, inside the folder.
+        temperature: of a CPU's weights: cold, warm, or auto (cold up to 16 tokens).
+        trial_race_s, final_race_s: the most that one race of a CPU takes, unless it is taken again because
+            other processes were at work.
     """
 
     problem: Mapping[str, Any]
@@ -67,7 +78,16 @@ class Job:
     variants: tuple[JobVariant, ...]
     failed: tuple[Mapping[str, Any], ...] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
+    probe: str = ""
+    temperature: str = "auto"
+    trial_race_s: float = TRIAL_EFFORT.budget_s
+    final_race_s: float = FINAL_EFFORT.budget_s
     format: int = FORMAT
+
+    @property
+    def kind(self) -> str:
+        """``cpu`` or ``gpu``."""
+        return str(self.target["kind"])
 
     @property
     def layer(self) -> Problem:

@@ -1,6 +1,6 @@
-"""What all trials of a job share: packed weights and right answers, made once, read by every process.
+"""What all trials of a job share: weights and right answers, made once, read by every process.
 
-Both are pure functions of the job. They lie in memory-backed files where the system has them.
+Both are pure functions of the job. They lie in memory-backed files where the system has room for them there.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner import gpu_pack, verify
+from tuner import job_bench, verify
 from tuner.arrays import NUMPY_DTYPES
 from tuner.job import Job
 from tuner.problem import Problem
@@ -23,34 +23,34 @@ from tuner.weights import Weights, array_shapes, deviation
 _ELEMENTS_AT_ONCE = 1 << 22
 
 
-def make(job: Job, folder: Path, tiles: tuple[int, ...]) -> None:
-    """Writes weights and answers of every case into a folder; ``tiles`` are the variants' tile heights."""
-    problem = job.layer
+def make(job: Job, folder: Path) -> None:
+    """Writes weights and answers of every case into a folder."""
+    kind, problem = job_bench.kind_of(job), job.layer
     weights = random_weights(problem, job.seed)
-    for name, array in gpu_pack.pack(problem, weights).items():
-        np.save(folder / f"{name}.npy", _plain(array))
-    wanted = {
-        tile: {t: verify.cases(problem, t, tile, job.seed) for t in job.tokens} for tile in tiles
-    }
-    cases = tuple(
-        dict.fromkeys(c for by_tokens in wanted.values() for cs in by_tokens.values() for c in cs)
-    )
+    kind.write(problem, weights, folder)
+    tiles = sorted({variant.config[kind.TILE] for variant in job.variants})
+    wanted = (verify.cases(problem, t, tile, job.seed) for tile in tiles for t in job.tokens)
+    cases = tuple(dict.fromkeys(case for cases in wanted for case in cases))
     answers = dict(zip(cases, verify.Answers(problem, weights).of(cases), strict=True))
     with (folder / "answers.pickle").open("wb") as stream:
         pickle.dump(answers, stream)
-
-
-def weights_of(folder: Path, problem: Problem) -> dict[str, NDArray[Any]]:
-    """The packed weights, mapped from their files."""
-    names = (*gpu_pack.packed_shapes(problem), "router", "router_bias", "correction")
-    names = (*names, "gate_bias", "up_bias", "down_bias")
-    return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
 
 
 def answers_of(folder: Path) -> dict[verify.Case, verify.Expected]:
     """The right answers by case."""
     with (folder / "answers.pickle").open("rb") as stream:
         return pickle.load(stream)  # type: ignore[no-any-return]  # written by `make`, a moment ago
+
+
+def save(folder: Path, name: str, array: NDArray[Any]) -> None:
+    """Writes an array under a name, 16-bit types as plain numbers: a .npy file cannot name bfloat16."""
+    np.save(folder / f"{name}.npy", array.view(np.uint16) if array.dtype.itemsize == 2 else array)
+
+
+def saved(folder: Path, name: str) -> NDArray[Any]:
+    """What was saved, mapped from its file."""
+    array: NDArray[Any] = np.load(folder / f"{name}.npy", mmap_mode="r")
+    return array
 
 
 def random_weights(problem: Problem, seed: int) -> Weights:
@@ -73,8 +73,3 @@ def random_weights(problem: Problem, seed: int) -> Weights:
             list(pool.map(draw, range(0, flat.size, _ELEMENTS_AT_ONCE)))
             arrays[name] = array
     return Weights(**arrays)
-
-
-def _plain(array: NDArray[Any]) -> NDArray[Any]:
-    """The same bytes in a data type that a .npy file can name."""
-    return array.view(np.uint16) if array.dtype.itemsize == 2 else array

@@ -1,30 +1,36 @@
-"""Runs a job folder on the machine that has the GPU: what `moetune run-job` and the folder's run.py call.
+"""Runs a job folder on the machine that has its target: what `moetune run-job` and the folder's run.py call.
 
 Every variant is verified and raced in a process of its own with a time limit; what a process has said is in
 results.jsonl before the next one starts. After the trials come the finals: for each token count the best
 few and the default, in two fresh processes. It is safe to end it at any moment, and to start it again.
+Finalists read one packed form of the weights, because a layer keeps one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
+import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tuner import job as jobs
+from tuner import job_bench, job_place
 from tuner.job import Job, JobError, JobVariant
+from tuner.job_bench import Kind
 from tuner.statistics import median
+from tuner.worker import THREADS
 
-TRIAL_S = 60.0
 FINALISTS = 3
 FINAL_RUNS = 2
-_MEMORY_FOLDER = Path("/dev/shm")
+# Another packed form than the default's has to gain more than this over the token counts.
+FORM_GAIN = 0.01
 
 Say = Callable[[str], None]
 
@@ -32,45 +38,75 @@ Say = Callable[[str], None]
 def run(folder: Path, time_s: float, say: Say) -> None:
     """Runs what has no result yet, for at most ``time_s`` seconds; ``say`` gets a line of progress at a time.
 
-    Raises JobError where the folder is no job, or its device cannot be used.
+    Raises JobError where the folder is no job, its device cannot be used, or it was begun on another one.
     """
     job = jobs.read(folder)
+    kind = job_bench.kind_of(job)
     end = time.monotonic() + time_s
-    place = _MEMORY_FOLDER if _MEMORY_FOLDER.is_dir() else None
-    with tempfile.TemporaryDirectory(prefix="moetune-job-", dir=place) as name:
-        data = Path(name)
-        _prepare(folder, job, data, say)
-        _device(folder, data, say)
-        _trials(folder, job, data, end, say)
-        _finals(folder, job, data, end, say)
-        _device(folder, data, say)
+    cores = kind.cores(job)
+    with job_place.folder(job.layer, kind.COPIES) as data:
+        _prepare(job, data, say)
+        with _on(cores):
+            _device(folder, data, kind, say)
+            _trials(folder, job, data, kind.TRIAL_S, end, say)
+            _finals(folder, job, data, kind.TRIAL_S, end, say)
+            _device(folder, data, kind, say)
 
 
-def _prepare(folder: Path, job: Job, data: Path, say: Say) -> None:
-    from tuner import job_data  # NumPy takes a moment, and a wrong folder should not wait for it
+@contextlib.contextmanager
+def _on(cores: frozenset[int]) -> Iterator[None]:
+    """Inside, this process and those that it starts stay on these cores."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _prepare(job: Job, data: Path, say: Say) -> None:
+    from tuner import job_data  # it brings the reference: a wrong folder should not wait for it
 
     start = time.monotonic()
-    tiles = sorted({variant.config["tile_n"] for variant in job.variants})
-    job_data.make(job, data, tuple(tiles))
+    job_data.make(job, data)
     say(f"weights and right answers: {time.monotonic() - start:.1f} s")
 
 
-def _device(folder: Path, data: Path, say: Say) -> None:
-    lines, failure = _child(folder, data, ["device"], TRIAL_S)
+def _device(folder: Path, data: Path, kind: Kind, say: Say) -> None:
+    lines, failure = _child(folder, data, ["device"], kind.TRIAL_S)
     if failure:
-        raise JobError(f"device: {failure[1]}; run this where an NVIDIA GPU of the job's target is")
-    jobs.append(folder, lines[0] | {"clocks": _clocks()})
-    say(f"{lines[0]['name']}: copy {lines[0]['copy_gb_s']:.0f} GB/s")
+        raise JobError(f"device: {failure[1]}; {kind.WHERE}")
+    line = lines[0]
+    for earlier in jobs.results(folder):
+        if earlier["kind"] == "device" and _identity(earlier) != _identity(line):
+            raise JobError(
+                f"{folder}: was begun on {earlier['name']}, this is {line['name']} or has other cores; "
+                "go on there, or delete results.jsonl"
+            )
+    jobs.append(folder, line)
+    say(f"{line['name']}: {', '.join(_rates(line))}")
 
 
-def _trials(folder: Path, job: Job, data: Path, end: float, say: Say) -> None:
+def _identity(line: dict[str, Any]) -> tuple[Any, ...]:
+    return line["name"], line.get("target")
+
+
+def _rates(line: dict[str, Any]) -> Iterator[str]:
+    """Ceilings as they are said: ``read 80 GB/s``."""
+    for end, unit in (("_gb_s", "GB/s"), ("_gflop_s", "GFLOP/s")):
+        for name, value in sorted(line.items()):
+            if name.endswith(end) and value:
+                yield f"{name.removesuffix(end)} {value:.0f} {unit}"
+
+
+def _trials(folder: Path, job: Job, data: Path, trial_s: float, end: float, say: Say) -> None:
     done = {(r["variant"], r["tokens"]) for r in jobs.results(folder) if r["kind"] == "trial"}
     defaults = {job.default(t) for t in job.tokens}
     for variant in sorted(job.variants, key=lambda v: v.name not in defaults):
         open_counts = [t for t in variant.tokens if (variant.name, t) not in done]
         while open_counts and time.monotonic() < end:
             counts = ",".join(map(str, open_counts))
-            limit = min(TRIAL_S, max(end - time.monotonic(), 1.0))
+            limit = min(trial_s, max(end - time.monotonic(), 1.0))
             lines, failure = _child(folder, data, ["trial", variant.name, counts], limit)
             for line in lines:
                 _record(folder, variant, line, say)
@@ -92,14 +128,15 @@ def _record(folder: Path, variant: JobVariant, line: dict[str, Any], say: Say) -
     say(f"T={line['tokens']} {variant.name}: {line['status']} {told}")
 
 
-def _finals(folder: Path, job: Job, data: Path, end: float, say: Say) -> None:
+def _finals(folder: Path, job: Job, data: Path, trial_s: float, end: float, say: Say) -> None:
     for tokens in job.tokens:
         names = finalists(job, tokens, list(jobs.results(folder)))
         ran = sum(r["kind"] == "final" and r["tokens"] == tokens for r in jobs.results(folder))
         for _ in range(ran, FINAL_RUNS if len(names) > 1 else 0):
             if time.monotonic() > end:
                 return
-            lines, failure = _child(folder, data, ["final", str(tokens), ",".join(names)], TRIAL_S)
+            words = ["final", str(tokens), ",".join(names)]
+            lines, failure = _child(folder, data, words, trial_s)
             for line in lines:
                 jobs.append(folder, line)
                 shown = (f"{median(s).value / 1e3:.1f}" for s in line["samples"])
@@ -109,27 +146,50 @@ def _finals(folder: Path, job: Job, data: Path, end: float, say: Say) -> None:
 
 
 def finalists(job: Job, tokens: int, results: Sequence[dict[str, Any]]) -> list[str]:
-    """The default of a token count, and the fastest few against it in their trials."""
-    default = job.default(tokens)
-    ratios = {
+    """The default of a token count, and the fastest few against it in their trials, of the job's one form."""
+    default, ratios = job.default(tokens), _ratios(tokens, results)
+    if default not in ratios:
+        return []
+    pack = form(job, results)
+    fit = [n for n in ratios if n != default and job.variant(n).pack == pack]
+    return [default, *sorted(fit, key=lambda n: ratios[n])[:FINALISTS]]
+
+
+def form(job: Job, results: Sequence[dict[str, Any]]) -> str:
+    """The packed form that is fastest over all token counts, by the trials; the default's unless it gains."""
+    own = job.variant(job.default(job.tokens[0])).pack
+    best: dict[str, list[float]] = {}
+    counts = [ratios for t in job.tokens if (ratios := _ratios(t, results))]
+    for ratios in counts:
+        of_form: dict[str, float] = {}
+        for name, ratio in ratios.items():
+            pack = job.variant(name).pack
+            of_form[pack] = min(ratio, of_form.get(pack, math.inf))
+        for pack, ratio in of_form.items():
+            best.setdefault(pack, []).append(math.log(ratio))
+    means = {p: sum(logs) / len(logs) for p, logs in best.items() if len(logs) == len(counts)}
+    found = min(means, key=lambda p: means[p], default=own)
+    return found if found in means and means[found] < means.get(own, math.inf) - FORM_GAIN else own
+
+
+def _ratios(tokens: int, results: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Time over the default's of all variants that were right on a token count."""
+    return {
         r["variant"]: median(r["samples"]).value / median(r["default_samples"]).value
         for r in results
         if r["kind"] == "trial" and r["tokens"] == tokens and r["status"] == "ok"
     }
-    if default not in ratios:
-        return []
-    others = sorted((n for n in ratios if n != default), key=lambda n: ratios[n])
-    return [default, *others[:FINALISTS]]
 
 
 def _child(
     folder: Path, data: Path, words: Sequence[str], limit_s: float
 ) -> tuple[list[dict[str, Any]], tuple[str, str] | None]:
     """What a trial's process said, and (status, message) where it ended badly."""
-    command = [sys.executable, "-m", "tuner.job_trial", str(folder), str(data), *words]
+    # -P: not the `tuner` of the folder that somebody happens to be in.
+    command = [sys.executable, "-P", "-m", "tuner.job_trial", str(folder), str(data), *words]
     code = str(Path(__file__).resolve().parents[1])
     paths = [code, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    environment = {**os.environ, **THREADS, "PYTHONPATH": os.pathsep.join(paths)}
     child = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
@@ -144,6 +204,11 @@ def _child(
     lines = [line for line in lines if line["kind"] != "error"]
     if said:
         return lines, ("crash", said[0]["message"])
+    if child.returncode < 0:
+        return lines, (
+            "crash",
+            f"its process was ended by {signal.Signals(-child.returncode).name}",
+        )
     if child.returncode != 0:
         last = (err.strip().splitlines() or [f"ended with {child.returncode}"])[-1]
         return lines, ("crash", last)
@@ -156,19 +221,6 @@ def _lines(out: str) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
         except ValueError:  # cut off by the end of the process
             return
-
-
-def _clocks() -> str:
-    """Clocks now, as the driver's tool tells them; they are read, never set. Empty where it is not there."""
-    query = [
-        "nvidia-smi",
-        "--query-gpu=clocks.sm,clocks.mem,temperature.gpu",
-        "--format=csv,noheader",
-    ]
-    try:
-        return subprocess.run(query, capture_output=True, text=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
 
 
 def main(arguments: Sequence[str]) -> int:

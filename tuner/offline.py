@@ -1,4 +1,4 @@
-"""An offline round: which variants a GPU on another machine should try, compiled and put into a job folder.
+"""An offline round: which variants another machine should try, compiled and put into a job folder.
 
 The search asks for a batch for each token count, knowing all that the database knows; `moetune tell` reads the
 results back into it, and the next round starts from there.
@@ -6,17 +6,17 @@ results back into it, and the next round starts from there.
 
 from __future__ import annotations
 
-import ast
-import shutil
+import dataclasses
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner import failure, space, template
+from tuner import failure, job_code, probe, space, template
 from tuner import job as jobs
+from tuner.bundle.elf import without_search_path
 from tuner.compile import toolchain_version
 from tuner.database import Database
 from tuner.errors import UsageError
@@ -25,32 +25,23 @@ from tuner.problem import Problem
 from tuner.search import Search
 from tuner.target import Target
 from tuner.trial import Build, build
-from tuner.variant import TEMPLATES, Variant, default_variant, make
+from tuner.variant import TEMPLATES, Variant, default_variant, make, pack_config
 from tuner.version import __version__
 from tuner.workload import Workload
 
 _BUILDS_AT_ONCE = 2
-_ENTRY = "tuner.job_run"
-_CHILD = "tuner.job_trial"
-_RUN = '''"""Runs this job on the machine with the GPU: python run.py [SECONDS]."""
-
-import sys
-from pathlib import Path
-
-FOLDER = Path(__file__).resolve().parent
-sys.path.insert(0, str(FOLDER / "code"))
-
-from tuner.job_run import main  # noqa: E402
-
-sys.exit(main([str(FOLDER), *sys.argv[1:]]))
-'''
+_PROBE = "programs/probe.so"
 
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Round:
-    """What is asked of a round: ``trials`` variants for each token count, in at most ``most_bytes``."""
+    """What is asked of a round: ``trials`` variants for each token count, in at most ``most_bytes``.
+
+    Of a CPU: ``cores``, those that measured the problem before, else as many as are here, unless given; and
+    ``temperature`` of the weights, cold, warm or auto.
+    """
 
     tokens: tuple[int, ...]
     load: str
@@ -58,12 +49,15 @@ class Round:
     seed: int
     sampler: str
     most_bytes: int
+    cores: int | None = None
+    temperature: str = "auto"
 
 
 @dataclass(frozen=True)
 class Made:
-    """A job folder: how many programs it holds, which variants failed to compile, and its size."""
+    """A job folder: for which target, how many programs it holds, how many did not compile, and its size."""
 
+    target: Target
     programs: int
     failed: int
     left_out: int
@@ -76,13 +70,9 @@ def make_job(
     """Asks, compiles and writes a job folder.
 
     Raises:
-        UsageError: the target is measured here, or the folder is a job already.
+        UsageError: the load is a trace, the folder is a job already, or the default did not compile.
         TemplateError, SpaceError: no template serves the problem.
     """
-    if target.kind != "gpu":
-        raise UsageError(
-            f"--offline: target {target.arch} is a CPU; only GPU targets have offline rounds, leave it out"
-        )
     if asked.load.startswith("trace:"):
         raise UsageError(
             f"--load {asked.load}: a trace lies on this machine, and a job folder takes none; "
@@ -92,12 +82,15 @@ def make_job(
         raise UsageError(
             f"{folder}: holds a job already; `moetune tell` it, and name another folder"
         )
+    if target.kind == "cpu":
+        target = machine(problem, target, db, asked.cores)
     variants = _ask(problem, target, db, asked)
     builds = _build(problem, target, list(variants), progress)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "programs").mkdir(exist_ok=True)
-    _copy_code(folder / "code" / "tuner")
-    (folder / "run.py").write_text(_RUN)
+    job_code.write(folder, target.kind)
+    if target.kind == "cpu":
+        _install(probe.compiled(target), folder / _PROBE)
     kept, failed, left_out = [], [], 0
     for variant, built in builds.items():
         if built.binary is None:
@@ -126,10 +119,28 @@ def make_job(
             "moetune": __version__,
             "template": template.digest(TEMPLATES[target.kind]),
         },
+        probe=_PROBE if target.kind == "cpu" else "",
+        temperature=asked.temperature,
     )
     _check_defaults(job, asked)
     jobs.write(folder, job)
-    return Made(len(kept), len(failed), left_out, folder_bytes(folder))
+    return Made(target, len(kept), len(failed), left_out, folder_bytes(folder))
+
+
+def machine(problem: Problem, target: Target, db: Database, cores: int | None) -> Target:
+    """The machine of this architecture that measured the problem last, with its caches and features.
+
+    Where the database knows none (with so many cores), it is thought to have the caches of the one here.
+    """
+    wanted = dataclasses.replace(target, cores=cores or target.cores)
+    known: dict[Target, int] = {}
+    for row in db.workloads():
+        there = Target.from_key({**row["target"], "name": row["target_name"]})
+        same = (there.kind, there.arch) == (target.kind, target.arch)
+        if row["problem_id"] == problem.digest and same and cores in (None, there.cores):
+            trials = db.trials(problem.digest, there.digest, row["tokens"], row["load"])
+            known[there] = max(known.get(there, 0), trials[-1].id or 0)
+    return wanted if wanted in known else max(known, key=lambda t: known[t], default=wanted)
 
 
 def _ask(
@@ -141,20 +152,26 @@ def _ask(
     batches = {t: _batch(spaces[t], problem, target, db, asked, t) for t in asked.tokens}
     order = [batch[i] for i in range(asked.trials) for batch in batches.values() if i < len(batch)]
     variants = dict.fromkeys(make(file.template, config) for config in order)
-    return {
-        v: tuple(t for t, s in spaces.items() if s.broken(v.config) is None and _has(s, v.config))
-        for v in variants
-    }
+    idle = {t: space.idle(file, s.facts) for t, s in spaces.items()}
+    return {v: tuple(t for t, s in spaces.items() if _has(s, v.config, idle[t])) for v in variants}
 
 
-def _has(points: space.Space, config: Mapping[str, int]) -> bool:
-    return all(config[name] in values for name, values in points.values.items())
+def _has(points: space.Space, config: Mapping[str, int], idle: Collection[str]) -> bool:
+    """Whether a space has a configuration, whatever its parameters of no effect there may be."""
+    values = {name: points.default[name] if name in idle else v for name, v in config.items()}
+    inside = all(values[name] in options for name, options in points.values.items())
+    return inside and points.broken(config) is None
 
 
 def _batch(
     points: space.Space, problem: Problem, target: Target, db: Database, asked: Round, tokens: int
 ) -> list[dict[str, int]]:
-    """The default, then what the search wants to try next on this token count."""
+    """The default, then what the search wants to try next on this token count: in the packed form that
+    earlier winners settled, if there are any."""
+    default = dict(points.default)
+    rows = db.best(problem.digest, target.digest)
+    if rows and rows[0]["template"] == points.template and rows[0]["pack"]:
+        points = points.pin(pack_config(rows[0]["pack"], points.template))
     search = Search(points, asked.seed, asked.sampler, asked.trials)
     workload = Workload(tokens, asked.load)
     current = template.digest(points.template)
@@ -162,9 +179,9 @@ def _batch(
         if trial.template == points.template and trial.environment.get("template") == current:
             ratio = trial.measurement.ratio if trial.measurement else None
             search.remember(trial.config, ratio, failure.kind(trial.status, trial.message))
-    batch = [dict(points.default)]
+    batch = [default]
     while len(batch) < asked.trials and (suggestion := search.ask()) is not None:
-        if suggestion.config != points.default:
+        if suggestion.config != default:
             batch.append(dict(suggestion.config))
     return batch
 
@@ -187,8 +204,8 @@ def _build(
 
 def _put(folder: Path, variant: Variant, built: Build, tokens: tuple[int, ...]) -> JobVariant:
     assert built.binary is not None
-    file = f"programs/{variant.name}.ptx"
-    shutil.copyfile(built.binary.path, folder / file)
+    file = f"programs/{variant.name}{built.binary.path.suffix}"
+    _install(built.binary.path, folder / file)
     return JobVariant(
         variant.name,
         variant.config,
@@ -197,7 +214,14 @@ def _put(folder: Path, variant: Variant, built: Build, tokens: tuple[int, ...]) 
         built.source.digest,
         built.binary.key,
         built.compile_ms,
+        variant.pack,
     )
+
+
+def _install(program: Path, to: Path) -> None:
+    """Copies a program; a library without the search path that its linker left, a folder of this machine."""
+    content = program.read_bytes()
+    to.write_bytes(without_search_path(content) if program.suffix == ".so" else content)
 
 
 def _check_defaults(job: Job, asked: Round) -> None:
@@ -215,40 +239,11 @@ def folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _copy_code(to: Path) -> None:
-    """The modules that the runner imports, and an empty package around them."""
-    to.mkdir(parents=True, exist_ok=True)
-    (to / "__init__.py").write_text("")
-    package = Path(__file__).resolve().parent
-    for name in sorted(_needed(package, {_ENTRY, _CHILD})):
-        shutil.copyfile(package / f"{name}.py", to / f"{name}.py")
-
-
-def _needed(package: Path, entries: set[str]) -> set[str]:
-    """Names of this package's modules that the entries import, directly or not."""
-    found: set[str] = set()
-    left = {entry.removeprefix("tuner.") for entry in entries}
-    while left:
-        name = left.pop()
-        found.add(name)
-        left |= _imports(package / f"{name}.py") - found
-    return found
-
-
-def _imports(path: Path) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "tuner":
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tuner."):
-            names.add(str(node.module).removeprefix("tuner."))
-    return names
-
-
 def described(made: Made, folder: Path) -> dict[str, Any]:
     """What was made, for programs."""
     return {
         "folder": str(folder),
+        "target": made.target.key,
         "programs": made.programs,
         "failed": made.failed,
         "left_out": made.left_out,

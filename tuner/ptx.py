@@ -10,9 +10,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tuner.errors import CompileError
+from tuner.errors import CompileError, KernelError
+from tuner.problem import Problem
 
 ABI = 1
+# What a layer launches, in this order.
+KERNELS = ("moe_logits", "moe_choose", "moe_product_1", "moe_product_2", "moe_combine")
 _LAYER = re.compile(r"^//// layer (.+)$", re.MULTILINE)
 _KERNEL = re.compile(
     r"^//// kernel (\S+) (\d+) (\d+) ([^\n]+)\n(.*?)^//// end$", re.MULTILINE | re.DOTALL
@@ -60,3 +63,24 @@ def parse(text: str) -> Program:
             name, entry, int(threads), int(shared), tuple(params.split()), ptx
         )
     return Program(facts, kernels)
+
+
+def check(problem: Problem, program: Program, variant: str) -> None:
+    """Raises KernelError where a program is another problem's, or its kernels are not those of a layer."""
+    must = {
+        "hidden": problem.hidden,
+        "expert_dim": problem.expert_dim,
+        "experts": problem.num_experts,
+        "top_k": problem.top_k,
+        "shared": problem.shared_dim // problem.expert_dim,
+    }
+    have = {name: program.facts.get(name) for name in must}
+    if have != must:
+        raise KernelError(f"{variant}: was built for {have}, must be {must}; build it again")
+    absent = [n for n in KERNELS if n not in program.kernels]
+    odd = [k.name for k in program.kernels.values() if f".entry {k.entry}(" not in k.ptx]
+    if absent or odd or len(program.kernels) != len(KERNELS):
+        named = ", ".join(absent or odd or program.kernels)
+        raise KernelError(
+            f"{variant}: kernels {named} are not what a layer launches; build it again"
+        )

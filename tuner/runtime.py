@@ -7,7 +7,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from tuner import fixed, traffic
 from tuner.arrays import dtype_name, held_dtype, is_torch, to_numpy, to_torch
 from tuner.catalogue import Catalogue
-from tuner.dispatch import buckets
+from tuner.dispatch import Dispatch
 from tuner.engine import SCRATCH, Engine, kernel_of
 from tuner.errors import UsageError
 from tuner.kernel import Kernel
@@ -31,6 +31,7 @@ from tuner.workload import Workload, pairs_per_expert
 
 if TYPE_CHECKING:
     from tuner.database import Database
+    from tuner.gpu_runtime import GpuLayer
 
 Array = npt.NDArray[Any]
 
@@ -48,8 +49,8 @@ class Layer:
 
     # No dictionary: what a call reads of a layer lies together.
     __slots__ = (
-        "__weakref__", "_buckets", "_by_kernel", "_catalogue", "_counters", "_dtype", "_engines",
-        "_firsts", "_fixed", "_hidden", "_hot", "_load_ms", "_pack", "_pack_ms", "_packed", "_shared",
+        "__weakref__", "_by_kernel", "_catalogue", "_counters", "_dispatch", "_dtype", "_engines",
+        "_firsts", "_fixed", "_hidden", "_hot", "_load_ms", "_pack_ms", "_packed", "_shared",
         "_top_k", "load", "problem",
     )  # fmt: skip
 
@@ -60,19 +61,18 @@ class Layer:
         self._catalogue = catalogue
         self._dtype = held_dtype(self.problem.dtype)
         self._hidden, self._top_k = self.problem.hidden, self.problem.top_k
-        self._pack = catalogue.select(1, self.load, None).pack
-        self._buckets = buckets(self._select)
-        self._firsts = [bucket.first for bucket in self._buckets]
-        self._engines: list[Engine | None] = [None] * len(self._buckets)
+        self._dispatch = Dispatch(catalogue, self.load)
+        self._firsts = self._dispatch.firsts
+        self._engines: list[Engine | None] = [None] * len(self._firsts)
         self._by_kernel: dict[Kernel, Engine] = {}
-        self._counters = Counters(len(self._buckets))
+        self._counters = Counters(len(self._firsts))
         self._fixed = fixed.Table()
         # What a call looks up: names of modules and attributes lie in lines of their own.
         lookup = self._fixed.calls.get
         self._hot = (np.ndarray, self._dtype, lookup, REGION.acquire, REGION.release)
-        kernel = kernel_of(catalogue, self._buckets[0].selection)
+        kernel = kernel_of(catalogue, self._dispatch.buckets[0].selection)
         packing = time.perf_counter()
-        self._packed, self._shared = pack(kernel, self._pack, weights)
+        self._packed, self._shared = pack(kernel, self._dispatch.pack, weights)
         end = time.perf_counter()
         self._load_ms, self._pack_ms = 1e3 * (end - start), 1e3 * (end - packing)
 
@@ -144,42 +144,29 @@ class Layer:
 
     def selection(self, tokens: int) -> Selection:
         """Which variant serves this number of tokens, and why."""
-        serves = self._buckets[self._bucket(max(tokens, 1))].selection
-        now = self._select(tokens)
-        same = (now.template, now.variant, now.target) == (
-            serves.template,
-            serves.variant,
-            serves.target,
-        )
-        return now if same else serves
+        return self._dispatch.selection(tokens)
 
     def prepare(self, tokens: Iterable[int]) -> None:
         """Compiles where the cache has no binary, and loads, ahead of the first call."""
         for count in tokens:
-            self._engine(self._bucket(max(count, 1)))
+            self._engine(self._dispatch.bucket(count))
 
     def stats(self) -> Stats:
         """What the layer did so far."""
         with REGION:
             return self._counters.tell(
-                self._buckets,
+                self._dispatch.buckets,
                 load_ms=self._load_ms,
                 pack_ms=self._pack_ms,
                 packed_bytes=self._packed.panels.nbytes,
                 shared=self._shared,
             )
 
-    def _select(self, tokens: int) -> Selection:
-        return self._catalogue.select(tokens, self.load, self._pack)
-
-    def _bucket(self, tokens: int) -> int:
-        return bisect_right(self._firsts, tokens) - 1
-
     def _engine(self, bucket: int) -> Engine:
         """What runs the calls of a bucket; buckets of one kernel share it."""
         found = self._engines[bucket]
         if found is None:
-            kernel = kernel_of(self._catalogue, self._buckets[bucket].selection)
+            kernel = kernel_of(self._catalogue, self._dispatch.buckets[bucket].selection)
             if kernel not in self._by_kernel:
                 self._by_kernel[kernel] = Engine(kernel, kernel.bind(self._packed))
             found = self._engines[bucket] = self._by_kernel[kernel]
@@ -240,6 +227,7 @@ class Layer:
         )
 
 
+@overload
 def load(
     source: Problem | str | os.PathLike[str],
     weights: Weights,
@@ -249,22 +237,63 @@ def load(
     *,
     trust: str = "signed",
     problem: Problem | None = None,
-) -> Layer:
+    device: None = None,
+) -> Layer: ...
+
+
+@overload
+def load(
+    source: Problem | str | os.PathLike[str],
+    weights: Weights,
+    db: Database | str | os.PathLike[str] | None = None,
+    target: Target | None = None,
+    load: str = "uniform",
+    *,
+    trust: str = "signed",
+    problem: Problem | None = None,
+    device: object,
+) -> Layer | GpuLayer: ...
+
+
+def load(
+    source: Problem | str | os.PathLike[str],
+    weights: Weights,
+    db: Database | str | os.PathLike[str] | None = None,
+    target: Target | None = None,
+    load: str = "uniform",
+    *,
+    trust: str = "signed",
+    problem: Problem | None = None,
+    device: object = None,
+) -> Layer | GpuLayer:
     """A layer that runs on this machine: `source` is a Problem, or the path of a bundle.
 
     Checks and packs the weights once (a second copy of them in memory; the given arrays may be
     dropped afterwards, all but the router). `load` is the expected load of the experts, one key of the
-    selection; `target` is what the code has to run on, this machine unless given.
+    selection; `target` is what the code has to run on, this machine unless given. `device` names a GPU
+    as torch does (`cuda:0`): then weights may lie there, and it is a GpuLayer.
 
     With a Problem, `db` is the database or its path; an empty one works too: the template's default is
     compiled on first use. With a bundle, `trust` says what is needed of its signature ("unsigned" takes
     any), and `problem` which one is meant where it holds several.
 
-    Raises WeightsError when an array does not fit, CompileError when nothing is cached and the
-    toolchain is missing, DatabaseError when the database is damaged, UsageError when an argument
-    belongs to the other kind of source, and what `tuner.bundle` says of a bundle that it refuses.
+    Raises WeightsError when an array does not fit, DeviceError when there is no such GPU, CompileError when
+    nothing is cached and the toolchain is missing, DatabaseError when the database is damaged, UsageError
+    when an argument belongs to the other kind of source, and what `tuner.bundle` says of a bundle that it
+    refuses.
     """
-    return Layer(_catalogue(source, db, target, trust, problem), weights, load)
+    name = "cpu" if device is None else str(device)
+    if name == "cpu":
+        if target is not None:
+            require_cpu(target, "tuner.load without device=")
+        return Layer(_catalogue(source, db, target, trust, problem), weights, load)
+    from tuner.gpu_device import opened, target_of
+    from tuner.gpu_runtime import GpuLayer
+
+    if target is not None:
+        raise UsageError(f"target: device={name!r} says what the code has to run on; leave it out")
+    gpu = opened(name)
+    return GpuLayer(_catalogue(source, db, target_of(gpu), trust, problem), weights, gpu, load)
 
 
 def _catalogue(
@@ -280,8 +309,6 @@ def _catalogue(
             raise UsageError("problem: is for a bundle that holds several; give one Problem")
         from tuner.tuned import Tuned
 
-        if target is not None:
-            require_cpu(target, "tuner.load")
         return Tuned(source, db, target)
     if db is not None:
         raise UsageError(f"db: a bundle ({os.fspath(source)}) brings its own winners; leave it out")

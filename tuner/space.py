@@ -169,13 +169,16 @@ def facts(problem: Problem, target: Target, tokens: int) -> dict[str, int]:
 
 
 def resolve(file: SpaceFile, problem: Problem, target: Target, tokens: int) -> Space:
-    """The space of one workload. Raises TemplateError when the template can't serve the problem."""
+    """The space of one workload; a default may depend on those of parameters that are listed before it.
+
+    Raises TemplateError when the template can't serve the problem.
+    """
     _check_support(file, problem, target)
     names = facts(problem, target, tokens)
     values: dict[str, tuple[int, ...]] = {}
     default: Config = {}
     for p in file.parameters:
-        number = _number(p.default, names)
+        number = _number(p.default, {**names, **default})
         options = sorted({_number(v, names) for v in p.values})
         if number not in options:
             place = Place(f"parameters.{p.name}", "default")

@@ -179,7 +179,7 @@ def _check(file: SpaceFile) -> None:
 
 
 def _check_parameter(parameter: Parameter, shorts: dict[str, str]) -> None:
-    """`shorts` are the short names so far, with whose they are."""
+    """`shorts` are the short names so far, with whose they are: a default may read those parameters."""
     table = f"parameters.{parameter.name}"
     if not parameter.values:
         raise _Wrong(Place(table, "values"), "is empty; give at least the default")
@@ -187,7 +187,8 @@ def _check_parameter(parameter: Parameter, shorts: dict[str, str]) -> None:
     texts += [("default", parameter.default), ("when", parameter.when)]
     for key, text in texts:
         if isinstance(text, str) and text:
-            _check_names(Place(table, key), text, FACTS)
+            known = FACTS | set(shorts.values()) if key == "default" else FACTS
+            _check_names(Place(table, key), text, known)
     other = shorts.setdefault(parameter.short, parameter.name)
     if other != parameter.name:
         raise _Wrong(Place(table, "short"), f"{parameter.short!r} is that of {other}, too")

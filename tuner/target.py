@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner import cards
+from tuner import caches, cards, cpu_models
 from tuner import features as feature_table
 from tuner.errors import TargetError
 from tuner.features import older
@@ -37,7 +37,6 @@ __all__ = [
 ]
 
 _CPUINFO = Path("/proc/cpuinfo")
-_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _ASK_S = 60.0
 _VENDORS = {"AuthenticAMD": "amd", "GenuineIntel": "intel", "0x41": "arm", "0xc0": "ampere"}
 
@@ -62,6 +61,11 @@ class Target:
     kind: str = "cpu"
     name: str = dataclasses.field(default="", compare=False)
     accelerator: str = ""
+
+    @property
+    def label(self) -> str:
+        """What it is called where targets are told apart: the architecture of a CPU, the card of a GPU."""
+        return self.accelerator or self.arch
 
     @property
     def key(self) -> dict[str, Any]:
@@ -103,10 +107,10 @@ class Target:
 
 
 def detect() -> Target:
-    """This machine. The compiler names the architecture; without it, /proc/cpuinfo does."""
+    """This machine. The compiler names the architecture; without it, the numbers in /proc/cpuinfo do."""
     info = _cpuinfo()
     arch, names = _host_arch(info)
-    level_sizes = _cache_sizes()
+    level_sizes = caches.sizes()
     return Target(
         vendor=_VENDORS.get(_vendor_id(info), _vendor_id(info).lower() or "unknown"),
         arch=arch,
@@ -222,7 +226,7 @@ def _host_arch(info: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
     mojo = find_mojo()
     if mojo is None:
         names = feature_table.from_cpuinfo(flags.split())
-        return feature_table.level_of(names), names
+        return cpu_models.arch_of(info, names), names
     identity = (info.get("model name"), flags, str(mojo), os.stat(mojo).st_mtime_ns)
     digest = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
     return _remembered(cache_dir() / f"host-{digest}.json")
@@ -282,25 +286,6 @@ def _cpuinfo() -> dict[str, str]:
 
 def _vendor_id(info: Mapping[str, str]) -> str:
     return info.get("vendor_id") or info.get("CPU implementer", "")
-
-
-def _cache_sizes() -> dict[int, int]:
-    """Bytes of the data (or unified) caches by level, as the system tells them."""
-    sizes: dict[int, int] = {}
-    for index in sorted(_CACHES.glob("index*")):
-        kind, depth, size = (
-            (index / part).read_text().strip() for part in ("type", "level", "size")
-        )
-        if kind != "Instruction":
-            sizes[int(depth)] = _bytes(size)
-    return sizes
-
-
-def _bytes(size: str) -> int:
-    """``48K`` -> 49152."""
-    return (
-        int(size[:-1]) * {"K": 1 << 10, "M": 1 << 20}[size[-1]] if size[-1] in "KM" else int(size)
-    )
 
 
 def _size(size: int) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tuner.bench_state import Entrant, Timing
-from tuner.benchmark import Effort
+from tuner.benchmark import SLOW, Effort
 from tuner.ceilings import Ceilings
 from tuner.compile import (
     Binary,
@@ -40,8 +40,6 @@ from tuner.workload import Workload
 COMPILE_S = 120.0
 VERIFY_S = 300.0
 RACE_S = 120.0
-# Surely slower than this many times the default: such a variant is never a finalist.
-SLOW = 1.15
 CONFIRM_EFFORT = Effort(budget_s=1.5)
 
 

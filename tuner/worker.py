@@ -152,14 +152,19 @@ def serve(connection: Connection) -> None:
 
 def main() -> None:
     """Entry of the child: its only argument is the socket's number."""
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    end_with_parent()
     serve(Connection(int(sys.argv[1])))
 
 
-def _end_with(tuner: int) -> None:
-    """Ends this process when the tuner was killed, though a kernel never comes back to `serve`."""
-    select.select([os.pidfd_open(tuner)], [], [])
-    os.kill(os.getpid(), signal.SIGKILL)
+def end_with_parent() -> None:
+    """From now on this process ends when its parent does, though a kernel may never come back."""
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    with contextlib.suppress(OSError):  # a container's kernel may know no such descriptors
+        select.select([os.pidfd_open(parent)], [], [])
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -21,10 +21,11 @@ def main() -> int:
     parser.add_argument("command", choices=["install"])
     parser.add_argument("file", type=Path)
     parser.add_argument("--trust", default="signed", help="signed, unsigned or sha256:HEX")
+    parser.add_argument("--device", default="cuda:0", help="the GPU for code for GPUs")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     try:
-        found = install(given.file, given.trust)
+        found = install(given.file, given.trust, device=given.device)
     except MoetuneError as error:
         print(f"moetune: {error}", file=sys.stderr)
         return error.exit_code

@@ -28,7 +28,7 @@ from tuner.kernel import ABI
 from tuner.problem import Problem
 from tuner.render import render
 from tuner.selection import Selection
-from tuner.target import Target, can_run, detect, require_cpu
+from tuner.target import Target, can_run, detect
 from tuner.variant import make
 from tuner.version import __version__
 
@@ -62,15 +62,12 @@ def build(
 
     Raises:
         UsageError: a problem or a target is named twice, or none.
-        TargetError: a target is a GPU.
         CompileError: a kernel is not in the cache, and the toolchain is missing or refuses it.
         SelfTestError: the weights of a problem do not fit in memory.
         DatabaseError: the database is damaged.
     """
-    for target in targets:
-        require_cpu(target, "a bundle")
     _check_unique("problem", [p.digest for p in problems], [p.describe() for p in problems])
-    _check_unique("target", [t.arch for t in targets], [t.arch for t in targets])
+    _check_unique("target", [t.label for t in targets], [t.label for t in targets])
     content = _Content(say)
     _compile_all(problems, targets, db, say)
     sections = tuple(_section(problem, targets, db, content) for problem in problems)
@@ -113,7 +110,7 @@ def _compile_all(
 
 
 def _library(problem: Problem, selection: Selection) -> tuple[Path, str]:
-    """The compiled library and its source."""
+    """The compiled library or GPU program, and its source."""
     source = render(problem, make(selection.template, selection.config))
     return compile_source(source.text, selection.target).path, source.text
 
@@ -126,7 +123,8 @@ def _check_unique(kind: str, keys: Sequence[str], names: Iterable[str]) -> None:
 def _section(problem: Problem, targets: Sequence[Target], db: Path, content: _Content) -> Section:
     name = problem.name or problem.describe()
     content.say(f"{name}: working out the self-test")
-    made, members = selftest.make(problem, f"selftest/{problem.digest}")
+    large = any(target.kind == "gpu" for target in targets)
+    made, members = selftest.make(problem, f"selftest/{problem.digest}", large)
     content.members.update(members)
     parts = tuple(_part(problem, target, db, content) for target in targets)
     return Section(problem, made, parts)
@@ -134,35 +132,41 @@ def _section(problem: Problem, targets: Sequence[Target], db: Path, content: _Co
 
 def _part(problem: Problem, target: Target, db: Path, content: _Content) -> Part:
     choice = choose(problem, target, db)
-    place = f"{problem.digest}/{target.arch}"
+    place = f"{problem.digest}/{target.label}"
     builds = {
         variant: _compiled(problem, selection, place, content)
         for variant, selection in sorted(choice.selections.items())
     }
-    needed = sorted({name for build in builds.values() for name in build.target.features})
-    served = dataclasses.replace(target, features=tuple(needed))
-    library = probe.compiled(served)
+    if target.kind == "gpu":
+        served, machine, ceilings = target, "ptx", ""
+    else:
+        needed = sorted({name for build in builds.values() for name in build.target.features})
+        served, machine = dataclasses.replace(target, features=tuple(needed)), platform.machine()
+        library = without_search_path(probe.compiled(served).read_bytes())
+        ceilings = content.add(f"bin/{place}/probe.so", library)
     return Part(
         target=served,
-        machine=platform.machine(),
+        machine=machine,
         tuned=choice.tuned,
         note=_note(choice, target),
         builds=builds,
         tables=choice.tables,
         evidence=choice.evidence,
-        probe=content.add(f"bin/{place}/probe.so", without_search_path(library.read_bytes())),
+        probe=ceilings,
     )
 
 
 def _compiled(problem: Problem, selection: Selection, place: str, content: _Content) -> Build:
-    binary, source = _library(problem, selection)
-    variant = selection.variant
+    path, source = _library(problem, selection)
+    variant, binary = selection.variant, path.read_bytes()
+    if selection.target.kind == "cpu":
+        binary = without_search_path(binary)
     return Build(
         template=selection.template,
         variant=variant,
         config=dict(selection.config),
         pack=selection.pack,
-        binary=content.add(f"bin/{place}/{variant}.so", without_search_path(binary.read_bytes())),
+        binary=content.add(f"bin/{place}/{variant}{path.suffix}", binary),
         source=content.add(f"src/{problem.digest}/{variant}.mojo", source.encode()),
         target=selection.target,
     )
@@ -170,7 +174,10 @@ def _compiled(problem: Problem, selection: Selection, place: str, content: _Cont
 
 def _note(choice: Choice, target: Target) -> str:
     if choice.tuned:
-        return f"winners tuned for {target.arch}"
-    ran = can_run(detect(), target.features)
-    never = "" if ran else "; never run where this bundle was built"
-    return f"nothing was tuned for {target.arch}: the template's default, compiled for it{never}"
+        cards = {row.row["target"]["accelerator"] for row in choice.evidence} - {target.accelerator}
+        others = f", measured on {', '.join(sorted(cards))} ({target.arch}, too)" if cards else ""
+        return f"winners tuned for {target.label}{others}"
+    never = "; never run where this bundle was built"
+    if target.kind == "cpu" and can_run(detect(), target.features):
+        never = ""
+    return f"nothing was tuned for {target.label}: the template's default, compiled for it{never}"

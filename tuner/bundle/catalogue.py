@@ -23,6 +23,7 @@ from tuner.target import Target, detect
 from tuner.workload import Workload
 
 _BINARY_MODE = 0o500
+_PROGRAM_MODE = 0o400
 _NOTE_MODE = 0o600
 
 
@@ -48,7 +49,7 @@ def open_bundle(
     host = detect() if target is None else target
     parts = ladder(section.parts, host)
     preferred = read_choice(bundle, section, host)
-    chosen = next((part for part in parts if part.target.arch == preferred), parts[0])
+    chosen = next((part for part in parts if part.target.label == preferred), parts[0])
     return BundleCatalogue(bundle, section, chosen, host)
 
 
@@ -112,14 +113,16 @@ class BundleCatalogue:
         )
 
     def binary(self, selection: Selection) -> Path:
-        """The library, in a private folder under its digest, compared with it at this very moment."""
+        """The library or program, in a private folder under its digest, compared with it just now."""
         return self.member(self.part.builds[selection.variant].binary)
 
     def member(self, name: str) -> Path:
         """One member that holds code, the same way."""
         content = self.bundle.archive.read(name)
-        check_machine(content, self.part.machine, f"{self.bundle.path}, {name}")
         sha256 = self.bundle.manifest.members[name].sha256
+        if self.part.target.kind == "gpu":
+            return kept(folder(), content, sha256, _PROGRAM_MODE, ".ptx")
+        check_machine(content, self.part.machine, f"{self.bundle.path}, {name}")
         return kept(folder(), content, sha256, _BINARY_MODE, ".so")
 
     def _table(self, load: str, pack: str | None) -> tuple[str, Table]:
@@ -128,7 +131,7 @@ class BundleCatalogue:
             if name in tables and pack in (None, tables[name].pack):
                 return name, tables[name]
         raise BundleProblemError(
-            f"{self.bundle.path}: has no kernel for {self.part.target.arch} that reads the packed form {pack}"
+            f"{self.bundle.path}: has no kernel for {self.part.target.label} that reads the packed form {pack}"
         )
 
     def _evidence(self, variant: str, workload: Workload) -> tuple[Evidence | None, float]:
@@ -146,19 +149,24 @@ class BundleCatalogue:
         """How the variant matches, and one sentence of why."""
         arch = self.part.target.arch
         if found is None:
-            return "default", f"of a bundle: not tuned for this workload on {arch}"
+            label = self.part.target.label
+            return "default", f"of a bundle: not tuned for this workload on {label}"
         notes = []
         if found.tokens != workload.tokens:
             notes.append(f"{found.tokens} tokens instead of {workload.tokens}")
         if found.load != workload.load:
             notes.append(f"load {found.load} instead of {workload.load}")
         told = ", ".join(notes) or "same tokens and load"
+        tuned_on = _card(found, self.part)
+        if tuned_on != self.host.accelerator:
+            both = f"tuned on {tuned_on}; this is {self.host.accelerator}, of {arch} too"
+            return "arch", f"of a bundle, {both}: {told}"
         if not self._same_arch():
             return (
                 "older",
                 f"of a bundle, tuned for {arch}, whose code runs on {self.host.arch}: {told}",
             )
-        if not _same_machine(self.host, self.part.target):
+        if not tuned_on and not _same_machine(self.host, self.part.target):
             return "arch", f"of a bundle, tuned on another machine of architecture {arch}: {told}"
         match = "load" if found.load != workload.load else "tokens" if notes else "exact"
         return match, f"of a bundle, tuned on a machine like this: {told}"
@@ -172,6 +180,11 @@ class BundleCatalogue:
             and arch not in LEVELS
             and self.host.vendor == self.part.target.vendor
         )
+
+
+def _card(found: Evidence, part: Part) -> str:
+    """The GPU that measured; empty for a processor."""
+    return str(found.row.get("target", {}).get("accelerator", part.target.accelerator))
 
 
 def _limit(rule: Rule) -> float:

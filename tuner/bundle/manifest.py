@@ -23,6 +23,7 @@ VERSION = 1
 
 _SHA256 = r"[0-9a-f]{64}"
 _WORD = r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,199}"
+_PACK = f"({_WORD})?"
 _MEMBER = r"[A-Za-z0-9_][A-Za-z0-9._+/-]{0,199}"
 
 
@@ -79,11 +80,11 @@ class Part:
 
     Attributes:
         target: as it was named when the bundle was built; its features are those that the code needs.
-        machine: instruction set, as ``uname -m`` has it.
+        machine: instruction set, as ``uname -m`` has it; ``ptx`` for a GPU.
         tuned: whether the database had winners for it; `note` says what was taken.
         builds: by variant name.
         tables: by load; `uniform` is always there.
-        probe: member: the binary that measures ceilings.
+        probe: member: the binary that measures ceilings; empty for a GPU, whose driver copies.
     """
 
     target: Target
@@ -197,21 +198,22 @@ def _section(row: Fields, members: dict[str, Member]) -> Section:
 def _part(row: Fields, members: dict[str, Member]) -> Part:
     builds = {build.variant: build for build in (_build(b, members) for b in row.rows("builds"))}
     tables = {
-        _load(load, table): Table(table.text("pack", _WORD), tuple(_rules(table, builds)))
+        _load(load, table): Table(table.text("pack", _PACK), tuple(_rules(table, builds)))
         for load, table in row.fields("tables").items()
     }
     if "uniform" not in tables:
         row.refuse("has no table of the uniform load")
     evidence = tuple(_evidence(e, builds) for e in row.rows("evidence"))
+    target = _target(row.fields("target"))
     return Part(
-        target=_target(row.fields("target")),
+        target=target,
         machine=row.text("machine", _WORD),
         tuned=row.flag("tuned"),
         note=row.text("note"),
         builds=builds,
         tables=tables,
         evidence=evidence,
-        probe=_member(row, "probe", members),
+        probe=row.text("probe", "") if target.kind == "gpu" else _member(row, "probe", members),
     )
 
 
@@ -220,7 +222,7 @@ def _build(row: Fields, members: dict[str, Member]) -> Build:
         template=row.text("template", _WORD),
         variant=row.text("variant", _WORD),
         config=row.fields("config").counts(),
-        pack=row.text("pack", _WORD),
+        pack=row.text("pack", _PACK),
         binary=_member(row, "binary", members),
         source=_member(row, "source", members),
         target=_target(row.fields("target")),
@@ -284,7 +286,7 @@ def _target(row: Fields) -> Target:
         l1d_bytes=row.count("l1d_bytes"),
         l2_bytes=row.count("l2_bytes"),
         l3_bytes=row.count("l3_bytes"),
-        kind=row.text("kind", "cpu"),
+        kind=row.text("kind", "cpu|gpu"),
         name=row.text("name"),
         accelerator=row.text("accelerator"),
     )

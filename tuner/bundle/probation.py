@@ -19,32 +19,32 @@ from tuner.benchmark import Effort
 from tuner.bundle import selftest
 from tuner.bundle.catalogue import BundleCatalogue
 from tuner.bundle.choose import ladder
-from tuner.bundle.manifest import Evidence, Part
+from tuner.bundle.gpu_probation import GpuProbation
+from tuner.bundle.manifest import Evidence
 from tuner.bundle.reader import read_bundle
+from tuner.bundle.speed import SLOWER, cells, compared
 from tuner.ceilings import Ceilings
-from tuner.errors import MoetuneError, SelfTestError
+from tuner.errors import MoetuneError
 from tuner.measurement import measurement
 from tuner.probe import Probe
 from tuner.target import detect
 from tuner.workload import Workload
 
-# Below this share of the shipped fraction of the ceiling a kernel is slower than shipped: other caches and
-# cores shift what a roofline says by tenths, code for the wrong processor by halves.
-SLOWER = 0.75
 # A part further down the ladder must be faster by this before it is taken.
 WORTH = 0.97
 ATTEMPTS = 3
 PROBES = 5
 EFFORT = Effort(budget_s=0.4, most_rounds=40)
-# Cells whose shipped time is longer than this are left out: the check is quick.
-MOST_NS = 100e6
 
 
 def main() -> int:
-    """Arguments: file, its SHA-256, digest of the problem, and `first`, `timed` or `all`."""
-    path, sha256, digest, what = sys.argv[1:]
+    """Arguments: file, its SHA-256, digest of the problem, `first`, `timed` or `all`, and cpu or a GPU."""
+    path, sha256, digest, what, device = sys.argv[1:]
     try:
-        report = Probation(Path(path), sha256, digest).report(what)
+        if device == "cpu":
+            report = Probation(Path(path), sha256, digest).report(what)
+        else:
+            report = GpuProbation(Path(path), sha256, digest, device).report(what)
     except MoetuneError as error:
         print(json.dumps({"refused": str(error)}))
         return error.exit_code
@@ -64,22 +64,15 @@ class Probation:
             BundleCatalogue(bundle, section, part, self.host)
             for part in ladder(section.parts, self.host)
         ]
-        made = section.selftest
-        weights = selftest.weights(self.problem, made.seed)
-        if selftest.digest(weights) != made.weights_sha256:
-            raise SelfTestError(
-                "NumPy gives other weights than where this was built; upgrade NumPy"
-            )
-        names = {name for case in made.cases for name in case.arrays.values()}
-        members = {name: bundle.archive.read(name) for name in names}
-        self._expected = tuple(selftest.read(self.problem, made, members))
-        self._state = BenchState(self.problem, self.host, made.seed, _weights=weights)
+        weights, self._expected = selftest.material(section, bundle.archive)
+        seed = section.selftest.seed
+        self._state = BenchState(self.problem, self.host, seed, _weights=weights)
 
     def report(self, what: str) -> dict[str, Any]:
         """What became of the `first` part, of `all` that run here, or of the first `timed`.
 
         `parts`: those that were run, with the first thing that was wrong; `speed`: of the first, cell by cell;
-        `taken`: the architecture to run.
+        `taken`: the label of the target to run.
         """
         first, *others = self.catalogues
         answers = [self._answers(part) for part in (self.catalogues if what == "all" else [first])]
@@ -109,7 +102,7 @@ class Probation:
                 message = f"{build.variant}: {verdict.message}"
                 break
         told = worst if math.isfinite(worst) else None
-        return {"arch": catalogue.part.target.arch, "worst": told, "message": message}
+        return {"arch": catalogue.part.target.label, "worst": told, "message": message}
 
 
 class Speed:
@@ -136,15 +129,7 @@ class Speed:
             found, foreign = max((found, foreign), self._fraction(row))
             if found >= SLOWER * shipped:
                 break
-        return {
-            "tokens": row.tokens,
-            "load": row.load,
-            "variant": row.variant,
-            "fraction": round(found, 4),
-            "shipped_fraction": round(shipped, 4),
-            "slower": found < SLOWER * shipped,
-            "foreign": round(foreign, 4),
-        }
+        return compared(row, found, foreign)
 
     def is_slower_than(self, other: BundleCatalogue, row: Evidence) -> bool:
         """Whether another part is surely and usefully faster on this workload."""
@@ -164,19 +149,6 @@ class Speed:
     def _entrant(self, catalogue: BundleCatalogue, row: Evidence) -> Entrant:
         selection = catalogue.select(row.tokens, row.load, None)
         return Entrant(catalogue.binary(selection), selection.pack)
-
-
-def cells(part: Part) -> list[Evidence]:
-    """The measured workloads to repeat: of each variant the quickest that has a fraction of the ceiling."""
-    best: dict[str, Evidence] = {}
-    for row in part.evidence:
-        fraction, median_ns = row.row.get("ceiling_fraction"), row.row.get("median_ns")
-        if not isinstance(fraction, float) or not isinstance(median_ns, float):
-            continue
-        known = best.get(row.variant)
-        if median_ns <= MOST_NS and (known is None or median_ns < known.row["median_ns"]):
-            best[row.variant] = row
-    return list(best.values())
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuner import ptx
 from tuner.bundle import manifest as manifests
 from tuner.bundle import signing
 from tuner.bundle.archive import MANIFEST, SIGNATURE, Archive, parse, read_file
@@ -20,6 +21,7 @@ from tuner.errors import (
     BundleError,
     BundleManifestError,
     BundleTrustError,
+    MoetuneError,
     UsageError,
 )
 from tuner.kernel import ABI
@@ -74,6 +76,7 @@ def read_bytes(data: bytes, path: Path, trust: str) -> Bundle:
             f"{path}: its kernels speak ABI {manifest.abi}, this moetune {ABI}; "
             "take the moetune of its maker, or build it again"
         )
+    _check_programs(archive, manifest)
     return Bundle(path, archive, manifest, sha256, hashlib.sha256(raw).hexdigest(), signer)
 
 
@@ -112,3 +115,15 @@ def _check_members(archive: Archive, manifest: Manifest) -> None:
             raise BundleDigestError(
                 f"{archive.label}: {name} is not what was packed; don't trust it"
             )
+
+
+def _check_programs(archive: Archive, manifest: Manifest) -> None:
+    """Whether programs for GPUs can be read and are their problem's; that needs no GPU."""
+    for section in manifest.sections:
+        for part in section.parts:
+            for build in part.builds.values() if part.target.kind == "gpu" else ():
+                try:
+                    program = ptx.parse(archive.read(build.binary).decode())
+                    ptx.check(section.problem, program, build.variant)
+                except (MoetuneError, ValueError) as error:
+                    raise BundleAbiError(f"{archive.label}: {build.binary}: {error}") from error

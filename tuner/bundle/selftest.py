@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from tuner.arrays import NUMPY_DTYPES
 from tuner.bundle import manifest as manifests
+from tuner.bundle.archive import Archive
 from tuner.errors import SelfTestError
 from tuner.memory import available_bytes, weights_bytes
 from tuner.problem import Problem
@@ -33,6 +34,8 @@ _CASES: tuple[tuple[int, str, tuple[int, ...]], ...] = (
     (33, "router", (0, 16, 32)),
     (16, "onehot", (9,)),
 )
+# More than two of a GPU's largest tiles (128 rows) in one expert, and ragged.
+_LARGE = (259, "onehot", (0, 127, 128, 258))
 _ARRAYS = ("indices", "rows", "ties", "weights", "x", "y")
 # A copy of the weights, and the packed one.
 _COPIES = 2.2
@@ -75,11 +78,13 @@ def digest(made: Weights) -> str:
     return hashed.hexdigest()
 
 
-def make(problem: Problem, folder: str) -> tuple[manifests.SelfTest, dict[str, bytes]]:
-    """The self-test of a problem, and its members under `folder`."""
+def make(
+    problem: Problem, folder: str, large: bool = False
+) -> tuple[manifests.SelfTest, dict[str, bytes]]:
+    """The self-test of a problem, and its members under `folder`; with `large`, also tiles of a GPU's size."""
     made = weights(problem, SEED)
     cases, members = [], {}
-    for number, (tokens, load, rows) in enumerate(_CASES):
+    for number, (tokens, load, rows) in enumerate((*_CASES, _LARGE) if large else _CASES):
         case = Case(tokens, load, SEED + number)
         x = _tokens(problem, case)
         expected = answer(problem, made, case, x, np.array(rows, np.intp))
@@ -96,6 +101,20 @@ def _tokens(problem: Problem, case: Case) -> npt.NDArray[np.generic]:
     words = source.random_raw(-(-count // 8)).astype("<u8").view("i1")[:count]
     x = words.astype(np.float32) / np.float32(64)
     return x.reshape(case.tokens, problem.hidden).astype(NUMPY_DTYPES[problem.dtype])
+
+
+def material(section: manifests.Section, archive: Archive) -> tuple[Weights, tuple[Expected, ...]]:
+    """The weights of a section's self-test, and its cases.
+
+    Raises SelfTestError where NumPy makes other weights, or arrays do not fit the problem.
+    """
+    made = section.selftest
+    values = weights(section.problem, made.seed)
+    if digest(values) != made.weights_sha256:
+        raise SelfTestError("NumPy gives other weights than where this was built; upgrade NumPy")
+    names = {name for case in made.cases for name in case.arrays.values()}
+    members = {name: archive.read(name) for name in names}
+    return values, tuple(read(section.problem, made, members))
 
 
 def read(

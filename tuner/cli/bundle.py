@@ -41,7 +41,7 @@ def bundle() -> None:
 @models_options
 @click.option(
     "--target", "targets", multiple=True, default=("host",), show_default=True,
-    help="Architecture to pack kernels for; once for each.",
+    help="Architecture or GPU (nvidia-h100) to pack kernels for; once for each.",
 )  # fmt: skip
 @click.option("-o", "--output", type=_path, required=True, help="The file to write.")
 @_key
@@ -115,13 +115,14 @@ def verify(file: Path, trust: str, as_json: bool) -> None:
 @bundle.command()
 @_file
 @_trust
+@click.option("--device", default="cuda:0", show_default=True, help="The GPU for code for GPUs.")
 @json_option
-def install(file: Path, trust: str, as_json: bool) -> int:
+def install(file: Path, trust: str, device: str, as_json: bool) -> int:
     """Verify FILE, run its self-test here, and compare its speed with what was measured where it was tuned.
 
     Says ok, slower than shipped, or refused; ends with 1 where it is refused.
     """
-    found = installer.install(file, trust)
+    found = installer.install(file, trust, device=device)
     click.echo(json.dumps(found.to_json(), indent=2) if as_json else "\n".join(lines(found)))
     return found.exit_code
 
@@ -142,7 +143,7 @@ def _facts(found: Bundle) -> dict[str, Any]:
         {
             "problem": section.problem.name,
             "digest": section.problem.digest,
-            "target": part.target.arch,
+            "target": part.target.label,
             "tuned": part.tuned,
             "note": part.note,
             "kernels": sorted(part.builds),
@@ -174,7 +175,7 @@ def _told(found: Bundle) -> Iterator[str]:
     for section in manifest.sections:
         yield section.problem.describe()
         for part in section.parts:
-            yield f"  {part.target.arch}: {part.note}"
+            yield f"  {part.target.label}: {part.note}"
             yield from (f"    {line}" for line in _selects(part))
 
 

@@ -35,7 +35,8 @@ def make(
     notes += [f"{made.failed} did not compile"] if made.failed else []
     notes += [f"{made.left_out} left out by --most-mib"] if made.left_out else []
     click.echo(f"{folder}: {', '.join(notes)}")
-    click.echo(f"on the machine with the {target.accelerator}: python {folder / 'run.py'}")
+    where = made.target.accelerator or f"{made.target.arch} ({made.target.cores} cores)"
+    click.echo(f"on the machine with the {where}: python {folder / 'run.py'}")
     click.echo(f"then, with its results here: moetune tell {folder}")
 
 
@@ -44,7 +45,7 @@ def make(
 @click.option("--time", "time_s", type=seconds, default="1h", show_default=True,
               metavar="90s|10m|1h", help="Start nothing new after this.")  # fmt: skip
 def run_job(folder: Path, time_s: float) -> None:
-    """Verify and measure a job folder's variants on this machine's GPU.
+    """Verify and measure a job folder's variants on this machine's GPU or CPU.
 
     Results go to results.jsonl in the folder as they come; run again, it goes on from there.
     """
@@ -69,11 +70,9 @@ def tell(folder: Path, db: Path | None, as_json: bool) -> None:
 def _show(told: Told) -> None:
     counts = ", ".join(f"{count} {status}" for status, count in sorted(told.statuses.items()))
     click.echo(f"{told.target.describe()}")
-    if told.target.digest != told.asked_for.digest:
-        click.echo(
-            f"measured on {told.target.accelerator}, asked for {told.asked_for.accelerator}: "
-            f"recorded under {told.target.accelerator}"
-        )
+    measured, asked = (t.accelerator or t.arch for t in (told.target, told.asked_for))
+    if measured != asked:
+        click.echo(f"measured on {measured}, asked for {asked}: recorded under {measured}")
     click.echo(f"trials: {counts or 'none'}; {told.recorded} new")
     if told.cells:
         rows = [

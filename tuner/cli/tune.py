@@ -78,7 +78,8 @@ class Interrupted(MoetuneError):
 @click.option("--noise-floor", type=share, metavar="2%|0.02",
               help="The gain that counts; what a sentinel measures unless given.")  # fmt: skip
 @click.option("--cores", type=click.IntRange(min=1),
-              help="Tune for so many cores; builds run on the others meanwhile.")  # fmt: skip
+              help="Tune for so many cores; builds run on the others meanwhile. With --offline: of the "
+                   "machine that has the target.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
               help="Of the search and of the random weights.")  # fmt: skip
 @click.option("--sampler", type=click.Choice(SAMPLERS), default="auto", show_default=True,
@@ -130,7 +131,7 @@ def tune(
     doctor.require_toolchain()
     hardware = named(target)
     if offline is not None:
-        _offline(model, hardware, db, plan, offline, most_mib, as_json)
+        _offline(model, hardware, db, plan, offline, most_mib, cores, as_json)
         return
     if hardware.kind == "gpu":
         raise UsageError(
@@ -168,13 +169,17 @@ def _offline(
     plan: stage.Plan,
     folder: Path,
     most_mib: int,
+    cores: int | None,
     as_json: bool,
 ) -> None:
     """A job folder of one load: its runner races all token counts under the same one."""
     if len(plan.loads) > 1:
         raise UsageError("--offline: one --load a job; make a folder for each")
     trials = plan.trials or OFFLINE_TRIALS
-    asked = Round(plan.tokens, plan.loads[0], trials, plan.seed, plan.sampler, most_mib << 20)
+    asked = Round(
+        plan.tokens, plan.loads[0], trials, plan.seed, plan.sampler, most_mib << 20, cores,
+        plan.temperature,
+    )  # fmt: skip
     job.make(model, target, db, asked, folder, as_json)
 
 

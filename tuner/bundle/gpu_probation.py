@@ -1,0 +1,89 @@
+"""The part of an install's child process that runs a bundle's programs for the first time on a GPU."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tuner import ptx
+from tuner.bundle import selftest
+from tuner.bundle.catalogue import BundleCatalogue
+from tuner.bundle.choose import ladder
+from tuner.bundle.manifest import Build, Evidence
+from tuner.bundle.reader import read_bundle
+from tuner.bundle.speed import cells, compared
+from tuner.gpu_bench import GpuBench
+from tuner.gpu_device import opened, target_of
+from tuner.gpu_layer import GpuKernel
+from tuner.gpu_weights import GpuWeights
+from tuner.workload import Workload, pairs_per_expert, route_by_load, weight_bytes_read
+
+_WARM_UPS, _ROUNDS = 3, 15
+
+
+class GpuProbation:
+    """The parts of one problem that run on a GPU, the best first, and the self-test's weights in its memory."""
+
+    def __init__(self, path: Path, sha256: str, digest: str, name: str) -> None:
+        bundle = read_bundle(path, f"sha256:{sha256}")
+        section = next(s for s in bundle.manifest.sections if s.problem.digest == digest)
+        self.problem, self.seed = section.problem, section.selftest.seed
+        device = opened(name)
+        host = target_of(device)
+        parts = ladder(section.parts, host)
+        self.catalogues = [BundleCatalogue(bundle, section, part, host) for part in parts]
+        weights, self._expected = selftest.material(section, bundle.archive)
+        self._weights = GpuWeights(device, self.problem, weights)
+        self._bench = GpuBench(device, self.problem, self._weights.addresses)
+        self._kernels: dict[str, GpuKernel] = {}
+
+    def report(self, what: str) -> dict[str, Any]:
+        """What became of the `first` part, of `all` that run here, or of the first `timed`; see `Probation`."""
+        tested = self.catalogues if what == "all" else self.catalogues[:1]
+        answers = [self._answers(catalogue) for catalogue in tested]
+        told = {"parts": answers, "speed": [], "taken": answers[0]["arch"]}
+        if what == "timed" and not answers[0]["message"]:
+            ceiling = self._bench.copy_gb_s()
+            first = self.catalogues[0]
+            told["speed"] = [self._speed(first, row, ceiling) for row in cells(first.part)]
+        return told
+
+    def _answers(self, catalogue: BundleCatalogue) -> dict[str, Any]:
+        """Every program of a part against the float64 answers."""
+        worst = 0.0
+        for build in catalogue.part.builds.values():
+            kernel = self._kernel(catalogue, build)
+            for expected in self._expected:
+                message, error = self._bench.check(kernel, expected)
+                worst = max(worst, error)
+                if message:
+                    case = expected.case
+                    said = f"{build.variant}: T={case.tokens} {case.load}: {message}"
+                    return _told(catalogue, worst, said)
+        return _told(catalogue, worst, "")
+
+    def _kernel(self, catalogue: BundleCatalogue, build: Build) -> GpuKernel:
+        if build.binary not in self._kernels:
+            program = ptx.parse(catalogue.member(build.binary).read_text())
+            ptx.check(self.problem, program, build.variant)
+            self._kernels[build.binary] = GpuKernel(self._bench.device, program)
+        return self._kernels[build.binary]
+
+    def _speed(self, catalogue: BundleCatalogue, row: Evidence, ceiling: float) -> dict[str, Any]:
+        """One measured workload again, as jobs measure: a graph, the L2 cache flushed before each."""
+        workload = Workload(row.tokens, row.load)
+        kernel = self._kernel(catalogue, catalogue.part.builds[row.variant])
+        work, arena = self._bench.ready(kernel, workload, self.seed)
+        times = [self._bench.timed(work) for _ in range(_WARM_UPS + _ROUNDS)][_WARM_UPS:]
+        arena.free()
+        counts = pairs_per_expert(self.problem, route_by_load(self.problem, workload, self.seed)[0])
+        read = weight_bytes_read(self.problem, counts)
+        return compared(row, float(read / ceiling / np.median(times)), 0.0)
+
+
+def _told(catalogue: BundleCatalogue, worst: float, message: str) -> dict[str, Any]:
+    known = worst if math.isfinite(worst) else None
+    return {"arch": catalogue.part.target.label, "worst": known, "message": message}

@@ -1,0 +1,112 @@
+"""A problem's weights on a GPU, and what is done with its programs there: check against right answers, time.
+
+Buffers are guarded and start as NaN; times are between two events of the device, the L2 cache flushed before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from tuner import verify
+from tuner.arrays import NUMPY_DTYPES
+from tuner.cuda import Address, Device
+from tuner.gpu_layer import Arena, Call, GpuKernel, io_sizes, scratch_sizes
+from tuner.problem import Problem
+from tuner.workload import Workload, route_by_load
+
+_FLUSH_BYTES = 256 << 20  # several times the L2 cache of any card
+_COPY_BYTES = 1 << 30
+
+
+class GpuBench:
+    """A device with a layer's packed weights in its memory."""
+
+    def __init__(self, device: Device, problem: Problem, weights: Mapping[str, Address]) -> None:
+        self.device, self.problem, self.weights = device, problem, weights
+        self.stream = device.stream()
+        self._flush = device.alloc(_FLUSH_BYTES)
+
+    def arena(self, kernel: GpuKernel, tokens: int) -> Arena:
+        sizes = {
+            **io_sizes(self.problem, tokens),
+            **scratch_sizes(self.problem, tokens, kernel.facts["tile_n"]),
+        }
+        return Arena(self.device, sizes)
+
+    def call(self, kernel: GpuKernel, arena: Arena, tokens: int, routed: bool) -> Call:
+        buffers = {name: piece.address for name, piece in arena.pieces.items()}
+        return Call(self.device, kernel, self.problem, {**self.weights, **buffers}, tokens, routed)
+
+    def check(self, kernel: GpuKernel, expected: verify.Expected) -> tuple[str, float]:
+        """Runs one case on poisoned, guarded buffers; what was wrong (or nothing), and the relative error."""
+        case, problem, device = expected.case, self.problem, self.device
+        arena = self.arena(kernel, case.tokens)
+        device.upload(expected.x, arena["x"])
+        if expected.routed:
+            device.upload(expected.indices, arena["indices"])
+            device.upload(expected.weights.astype(np.float32), arena["weights"])
+        self.call(kernel, arena, case.tokens, expected.routed).run(0)
+        device.wait()
+        x, y = np.empty_like(expected.x), np.empty_like(expected.x)
+        indices = np.empty((case.tokens, problem.top_k), np.int32)
+        weights = np.empty((case.tokens, problem.top_k), np.float32)
+        for name, array in (("x", x), ("y", y), ("indices", indices), ("weights", weights)):
+            device.download(arena[name], array)
+        outside = arena.broken()
+        arena.free()
+        if outside:
+            return f"{outside}: written outside its bytes", np.inf
+        if x.tobytes() != expected.x.tobytes():
+            return "x: was written to", np.inf
+        return verify.compare(expected, y, indices, weights)
+
+    def ready(
+        self, kernel: GpuKernel, workload: Workload, seed: int
+    ) -> tuple[Callable[[], None], Arena]:
+        """A call on random tokens that has run once, as a graph, and its buffers.
+
+        Random tokens and weights route uniformly: only other loads are imposed.
+        """
+        problem, tokens = self.problem, workload.tokens
+        rng = np.random.default_rng([seed, tokens])
+        x = rng.standard_normal((tokens, problem.hidden), dtype=np.float32)
+        arena = self.arena(kernel, tokens)
+        self.device.upload(x.astype(NUMPY_DTYPES[problem.dtype]), arena["x"])
+        imposed = workload.load != "uniform"
+        if imposed:
+            for name, array in zip(
+                ("indices", "weights"), route_by_load(problem, workload, seed), strict=True
+            ):
+                self.device.upload(array, arena[name])
+        call = self.call(kernel, arena, tokens, imposed)
+        call.run(self.stream)
+        self.device.wait(self.stream)
+        return self.replayed(call), arena
+
+    def replayed(self, call: Call) -> Callable[[], None]:
+        """The call as a graph."""
+        graph = self.device.graph(call.run, self.stream)
+        return lambda: self.device.replay(graph, self.stream)
+
+    def timed(self, work: Callable[[], None], flush: bool = True) -> float:
+        """Nanoseconds of some work between two events of the device."""
+        start, end = self.device.event(), self.device.event()
+        if flush:
+            self.device.fill(self._flush, 0x5A, _FLUSH_BYTES, self.stream)
+        self.device.record(start, self.stream)
+        work()
+        self.device.record(end, self.stream)
+        self.device.wait(self.stream)
+        return self.device.elapsed_ns(start, end)
+
+    def copy_gb_s(self) -> float:
+        """Bytes read and written in a second by the device's own copy, in 10^9."""
+        here, there = self.device.alloc(_COPY_BYTES), self.device.alloc(_COPY_BYTES)
+        self.device.fill(here, 0x3C, _COPY_BYTES, self.stream)
+        work = lambda: self.device.copy(there, here, _COPY_BYTES, self.stream)  # noqa: E731
+        taken = float(np.median([self.timed(work) for _ in range(10)]))
+        self.device.free(here)
+        self.device.free(there)
+        return 2 * _COPY_BYTES / taken

@@ -1,0 +1,59 @@
+"""GPUs of this machine by name: ``cuda:0``, and what each is as a Target."""
+
+from __future__ import annotations
+
+import functools
+import re
+
+from tuner import cards
+from tuner.cuda import Device
+from tuner.errors import DeviceError, UsageError
+from tuner.target import Target, of_card
+
+_NAME = re.compile(r"cuda(?::(\d{1,3}))?")
+# What the GPU templates are written for, and the capability that the driver tells for it.
+_ARCHITECTURES = tuple(dict.fromkeys(card.arch for card in cards.CARDS.values()))
+
+
+def opened(name: str) -> Device:
+    """The GPU of a name (``cuda`` is ``cuda:0``), opened once in a process.
+
+    Raises:
+        UsageError: the name is none.
+        DeviceError: there is no driver, no such GPU, or it is of an architecture without kernels.
+    """
+    found = _NAME.fullmatch(name)
+    if found is None:
+        raise UsageError(f"device={name!r}: must be cpu, cuda or cuda:N")
+    return _opened(int(found[1] or 0))
+
+
+@functools.cache
+def _opened(index: int) -> Device:
+    device = Device(index)
+    if device.arch not in _ARCHITECTURES:
+        have = ", ".join(card.label for card in cards.CARDS.values())
+        raise DeviceError(
+            f"cuda:{index}: {device.name} is of {device.arch}, and kernels are for {', '.join(_ARCHITECTURES)} "
+            f"alone ({have}); name another GPU, or leave the device out for the CPU"
+        )
+    return device
+
+
+def target_of(device: Device) -> Target:
+    """A GPU as a Target: its card's where that is known and whole, else what the driver tells of it."""
+    card = cards.by_label(device.name)
+    if card is not None and card.multiprocessors == device.multiprocessors:
+        return of_card(card)
+    return Target(
+        vendor="nvidia",
+        arch=device.arch,
+        features=(),
+        cores=device.multiprocessors,
+        l1d_bytes=device.shared_bytes,
+        l2_bytes=device.l2_bytes,
+        l3_bytes=0,
+        kind="gpu",
+        name=device.name,
+        accelerator=re.sub(r"[^a-z0-9]+", "-", device.name.lower()).strip("-"),
+    )
