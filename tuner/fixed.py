@@ -25,7 +25,7 @@ from tuner.pool import REGION, ready_argument
 MOST_TOKENS = 16
 # Answers made ahead for a layer and token count: so many, of so many bytes together. Where these are
 # fewer than LEAST_STOCK, the call takes long enough, too.
-MOST_STOCK = 32
+MOST_STOCK = 16
 STOCK_BYTES = 256 << 10
 LEAST_STOCK = 4
 # Places for answers (`out=`) whose addresses are remembered for a layer and token count.
