@@ -224,8 +224,9 @@ def plot(
     from matplotlib import pyplot
 
     figure, panels = pyplot.subplots(
-        1, len(found), figsize=(6.4 * len(found), 4.8), sharey=True, squeeze=False
-    )
+        1, len(found), figsize=(6.4 * len(found) + 2.6, 4.8), sharey=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
     for panel, (name, of_grid) in zip(panels[0], found.items(), strict=True):
         for number, (method, of_method) in enumerate(of_grid.items()):
             ordered = sorted(count for count in of_method[WITHIN[0]] if math.isfinite(count))
@@ -241,8 +242,8 @@ def plot(
         panel.set(xlabel="trials (unique configurations)")
         panel.grid(alpha=0.3)
     panels[0][0].set_ylabel(f"share of {options.seeds} seeds within {WITHIN[0]:.0%} of the best")
-    panels[0][-1].legend(fontsize=8, loc="lower right")
-    figure.tight_layout()
+    # Beside the panels: the curves need all of them.
+    figure.legend(*panels[0][-1].get_legend_handles_labels(), fontsize=8, loc="outside right upper")
     figure.savefig(options.plot, metadata={"Date": None} if options.plot.suffix == ".svg" else None)
     print(f"{options.plot}: written", file=sys.stderr)
 

@@ -3,11 +3,15 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
+
+import pytest
 
 from tests.kernels import TINY, variant
 from tuner.builder import Builder, Cores, split_cores
 from tuner.compile import Binary
+from tuner.errors import CompileError
 from tuner.foreign import busy_ticks
 from tuner.problem import Problem
 from tuner.render import render
@@ -19,7 +23,7 @@ ONE, OTHER = variant(TINY), variant(TINY, {"chunks": 4})
 
 
 class Compiler:
-    """Builds that take 50 ms, and where they ran."""
+    """Runs of 50 ms, and where they ran."""
 
     def __init__(self, cached: bool = False) -> None:
         self.cached = cached
@@ -28,7 +32,7 @@ class Compiler:
         self.cores: list[set[int]] = []
         self._lock = threading.Lock()
 
-    def __call__(self, problem: Problem, target: Target, made: Variant) -> Build:
+    def __call__(self, problem: Problem, target: Target, made: Sequence[Variant]) -> list[Build]:
         with self._lock:
             self.running += 1
             self.most = max(self.most, self.running)
@@ -36,8 +40,11 @@ class Compiler:
         time.sleep(0.05)
         with self._lock:
             self.running -= 1
-        binary = Binary(Path(f"{made.name}.so"), made.name, 0.05, self.cached)
-        return Build(render(problem, made), binary, "ok", "", 0.0, 50.0)
+        return [self._build(problem, variant) for variant in made]
+
+    def _build(self, problem: Problem, variant: Variant) -> Build:
+        binary = Binary(Path(f"{variant.name}.so"), variant.name, 0.05, self.cached)
+        return Build(render(problem, variant), binary, "ok", "", 0.0, 50.0)
 
 
 def builder(compiler: Compiler, spare: frozenset[int] = frozenset()) -> Builder:
@@ -75,6 +82,7 @@ def test_with_spare_cores_builds_go_on_there() -> None:
     compiler = Compiler()
     with builder(compiler, spare=core) as pool:
         pool.submit(ONE)
+        pool.start()
         pool.submit(OTHER)
         pool.get(ONE)
         assert not pool.submit(OTHER).done()
@@ -96,3 +104,26 @@ def test_each_core_is_counted_by_itself() -> None:
     assert len(list(busy_ticks(cores))) == len(cores)
     assert len(list(busy_ticks(cores[:1]))) == 1
     assert list(busy_ticks(())) == []
+
+
+def test_what_waits_is_dealt_evenly_and_compiled_in_one_run_each() -> None:
+    variants = [variant(TINY, {"chunks": n}) for n in (1, 2, 4, 8)]
+    compiler = Compiler()
+    with builder(compiler) as pool:
+        futures = [pool.submit(each) for each in variants]
+        assert compiler.cores == []
+        pool.start()
+        assert [future.result().source.name for future in futures] == [v.name for v in variants]
+        assert (pool.compiled, len(compiler.cores)) == (4, 2)
+
+
+def test_an_error_of_a_run_is_raised_for_each_of_its_variants() -> None:
+    def missing(problem: Problem, target: Target, made: Sequence[Variant]) -> list[Build]:
+        raise CompileError("mojo: not found")
+
+    with Builder(TINY, detect(), Cores(frozenset({0}), frozenset()), missing) as pool:
+        pool.submit(ONE)
+        pool.submit(OTHER)
+        for each in (ONE, OTHER):
+            with pytest.raises(CompileError, match="not found"):
+                pool.get(each)

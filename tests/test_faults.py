@@ -100,8 +100,9 @@ KILLS = {
 
 def arrange(stage: str, act: Path, database: Path, patch: pytest.MonkeyPatch) -> Callable[[], Any]:
     """What the process that is killed does."""
-    if stage == "compile":  # the seventh build, in the second batch
-        act.write_text('echo x >> "$0.builds"; [ $(wc -l < "$0.builds") -ge 7 ] && kill -9 $PPID\n')
+    if stage == "compile":  # the third run for several variants, which begins the second batch
+        count = 'echo x >> "$0.builds"; [ $(wc -l < "$0.builds") -ge 3 ] && kill -9 $PPID'
+        act.write_text(f'case "$1" in *.s) {count};; esac\n')
     elif stage == "verify":  # the first one is the default's
         patch.setenv(FAULT, "verify:8")
     elif stage == "benchmark":
@@ -337,6 +338,16 @@ def test_a_compiler_that_fails_is_a_row_and_the_session_goes_on(
     others = {row.status for row in found.values() if row.variant != chosen}
     assert others <= {"ok", "slow", "wrong"}
     assert len(found) == TRIALS
+
+
+@pytest.mark.parametrize("what", ["sleep 60", "exit 3", "kill -9 $$"])
+def test_a_compiler_that_fails_on_several_variants_builds_each_alone(
+    what: str, act: Path, database: Path, monkeypatch: pytest.MonkeyPatch, quiet: Quiet
+) -> None:
+    monkeypatch.setattr("tuner.trial.COMPILE_S", 0.5)
+    act.write_text(f'case "$1" in *.s) {what};; esac\n')
+    session(database)
+    assert story(rows(database)) == story(quiet.rows)
 
 
 def test_two_tuners_on_one_database_take_turns(act: Path, database: Path, quiet: Quiet) -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -24,10 +24,11 @@ from tuner.variant import Variant
 
 # A compiler keeps one core busy and a little of a second one.
 MOST_BUILDERS = 8
-# Batches of this many builds for each builder: the pool runs empty once a batch, not once a build.
+# Batches of this many variants for each builder, which it compiles in one run: more cost less each, but
+# the search decides on so many without knowing the others' times (both measured: docs/search.md).
 BATCH_PER_BUILDER = 2
 
-Make = Callable[[Problem, Target, Variant], Build]
+Make = Callable[[Problem, Target, Sequence[Variant]], Sequence[Build]]
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,12 @@ def split_cores(
 class Builder:
     """A pool that builds each variant once; use it as a context manager.
 
+    Variants that were submitted are dealt to the builders by `start`, or when one of them is needed.
     `variants` are those that it was asked for or told of.
     """
 
     def __init__(
-        self, problem: Problem, target: Target, cores: Cores, make: Make = trials.build
+        self, problem: Problem, target: Target, cores: Cores, make: Make = trials.build_all
     ) -> None:
         self._problem, self._target, self._make = problem, target, make
         self.ahead = bool(cores.spare)
@@ -68,6 +70,7 @@ class Builder:
         own = functools.partial(os.sched_setaffinity, 0, cores.spare)  # children inherit a thread's
         self._pool = ThreadPoolExecutor(self.builders, "build", own if self.ahead else None)
         self._builds: dict[str, Future[Build]] = {}
+        self._waiting: list[Variant] = []
         self.variants: list[Variant] = []
         self._compiled: set[str] = set()
         self.waited_s = 0.0
@@ -94,22 +97,38 @@ class Builder:
         return len(self._compiled)
 
     def submit(self, variant: Variant) -> Future[Build]:
-        """Starts to build a variant, or finds it built."""
+        """What a variant's build will be, or is."""
         if variant.id not in self._builds:
             self.note(variant)
-            self._builds[variant.id] = self._pool.submit(self._build, variant)
+            self._builds[variant.id] = Future()
+            self._waiting.append(variant)
         return self._builds[variant.id]
+
+    def start(self) -> None:
+        """Begins to build what was submitted, in even shares."""
+        count = min(len(self._waiting), self.builders)
+        for number in range(count):
+            share = self._waiting[number::count]
+            job = self._pool.submit(self._make, self._problem, self._target, share)
+            job.add_done_callback(functools.partial(self._deal, share))
+        self._waiting = []
+
+    def _deal(self, share: Sequence[Variant], job: Future[Sequence[Build]]) -> None:
+        """Each variant's build, or the error that ended them all, to who waits for it."""
+        futures = [self._builds[variant.id] for variant in share]
+        if job.cancelled() or job.exception() is not None:
+            for future in futures:
+                future.set_exception(CancelledError() if job.cancelled() else job.exception())
+            return
+        for variant, future, built in zip(share, futures, job.result(), strict=True):
+            if built.binary is not None and not built.binary.cached:
+                self._compiled.add(variant.id)
+            future.set_result(built)
 
     def note(self, variant: Variant) -> None:
         """A variant that an earlier session built; it is built here only when somebody asks for it."""
         if variant not in self.variants:
             self.variants.append(variant)
-
-    def _build(self, variant: Variant) -> Build:
-        built = self._make(self._problem, self._target, variant)
-        if built.binary is not None and not built.binary.cached:
-            self._compiled.add(variant.id)
-        return built
 
     def get(self, variant: Variant) -> Build:
         """A variant's build, with nothing else building where that would disturb. Raises CompileError
@@ -121,6 +140,7 @@ class Builder:
     def settle(self, needed: Future[Build] | None = None) -> None:
         """Waits until the machine is free for measuring, and what is needed is there."""
         start = time.monotonic()
+        self.start()
         if self.ahead:
             wait([needed] if needed else [])
         else:

@@ -1,9 +1,7 @@
 """Mojo source to a kernel's binary, in another process, kept in a content-addressed cache.
 
 For a CPU that is a shared library, ``kernel.so``. A GPU's source is a program that prints PTX: it is
-built and run here, and ``kernel.ptx`` is what it printed. A folder ``CACHE/KEY[:2]/KEY`` holds the
-binary, ``kernel.mojo``, ``stderr.txt`` and ``build.json``. It appears whole or not at all, and what a
-source was refused for is remembered as well as what it became, so that no source is compiled twice.
+built and run here, and ``kernel.ptx`` is what it printed. No source is compiled twice, see ``binaries``.
 """
 
 from __future__ import annotations
@@ -13,15 +11,14 @@ import dataclasses
 import errno
 import functools
 import hashlib
-import json
 import os
 import shutil
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tuner.binaries import Binary, SourceRefused, look_up, place, publish, sha256, write, writing
 from tuner.drafts import build_folder
 from tuner.errors import CompileError
 from tuner.paths import cache_dir
@@ -43,7 +40,6 @@ __all__ = [
 
 _VERSION_S = 60.0
 _ATTEMPTS = 3  # another process may just be replacing the same damaged folder
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # The compiler's own ends, which repeat with the same source. Others (KILL, TERM, BUS on a
 # full disk) come from outside and are not remembered.
 _CRASHES = (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGILL)
@@ -55,23 +51,6 @@ class CompileTimeout(CompileError):
 
 class CompilerKilled(CompileError):
     """A signal from outside ended the compiler: that says nothing about the source."""
-
-
-class SourceRefused(CompileError):
-    """The compiler refused a source, and would again."""
-
-
-@dataclass(frozen=True)
-class Binary:
-    """A compiled kernel: its file, cache key and how long the build took (s).
-
-    ``cached`` says that this call did not build it; ``seconds`` are the first build's then.
-    """
-
-    path: Path
-    key: str
-    seconds: float
-    cached: bool
 
 
 def compile_source(
@@ -88,16 +67,16 @@ def compile_source(
     missing, the cache folder is full or not writable, or the source is refused (first error
     line). Refusals are remembered; the other errors are not, as the same source may pass later.
     """
-    flags = (*compile_flags(target), f"-O{optimize}")
-    key = binary_key(text, flags)
-    folder = (cache or cache_dir()) / key[:2] / key
+    cache = cache or cache_dir()
+    flags = all_flags(target, optimize)
+    folder = place(cache, binary_key(text, flags))
     for attempt in range(_ATTEMPTS):
-        found = _look_up(folder, cached=attempt == 0)
+        found = look_up(folder, cached=attempt == 0)
         if found is not None:
             return found
-        with _writing(folder), build_folder(folder.parent) as draft:
+        with writing(cache), build_folder(folder.parent) as draft:
             _build(draft, text, flags, timeout_s, target.kind)
-            _publish(draft, folder)
+            publish(draft, folder)
     raise CompileError(f"{folder}: damaged again and again; check the disk, then delete the folder")
 
 
@@ -107,10 +86,15 @@ def is_cached(text: str, target: Target, *, optimize: str = "3", cache: Path | N
     Raises CompileError where the toolchain is missing: its version is part of the key.
     """
     try:
-        key = binary_key(text, (*compile_flags(target), f"-O{optimize}"))
-        return _look_up((cache or cache_dir()) / key[:2] / key) is not None
+        key = binary_key(text, all_flags(target, optimize))
+        return look_up(place(cache or cache_dir(), key)) is not None
     except SourceRefused:
         return True
+
+
+def all_flags(target: Target, optimize: str = "3") -> tuple[str, ...]:
+    """The compiler's flags, all of which are part of a binary's key."""
+    return (*compile_flags(target), f"-O{optimize}")
 
 
 def binary_key(text: str, flags: Sequence[str]) -> str:
@@ -152,34 +136,39 @@ def _mojo() -> Path:
     return found
 
 
-def _look_up(folder: Path, *, cached: bool = True) -> Binary | None:
-    """The binary in ``folder``; None where it is absent or not what was once written there."""
-    try:
-        facts = json.loads((folder / "build.json").read_text())
-        if facts["status"] == "failed":
-            raise SourceRefused(facts["message"])
-        library = folder / str(facts.get("file", "kernel.so"))
-        if _sha256(library) != facts["sha256"]:
-            return None
-        return Binary(library, folder.name, float(facts["seconds"]), cached)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 def _build(draft: Path, text: str, flags: Sequence[str], timeout_s: float, kind: str) -> None:
     """Compile in ``draft`` and write build.json there, be it a binary or a refusal."""
-    source, library = (
-        draft / "kernel.mojo",
-        draft / ("kernel.ptx" if kind == "gpu" else "kernel.so"),
-    )
+    source = draft / "kernel.mojo"
+    library = draft / ("kernel.ptx" if kind == "gpu" else "kernel.so")
     source.write_text(text)
     built = draft / "program" if kind == "gpu" else library
+    done = run_mojo(source, built, "exe" if kind == "gpu" else "shared-lib", flags, timeout_s)
+    if kind == "gpu" and done.returncode == 0 and not done.timed_out:
+        done = _print(built, library, done, timeout_s)
+    facts: dict[str, Any] = {"toolchain": toolchain_version(), "flags": list(flags)}
+    if done.returncode == 0 and not done.timed_out and library.exists():
+        facts |= {"status": "ok", "sha256": sha256(library), "seconds": round(done.seconds, 3)}
+        facts |= {"file": library.name}
+    else:
+        facts |= {"status": "failed", "message": _refusal(done, timeout_s)}
+    write(draft, facts, done.stderr)
+
+
+def run_mojo(
+    source: Path, built: Path, emit: str, flags: Sequence[str], timeout_s: float
+) -> Completed:
+    """``mojo build`` of a source, beside which all its files stay; messages don't name the folder.
+
+    Raises CompileError where there is no mojo or no linker.
+    """
+    draft = source.parent
+    # One thread a build: several builds run side by side, and a single one gains nothing from more
+    # (measured on two cores: two at once 6.5 s instead of 8.3 s).
     command: list[str | Path] = [
         _mojo(),
         "build",
-        *(() if kind == "gpu" else ("--emit", "shared-lib")),
-        # One thread a build: several builds run side by side, and a single one gains nothing from more
-        # (measured on two cores: two at once 6.5 s instead of 8.3 s).
+        "--emit",
+        emit,
         "--num-threads",
         "1",
         "-o",
@@ -187,19 +176,10 @@ def _build(draft: Path, text: str, flags: Sequence[str], timeout_s: float, kind:
         *flags,
         source,
     ]
-    done = run(command, timeout_s, env=_environment(draft))
-    if kind == "gpu" and done.returncode == 0 and not done.timed_out:
-        done = _print(built, library, done, timeout_s)
+    with _linker_variables(draft) as variables:
+        done = run(command, timeout_s, env=variables)
     # The folder's name is random: without it the message is the same every time.
-    stderr = done.stderr.replace(f"{draft}{os.sep}", "")
-    (draft / "stderr.txt").write_text(stderr)
-    facts: dict[str, Any] = {"toolchain": toolchain_version(), "flags": list(flags)}
-    if done.returncode == 0 and not done.timed_out and library.exists():
-        facts |= {"status": "ok", "sha256": _sha256(library), "seconds": round(done.seconds, 3)}
-        facts |= {"file": library.name}
-    else:
-        facts |= {"status": "failed", "message": _refusal(done, stderr, timeout_s)}
-    (draft / "build.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
+    return dataclasses.replace(done, stderr=done.stderr.replace(f"{draft}{os.sep}", ""))
 
 
 def _print(program: Path, ptx: Path, built: Completed, timeout_s: float) -> Completed:
@@ -211,10 +191,11 @@ def _print(program: Path, ptx: Path, built: Completed, timeout_s: float) -> Comp
     return dataclasses.replace(done, seconds=built.seconds + done.seconds)
 
 
-def _refusal(done: Completed, stderr: str, timeout_s: float) -> str:
+def _refusal(done: Completed, timeout_s: float) -> str:
     """The message to remember for a source; raises where the source is not to blame."""
     if done.timed_out:
         raise CompileTimeout(f"mojo build: timed out after {timeout_s:g} s; raise the time limit")
+    stderr = done.stderr
     if "No space left on device" in stderr or "Disk quota exceeded" in stderr:
         raise OSError(errno.ENOSPC, "No space left on device")
     if "unable to find suitable c compiler" in stderr:
@@ -232,53 +213,17 @@ def _refusal(done: Completed, stderr: str, timeout_s: float) -> str:
 _NO_LINKER = "no C linker: none of $CC, cc, gcc, clang is there; apt-get install gcc"
 
 
-def _environment(draft: Path) -> dict[str, str]:
+@contextlib.contextmanager
+def _linker_variables(draft: Path) -> Iterator[dict[str, str]]:
     """Temporary files stay in ``draft``; mojo links with ``cc``, whatever the linker's name."""
     linker = require_linker()
     variables = {"TMPDIR": str(draft)}
-    if linker.name != "cc":
-        shim = draft / "bin" / "cc"
-        shim.parent.mkdir()
-        shim.write_text(f'#!/bin/sh\nexec "{linker}" "$@"\n')
-        shim.chmod(0o755)
-        variables["PATH"] = f"{shim.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    return variables
-
-
-def _publish(draft: Path, folder: Path) -> None:
-    """Move a finished build into place; a sound one that another process put there stays."""
-    shutil.rmtree(draft / "bin", ignore_errors=True)
-    if folder.exists() and not _is_sound(folder):
-        with contextlib.suppress(FileNotFoundError):  # another process moves it, too
-            folder.rename(draft.with_name(f"{draft.name}-damaged"))
-    try:
-        draft.rename(folder)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-
-
-def _is_sound(folder: Path) -> bool:
-    try:
-        return _look_up(folder) is not None
-    except CompileError:  # a remembered refusal
-        return True
-
-
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Turn errors of the file system into CompileErrors that name the cache folder."""
-    cache = folder.parent.parent
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in _NO_SPACE
-        why = "is full" if full else f"cannot be written ({error.strerror})"
-        mend = "delete it or free some space" if full else "mend its permissions"
-        message = f"cache folder {cache} {why}; {mend}, or name another one in MOETUNE_CACHE"
-        raise CompileError(message) from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    if linker.name == "cc":
+        yield variables
+        return
+    shim = draft / "bin" / "cc"
+    shim.parent.mkdir()
+    shim.write_text(f'#!/bin/sh\nexec "{linker}" "$@"\n')
+    shim.chmod(0o755)
+    yield variables | {"PATH": f"{shim.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
+    shutil.rmtree(shim.parent, ignore_errors=True)

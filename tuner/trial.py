@@ -10,7 +10,7 @@ import contextlib
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,7 @@ from tuner.records import TrialRow
 from tuner.render import Source, render
 from tuner.target import Target
 from tuner.template import digest
+from tuner.together import compile_together
 from tuner.variant import Variant
 from tuner.verify import Verdict
 from tuner.version import __version__
@@ -70,11 +71,28 @@ class Outcome:
 
 def build(problem: Problem, target: Target, variant: Variant) -> Build:
     """Renders and compiles; a refusal is a status. A missing toolchain still raises."""
+    return _build(*_render(problem, variant), target, None)
+
+
+def build_all(problem: Problem, target: Target, variants: Sequence[Variant]) -> list[Build]:
+    """The same for several, in one run of the compiler where that works."""
+    rendered = [_render(problem, variant) for variant in variants]
+    texts = [source.text for source, _ in rendered]
+    together = compile_together(texts, target, timeout_s=COMPILE_S)
+    return [_build(source, ms, target, together.get(source.text)) for source, ms in rendered]
+
+
+def _render(problem: Problem, variant: Variant) -> tuple[Source, float]:
+    """The source, and the milliseconds that it took."""
     start = time.perf_counter()
     source = render(problem, variant)
-    render_ms = 1e3 * (time.perf_counter() - start)
+    return source, 1e3 * (time.perf_counter() - start)
+
+
+def _build(source: Source, render_ms: float, target: Target, built: Binary | None) -> Build:
+    """`built` is the binary where there is one already."""
     try:
-        binary = _compile(source, target)
+        binary = built or _compile(source, target)
     except CompileTimeout as error:
         return Build(source, None, "timeout", str(error), render_ms, 1e3 * COMPILE_S)
     except (CompilerKilled, SourceRefused) as error:

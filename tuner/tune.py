@@ -143,6 +143,7 @@ def _fill(session: Session, cells: Sequence[Cell], queue: Queue) -> None:
     if room is not None:
         wanted = min(wanted, room - len(queue))
     deal([cell.share for cell in cells], wanted, give)
+    session.builder.start()
     ordered = sorted(queue, key=lambda entry: entry[1].variant.pack)
     queue.clear()
     queue.extend(ordered)
