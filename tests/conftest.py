@@ -10,8 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.commands import Run, Said
+from tests.kernels import TINY
+from tests.shipped import record
+from tuner.bundle.build import build
 from tuner.cli import main
 from tuner.process import find_linker, find_mojo
+from tuner.target import detect
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -27,6 +31,20 @@ def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("MOETUNE_CACHE", str(folder))
         patch.setenv("MOETUNE_DB", str(folder / "none.sqlite3"))
         yield folder
+
+
+@pytest.fixture(scope="session")
+def tiny_db(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database where the default won the tiny problem at every number of tokens."""
+    path = tmp_path_factory.mktemp("tuned") / "tuning.sqlite3"
+    record(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(session_cache: Path, tiny_db: Path) -> bytes:
+    """An unsigned bundle of it for this machine, as `moetune bundle build` makes it. Needs the compiler."""
+    return build([TINY], [detect()], tiny_db)
 
 
 @pytest.fixture(autouse=True)

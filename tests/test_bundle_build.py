@@ -15,6 +15,7 @@ import pytest
 import tuner
 from tests.bundles import manifest_of
 from tests.kernels import TINY, tokens, variant
+from tests.shipped import TUNED
 from tuner.bundle import install as installer
 from tuner.bundle import open_bundle, selftest
 from tuner.bundle.build import build, packed
@@ -22,80 +23,24 @@ from tuner.bundle.elf import without_search_path
 from tuner.bundle.install import OK, REFUSED, SLOWER, install, prove
 from tuner.bundle.reader import Bundle, read_bundle
 from tuner.compile import compile_source, toolchain_version
-from tuner.database import Database
 from tuner.errors import SelfTestError, UsageError
-from tuner.records import MeasurementRow, TrialRow, WinnerRow
 from tuner.render import render
 from tuner.target import detect
-from tuner.variant import Variant
 from tuner.weights import Weights
 
 pytestmark = pytest.mark.compiler
 
 WEIGHTS = Weights.random(TINY, 2)
-# Their reach, eight times up and down, covers every count: no default is compiled besides.
-TUNED = (1, 64, 4096, 1 << 18, 1 << 24)
-PROGRAM = """\
-import sys
-
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in sys.argv[2].split(","):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Absent())
-import numpy as np
-import tuner
-
-problem = tuner.Problem(hidden=48, expert_dim=40, num_experts=4, top_k=2)
-layer = tuner.load(sys.argv[1], tuner.Weights.random(problem, 2), trust="unsigned")
-for count in (1, 13, 200):
-    x = np.random.default_rng(0).standard_normal((count, 48), dtype=np.float32)
-    sys.stdout.write(layer(x).tobytes().hex() + "\\n")
-"""
-HEAVY = "jinja2,optuna,sqlite_utils,click,rich,platformdirs,ml_dtypes,max,mojo,cryptography,torch"
-
-
-def record(path: Path, fraction: float = 1e-6, **changes: int) -> Variant:
-    """A database where one variant won every count, at this fraction of the ceiling."""
-    winner, target = variant(TINY, changes), detect()
-    with Database(path) as db:
-        ids = (db.add_target(target), db.add_problem(TINY))
-        variant_id = db.add_variant(
-            winner.id, winner.template, winner.name, winner.config, winner.pack
-        )
-        for count in TUNED:
-            trial = db.record_trial(
-                TrialRow(
-                    target_id=ids[0], problem_id=ids[1], variant_id=variant_id, tokens=count,
-                    load="uniform", status="ok", environment={"toolchain": toolchain_version()},
-                    created="2026-01-02T03:04:05+00:00",
-                ),
-                MeasurementRow(
-                    median_ns=1e5 * count, low_ns=1e5, high_ns=1e5, kind="final",
-                    temperature="warm", ceiling="fma", ceiling_fraction=fraction,
-                ),
-            )  # fmt: skip
-            db.record_winner(
-                WinnerRow(
-                    trial_id=trial, target_id=ids[0], problem_id=ids[1], tokens=count,
-                    load="uniform", median_ns=1e5 * count, ceiling_fraction=fraction,
-                    is_default=True, created="2026-01-02T03:04:05+00:00",
-                )
-            )  # fmt: skip
-    return winner
 
 
 @pytest.fixture(scope="module")
-def db(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tuned") / "tuning.sqlite3"
-    record(path)
-    return path
+def db(tiny_db: Path) -> Path:
+    return tiny_db
 
 
 @pytest.fixture(scope="module")
-def made(db: Path) -> bytes:
-    return build([TINY], [detect()], db)
+def made(tiny_bundle: bytes) -> bytes:
+    return tiny_bundle
 
 
 @pytest.fixture
@@ -158,17 +103,6 @@ def test_a_bundle_runs_as_the_tuned_session(path: Path, db: Path, count: int) ->
     x = tokens(TINY, count)
     assert shipped.selection(count).variant == tuned.selection(count).variant
     np.testing.assert_array_equal(shipped(x), tuned(x))
-
-
-def test_a_bundle_runs_where_numpy_is_alone(path: Path, db: Path) -> None:
-    """In a process that cannot import anything else, with bit-identical results."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, path, HEAVY], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    tuned = tuner.load(TINY, WEIGHTS, db)
-    expected = [tuned(tokens(TINY, count)).tobytes().hex() for count in (1, 13, 200)]
-    assert done.stdout.split() == expected
 
 
 def test_selection_is_the_database_s(path: Path, db: Path) -> None:

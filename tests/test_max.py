@@ -13,10 +13,12 @@ from max.dtype import DType
 from max.engine import InferenceSession
 from max.graph import DeviceRef, Graph, TensorType
 
+import tuner
 from tests.benchmarks import script
 from tests.kernels import REDUCED, TINY, tokens
 from tuner import max as tuner_max
 from tuner import reference, template
+from tuner.arrays import NUMPY_DTYPES
 from tuner.errors import UsageError
 from tuner.problem import Problem
 from tuner.select import best_config
@@ -140,6 +142,25 @@ def test_two_problems_of_one_graph() -> None:
         right = reference.moe(p, w.check(p), right)
     (y,) = model(layers).execute(Buffer.from_numpy(x))
     np.testing.assert_allclose(y.to_numpy(), right, atol=1e-5 * np.abs(right).max())
+
+
+@pytest.mark.compiler
+@pytest.mark.slow
+def test_bfloat16() -> None:
+    """Tokens, weights and answers; NumPy and MAX exchange them as bits."""
+    problem = TINY.replace(dtype="bfloat16", weight_dtype="bfloat16")
+    weights = Weights.random(problem, 4)
+    graph = model([tuner_max.pack(weights, problem, "moe")])
+    for count in (1, 20):
+        x = tokens(problem, count).astype(NUMPY_DTYPES["bfloat16"])
+        given = Buffer.from_numpy(x.view(np.uint16)).view(DType.bfloat16, x.shape)
+        (answer,) = graph.execute(given)
+        assert answer.dtype == DType.bfloat16
+        y = answer.view(DType.uint16, x.shape).to_numpy().view(x.dtype)
+        right = reference.moe(problem, weights.check(problem), x)
+        error = np.linalg.norm(y.astype(float) - right, axis=1) / np.linalg.norm(right, axis=1)
+        assert error.max() < 2**-8
+        np.testing.assert_array_equal(y, tuner.load(problem, weights)(x))
 
 
 def test_a_race_samples_every_contestant_in_every_round(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from call_overhead import bare_call, overheads
 
 import tuner
 from tests.kernels import REDUCED, TINY, tokens, variant
-from tuner import engine, memory, reference, tuned
+from tuner import engine, fixed, memory, reference, traffic, tuned
 from tuner.arrays import NUMPY_DTYPES
 from tuner.compile import toolchain_version
 from tuner.database import Database
@@ -232,6 +232,86 @@ def test_answers_of_few_tokens_are_their_owners(layer: tuner.Layer) -> None:
     kept = one.copy()
     assert not np.array_equal(layer(second), kept)
     np.testing.assert_array_equal(one, kept)
+
+
+@pytest.mark.parametrize("routing", [False, True])
+def test_answers_made_ahead_are_each_their_own(layer: tuner.Layer, routing: bool) -> None:
+    """More calls than answers are made ahead at a time, and all of them kept."""
+    calls = 2 * fixed.MOST_STOCK + 3
+    xs = [tokens(TINY, 1, seed=seed) for seed in range(calls)]
+    answers = [layer(x, return_routing=routing) for x in xs]
+    for x, answer in zip(xs, answers, strict=True):
+        y, *chosen = answer if routing else (answer,)
+        np.testing.assert_allclose(y, expected(x), atol=1e-5)
+        assert y.flags.owndata
+        if routing:
+            right = reference.route(TINY, WEIGHTS.check(TINY), x)
+            np.testing.assert_array_equal(chosen[0], right[0])
+            np.testing.assert_allclose(chosen[1], right[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 16, 40])
+def test_a_place_for_answers_may_be_the_tokens(layer: tuner.Layer, count: int) -> None:
+    x = tokens(TINY, count)
+    right = layer(x)
+    second = layer(right)
+    for answer in (right, second):
+        assert layer(x, out=x) is x
+        np.testing.assert_array_equal(x, answer)
+    both = np.concatenate([tokens(TINY, count), np.zeros((1, 48), "f4")])
+    layer(both[:-1], out=both[1:])
+    np.testing.assert_array_equal(both[1:], right)
+
+
+def test_places_that_come_again(layer: tuner.Layer) -> None:
+    """More of them than are remembered, views among them."""
+    x = tokens(TINY, 2)
+    right = layer(x)
+    base = np.empty((8, 48), "f4")
+    places = [np.empty_like(x) for _ in range(fixed.MOST_PLACES + 2)] + [base[2:4], base[5:7]]
+    for place in places * 3:
+        place[...] = np.nan
+        assert layer(x, out=place) is place
+        np.testing.assert_array_equal(place, right)
+
+
+def test_a_remembered_place_that_has_changed_is_refused(layer: tuner.Layer) -> None:
+    x = tokens(TINY, 4)
+    place = np.empty_like(x)
+    for _ in range(3):
+        layer(x, out=place)
+    kept = place.copy()
+    place.flags.writeable = False
+    with pytest.raises(UsageError, match="out: has shape"):
+        layer(x, out=place)
+    np.testing.assert_array_equal(place, kept)
+    place.flags.writeable = True
+    place.shape = (2, 96)
+    with pytest.raises(UsageError, match=r"out: has shape \[2, 96\]"):
+        layer(x, out=place)
+
+
+def test_tokens_that_do_not_fit_after_some_that_did(layer: tuner.Layer) -> None:
+    x = tokens(TINY, 1)
+    for _ in range(3):
+        layer(x)
+    for wrong in (x.astype(np.float64), x.astype(">f4"), x[0], x[:, :47], x[None]):
+        with pytest.raises(UsageError, match="x: has shape"):
+            layer(wrong)
+    wide = np.zeros((1, 96), "f4")
+    wide[:, ::2] = x
+    np.testing.assert_array_equal(layer(wide[:, ::2]), layer(x))
+
+
+def test_who_starts_to_listen_hears_the_next_call(layer: tuner.Layer, tmp_path: Path) -> None:
+    x = tokens(TINY, 1)
+    for _ in range(3):
+        layer(x)
+    with tuner.trace(tmp_path / "trace.jsonl"):
+        layer(x)
+        layer(x)
+    layer(x)
+    assert [row.calls for row in traffic.read(tmp_path / "trace.jsonl").rows] == [2]
 
 
 def test_scratch_that_moves_is_followed(layer: tuner.Layer) -> None:

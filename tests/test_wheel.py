@@ -37,8 +37,25 @@ print(json.dumps({
 
 PRINT_PLACE = "import sysconfig; print(sysconfig.get_path('purelib'))"
 
-# A layer on a catalogue of one binary, in an environment that has NumPy alone.
-LAYER = """\
+# A bundle in an environment that has NumPy alone, and what a program does with a layer.
+BUNDLE = """\
+import json, sys
+from pathlib import Path
+import numpy as np, tuner
+
+folder = Path(sys.argv[1])
+arrays = dict(np.load(folder / "arrays.npz"))
+x = arrays.pop("x")
+layer = tuner.load(folder / "tiny.moe", tuner.Weights(**arrays), trust="unsigned")
+with tuner.trace(folder / "trace.jsonl"):
+    answers = {str(count): layer(x[:count]) for count in (1, 13, 200)}
+np.savez(folder / "answers.npz", again=layer(x[:1]), **answers)
+layer.stats().to_json()
+print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+
+# A layer in bfloat16 on a catalogue of one binary, in the same environment: arrays are bits.
+BITS = """\
 import json, sys
 from pathlib import Path
 import numpy as np, tuner
@@ -61,18 +78,25 @@ class OneBinary:
 arrays = dict(np.load(folder / "arrays.npz"))
 x = arrays.pop("x")
 layer = tuner.Layer(OneBinary(), tuner.Weights(**arrays))
-with tuner.trace(folder / "trace.jsonl"):
-    np.save(folder / "y.npy", layer(x))
-layer.stats().to_json()
-print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+np.savez(folder / "answers.npz", first=layer(x), again=layer(x))
+try:
+    layer(x.astype(np.float32))
+except tuner.MoetuneError as error:
+    print(error)
+arrays["up"][0, 0, 0] = 0x7FC0  # a NaN
+try:
+    tuner.Layer(OneBinary(), tuner.Weights(**arrays))
+except tuner.MoetuneError as error:
+    print(error)
 """
 HEAVY = set("click jinja2 max ml_dtypes mojo optuna platformdirs rich sqlite3 sqlite_utils".split())
 
 
-def run(*command: str | Path, cwd: Path) -> str:
+def run(*command: str | Path, cwd: Path, **more: str) -> str:
     """Output of a command that finds nothing but what is installed."""
     hidden = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    environment |= more
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -146,16 +170,44 @@ def test_the_header_travels_in_the_wheel(bare_python: Path) -> None:
 
 
 @pytest.mark.compiler
-def test_numpy_alone_runs_a_layer(bare_python: Path, tmp_path: Path) -> None:
+def test_numpy_alone_runs_a_bundle(
+    bare_python: Path, tmp_path: Path, tiny_bundle: bytes, tiny_db: Path
+) -> None:
+    """Bit-identical to the tuned session's kernels; the cache is empty, and there is no compiler."""
     weights = tuner.Weights.random(TINY, 3)
-    x = tokens(TINY, 21)
+    x = tokens(TINY, 200)
     given = {name: array for name, array in vars(weights).items() if array is not None}
     np.savez(tmp_path / "arrays.npz", x=x, **given)
-    (tmp_path / "problem.json").write_text(json.dumps(TINY.key))
-    command = (bare_python, "-c", LAYER, tmp_path, kernel(TINY).path)
-    imported = set(json.loads(run(*command, cwd=tmp_path)))
+    (tmp_path / "tiny.moe").write_bytes(tiny_bundle)
+    cache = {"MOETUNE_CACHE": str(tmp_path / "cache"), "PATH": ""}
+    imported = set(json.loads(run(bare_python, "-c", BUNDLE, tmp_path, cwd=tmp_path, **cache)))
     assert imported & HEAVY == set()
-    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), tuner.load(TINY, weights)(x))
+    tuned = tuner.load(TINY, weights, tiny_db)
+    answers = np.load(tmp_path / "answers.npz")
+    for count in (1, 13, 200):
+        np.testing.assert_array_equal(answers[str(count)], tuned(x[:count]))
+    np.testing.assert_array_equal(answers["again"], answers["1"])
+
+
+@pytest.mark.compiler
+def test_numpy_alone_runs_bfloat16_as_bits(bare_python: Path, tmp_path: Path) -> None:
+    problem = TINY.replace(dtype="bfloat16", weight_dtype="bfloat16")
+    weights = tuner.Weights.random(problem, 4)
+    x = tokens(problem, 3).astype(weights.up.dtype)
+    given = {name: array for name, array in vars(weights).items() if array is not None}
+    bits = {name: array.view(np.uint16) for name, array in (given | {"x": x}).items()}
+    np.savez(tmp_path / "arrays.npz", **bits)
+    (tmp_path / "problem.json").write_text(json.dumps(problem.key))
+    said = run(bare_python, "-c", BITS, tmp_path, kernel(problem).path, cwd=tmp_path)
+    assert said.splitlines() == [
+        "x: has shape [3, 48] float32, must be [T, 48] uint16 (the bits of bfloat16; others need "
+        "ml_dtypes); reshape or cast it",
+        "up: expert 0 holds 1 NaN or Inf, must be finite; load the checkpoint again",
+    ]
+    answers = np.load(tmp_path / "answers.npz")
+    y = tuner.load(problem, weights)(x).view(np.uint16)
+    np.testing.assert_array_equal(answers["first"], y)
+    np.testing.assert_array_equal(answers["again"], y)
 
 
 def test_what_is_lacking_is_named(bare_python: Path) -> None:

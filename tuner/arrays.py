@@ -1,4 +1,4 @@
-"""Arrays from outside: NumPy, torch or anything with DLPack; bfloat16 as ml_dtypes has it."""
+"""Arrays from outside: NumPy, torch or anything with DLPack; bfloat16 as ml_dtypes has it, or as bits."""
 
 from __future__ import annotations
 
@@ -32,6 +32,39 @@ NUMPY_DTYPES: dict[str, np.dtype[Any]] = _Dtypes(
 )
 
 
+# How bfloat16 is held where there is no ml_dtypes: nothing is computed with it, so its bits will do.
+BITS = np.dtype(np.uint16)
+
+
+def held_dtype(name: str) -> np.dtype[Any]:
+    """The type of arrays that a layer takes and gives; see BITS."""
+    try:
+        return NUMPY_DTYPES[name]
+    except UsageError:
+        return BITS
+
+
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """What to call a type in an error."""
+    return "uint16 (the bits of bfloat16; others need ml_dtypes)" if dtype == BITS else str(dtype)
+
+
+def float32_of(array: NDArray[Any]) -> NDArray[np.float32]:
+    """The values in float32, C-contiguous: the same array where it is so already."""
+    if array.dtype == BITS:
+        return (array.astype(np.uint32, order="C") << 16).view(np.float32)
+    return np.ascontiguousarray(array, np.float32)
+
+
+def is_finite(array: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which entries are neither NaN nor Inf."""
+    if array.dtype == BITS:
+        exponent = array & 0x7F80  # eight bits below the sign
+        finite: NDArray[np.bool_] = exponent != 0x7F80
+        return finite
+    return np.asarray(np.isfinite(array))
+
+
 def to_numpy(value: Any) -> NDArray[Any]:
     """The same memory as a NumPy array, where it is in CPU memory.
 
@@ -43,7 +76,7 @@ def to_numpy(value: Any) -> NDArray[Any]:
         value = value.detach()  # torch does not export a tensor that wants a gradient
     if is_torch(value) and str(value.dtype) == "torch.bfloat16":
         bits = value.contiguous().view(sys.modules["torch"].int16)  # DLPack to NumPy has none
-        return np.from_dlpack(bits).view(NUMPY_DTYPES["bfloat16"])
+        return np.from_dlpack(bits).view(held_dtype("bfloat16"))
     return np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
 
 
@@ -55,6 +88,6 @@ def is_torch(value: Any) -> bool:
 def to_torch(array: NDArray[Any]) -> Any:
     """The same memory as a torch tensor; torch is imported already, or nobody would ask."""
     torch = sys.modules["torch"]
-    if array.dtype.name == "bfloat16":
+    if array.dtype == BITS or array.dtype.name == "bfloat16":
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)

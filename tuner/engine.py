@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tuner import fixed, fork
 from tuner.catalogue import Catalogue
 from tuner.kernel import Bound, Kernel
 from tuner.memory import Room, allocate
@@ -16,9 +17,10 @@ from tuner.selection import Selection
 # Kernels of this process: layers of one problem share binaries and their worker threads.
 _kernels: dict[tuple[Path, Problem], Kernel] = {}
 _lock = threading.Lock()
+fork.hold(_lock)
 
 # Scratch memory of the process: only the holder of REGION may use it.
-SCRATCH = Room()
+SCRATCH = Room(moved=fixed.forget)
 
 
 def kernel_of(catalogue: Catalogue, selection: Selection) -> Kernel:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tuner.arrays import float32_of
 from tuner.errors import KernelError
 from tuner.memory import allocate
 from tuner.pool import ARGUMENT_WORDS, Pool, Signatures, load_library, pool_signatures
@@ -24,6 +25,8 @@ from tuner.weights import Weights
 
 # Also of the packed forms: another layout under an old name is another ABI.
 ABI = 1
+# The word of a call's arguments that holds the address of its scratch memory.
+SCRATCH_WORD = 4
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
 
@@ -44,10 +47,6 @@ class Packed:
 
 def _address(array: npt.NDArray[np.generic] | None) -> int:
     return 0 if array is None else int(array.ctypes.data)
-
-
-def _float32(array: npt.NDArray[Any]) -> Floats:
-    return np.ascontiguousarray(array, np.float32)
 
 
 class Kernel:
@@ -91,7 +90,7 @@ class Kernel:
         for job in jobs:
             job.result()
         router = (weights.router, weights.router_bias, weights.correction_bias)
-        return Packed(panels, *(None if a is None else _float32(a) for a in router))
+        return Packed(panels, *(None if a is None else float32_of(a) for a in router))
 
     def _pack_expert(self, panels: npt.NDArray[np.uint8], weights: Weights, expert: int) -> None:
         problem = self.problem
@@ -126,9 +125,9 @@ class Kernel:
         """Scratch that a call with `tokens` tokens needs, in bytes."""
         return int(self._library.moe_scratch_bytes(tokens))
 
-    def bind(self, packed: Packed) -> Bound:
-        """The kernel on these weights."""
-        return Bound(self._pool, packed)
+    def bind(self, packed: Packed, routed: bool = False) -> Bound:
+        """The kernel on these weights; `routed` as in `run`."""
+        return Bound(self._pool, packed, routed)
 
     def run(
         self,
@@ -165,8 +164,8 @@ class Kernel:
 class Bound:
     """A kernel on one packed copy of weights: a call sets what changes, as addresses, and no more."""
 
-    def __init__(self, pool: Pool, packed: Packed) -> None:
-        self._pool = pool
+    def __init__(self, pool: Pool, packed: Packed, routed: bool = False) -> None:
+        self._pool, self._routed = pool, routed
         self._packed = packed  # its addresses are in the blocks
         self._block = self._new()
         self._address = ctypes.addressof(self._block)
@@ -190,6 +189,7 @@ class Bound:
         block[3] = _address(self._packed.panels)
         router = (self._packed.router, self._packed.router_bias, self._packed.correction_bias)
         block[5:8] = [_address(array) for array in router]
+        block[10] = int(self._routed)
         return block
 
 
@@ -205,7 +205,7 @@ def _fill(
     block[0] = tokens
     block[1] = x
     block[2] = y
-    block[4] = scratch
+    block[SCRATCH_WORD] = scratch
     block[8] = indices
     block[9] = weights
 

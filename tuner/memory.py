@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,16 @@ def allocate(count: int, dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
     return raw[start : start + size].view(dtype)[:count]
 
 
+def address(array: npt.NDArray[Any]) -> int:
+    """The address of an array, in less time than `array.ctypes.data` takes."""
+    return int(array.__array_interface__["data"][0])
+
+
 class Room:
-    """Memory that grows to what was asked for and is kept."""
+    """Memory that grows to what was asked for and is kept; `moved` is called when it has moved."""
 
-    __slots__ = ("_kept", "address")
-
-    def __init__(self) -> None:
+    def __init__(self, moved: Callable[[], None] = lambda: None) -> None:
+        self._moved = moved
         self._kept = allocate(1, np.uint8)
         self.address: int = self._kept.ctypes.data
 
@@ -55,6 +60,7 @@ class Room:
         if self._kept.size < size:
             self._kept = allocate(size, np.uint8)
             self.address = self._kept.ctypes.data
+            self._moved()
         return self.address
 
     def view(self, dtype: npt.DTypeLike, count: int) -> npt.NDArray[Any]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tuner import fork
 from tuner.arrays import to_numpy
 from tuner.kernel import ABI, Kernel, Packed
 from tuner.weights import Weights
@@ -40,6 +41,7 @@ class _Copy:
 
 _copies: dict[_Key, _Copy] = {}
 _lock = threading.RLock()  # a finalizer may run in a thread that holds it
+fork.hold(_lock)
 
 
 def pack(kernel: Kernel, form: str, given: Weights) -> tuple[Packed, bool]:

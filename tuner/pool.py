@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tuner import fork
 from tuner.errors import KernelError
 from tuner.memory import allocate
 
@@ -25,6 +26,17 @@ Signatures = dict[str, tuple[list[type], type | None]]
 # One parallel region at a time in a process: two at once would share the same cores. Whoever holds
 # it may use the scratch memory of the process.
 REGION = threading.RLock()
+
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+def _start_anew() -> None:
+    """In the child of a fork: threads are not forked."""
+    for pool in _pools:
+        pool.reset()
+
+
+fork.hold(REGION, _start_anew)
 
 
 def load_library(path: Path, signatures: Signatures) -> ctypes.CDLL:
@@ -54,11 +66,18 @@ def pool_signatures(stem: str) -> Signatures:
     }
 
 
+def ready_argument(address: int) -> Any:
+    """An address as ctypes hands it to a function: made at a call, it would cost some 2 us with cold caches."""
+    return ctypes.c_void_p.from_param(address)
+
+
 class Pool:
     """One library's control block and worker threads, shared by all that call the library."""
 
     def __init__(self, library: ctypes.CDLL, stem: str, workers: int, control_bytes: int) -> None:
         self._call = getattr(library, f"{stem}_call")
+        self._direct = library[f"{stem}_call"]  # without argument types: a function of its own
+        self._direct.restype = None
         self._worker = getattr(library, f"{stem}_worker")
         self._stop = getattr(library, f"{stem}_stop")
         self.workers = workers
@@ -67,6 +86,8 @@ class Pool:
         self._addresses = (self._control.ctypes.data, self._arguments.ctypes.data)
         self._threads: list[threading.Thread] = []
         self._started = False
+        with REGION:
+            _pools.add(self)
         # Threads read the control block until they are sent home, so whoever drops the pool must
         # wait for them before the block goes.
         self._finalizer = weakref.finalize(
@@ -87,8 +108,11 @@ class Pool:
 
     @property
     def entry(self) -> tuple[Callable[[Any, Any], None], int]:
-        """The library's function and the address of the control block, for calls without a detour."""
-        return self._call, self._addresses[0]
+        """The library's function, and the address of the control block, for calls without a detour.
+
+        It converts nothing: give it two `ready_argument`s. Only for a pool that has run before.
+        """
+        return self._direct, self._addresses[0]
 
     def _start(self) -> None:
         self._started = True
@@ -101,6 +125,12 @@ class Pool:
             )
             thread.start()
             self._threads.append(thread)
+
+    def reset(self) -> None:
+        """Has the next call start the threads, when they are gone; the caller holds REGION."""
+        self._control[:] = 0
+        self._threads.clear()
+        self._started = False
 
     def close(self) -> None:
         """Sends the worker threads home; no call may follow."""

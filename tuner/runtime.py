@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner import fixed, traffic
-from tuner.arrays import NUMPY_DTYPES, is_torch, to_numpy, to_torch
+from tuner.arrays import dtype_name, held_dtype, is_torch, to_numpy, to_torch
 from tuner.catalogue import Catalogue
 from tuner.dispatch import Dispatch
 from tuner.engine import SCRATCH, Engine, kernel_of
 from tuner.errors import UsageError
 from tuner.kernel import Kernel
-from tuner.memory import Room
+from tuner.memory import Room, address
 from tuner.packing import pack
 from tuner.pool import REGION
 from tuner.problem import Problem
@@ -50,8 +50,8 @@ class Layer:
     # No dictionary: what a call reads of a layer lies together.
     __slots__ = (
         "__weakref__", "_by_kernel", "_catalogue", "_counters", "_dispatch", "_dtype", "_engines",
-        "_firsts", "_fixed", "_hidden", "_load_ms", "_pack_ms", "_packed", "_shared", "_top_k",
-        "load", "problem",
+        "_firsts", "_fixed", "_hidden", "_hot", "_load_ms", "_pack_ms", "_packed", "_shared",
+        "_top_k", "load", "problem",
     )  # fmt: skip
 
     def __init__(self, catalogue: Catalogue, weights: Weights, load: str = "uniform") -> None:
@@ -59,14 +59,17 @@ class Layer:
         self.problem = catalogue.problem
         self.load = Workload(1, load).load
         self._catalogue = catalogue
-        self._dtype = NUMPY_DTYPES[self.problem.dtype]
+        self._dtype = held_dtype(self.problem.dtype)
         self._hidden, self._top_k = self.problem.hidden, self.problem.top_k
         self._dispatch = Dispatch(catalogue, self.load)
         self._firsts = self._dispatch.firsts
         self._engines: list[Engine | None] = [None] * len(self._firsts)
         self._by_kernel: dict[Kernel, Engine] = {}
         self._counters = Counters(len(self._firsts))
-        self._fixed: dict[tuple[int, ...], fixed.Call] = {}
+        self._fixed = fixed.Table()
+        # What a call looks up: names of modules and attributes lie in lines of their own.
+        lookup = self._fixed.calls.get
+        self._hot = (np.ndarray, self._dtype, lookup, REGION.acquire, REGION.release)
         kernel = kernel_of(catalogue, self._dispatch.buckets[0].selection)
         packing = time.perf_counter()
         self._packed, self._shared = pack(kernel, self._dispatch.pack, weights)
@@ -76,30 +79,41 @@ class Layer:
     def __call__(self, x: Any, return_routing: bool = False, out: Any = None) -> Any:
         """y [T, D]; with `return_routing` also indices int32 [T, k] and weights [T, k].
 
-        `x` is [T, D] of the problem's dtype: NumPy (bfloat16 as ml_dtypes has it), torch (then the
-        answers are torch tensors) or anything with DLPack. T may be 0. y is written to `out` where that
-        is given: C-contiguous, of the shape and type of x, not overlapping it. Raises UsageError when x
-        or `out` has another shape or type.
+        `x` is [T, D] of the problem's dtype: NumPy (bfloat16 as ml_dtypes has it, or its bits in uint16
+        where that is not installed), torch (then the answers are torch tensors) or anything with
+        DLPack. T may be 0. y is written to `out` where that is given: C-contiguous, of the shape and
+        type of x; it may be x itself. Raises UsageError when x or `out` has another shape or type.
         """
-        if type(x) is np.ndarray and not return_routing:
-            call = self._fixed.get(x.shape)
-            if call is not None and not traffic.recorders and (out is None or self._plain(out, x)):
-                # Written out, as each name that is looked up here would cost a microsecond.
-                source, result, dtype, function, control, words, scratch, calls, lock, free, _ = (
-                    call
-                )
-                lock()
-                try:
-                    if x.dtype is dtype and SCRATCH.address == scratch:
+        array, dtype, fixed_call, lock, free = self._hot
+        if type(x) is array and x.dtype is dtype:
+            # Written out, as each name that is looked up here would cost a microsecond.
+            lock()
+            try:
+                shape = x.shape
+                call = fixed_call(shape)
+                if call is not None:
+                    source, function, control, calls, ready, routed, places, answers = call
+                    if out is None:
+                        stock = routed if return_routing else ready
+                        answer, words = (
+                            stock.pop() if stock else answers.more(stock, return_routing)
+                        )
                         source[...] = x
                         function(control, words)
                         calls[0] += 1
-                        if out is None:
-                            return result.copy()
-                        out[...] = result
+                        return answer
+                    plain = type(out) is array and out.dtype is dtype and out.shape == shape
+                    if plain and out.flags.carray and not return_routing:
+                        answer, words = places.get(id(out)) or answers.own
+                        source[...] = x
+                        function(control, words)
+                        calls[0] += 1
+                        if answer is not out:
+                            out[...] = answer
+                            answers.remember(places, out)
                         return out
-                finally:
-                    free()
+            finally:
+                free()
         return self._general(x, return_routing, out)
 
     def _general(self, x: Any, return_routing: bool, out: Any) -> Any:
@@ -111,6 +125,8 @@ class Layer:
         if not tokens.flags.c_contiguous:
             tokens = np.ascontiguousarray(tokens)
         y = np.empty(shape, self._dtype) if out is None else self._writable(out, shape)
+        if out is not None and np.may_share_memory(tokens, y):
+            tokens = tokens.copy()
         if not return_routing:
             if shape[0]:
                 self._run(tokens, y, None, None)
@@ -161,13 +177,13 @@ class Layer:
         count = len(x)
         bucket = bisect_right(self._firsts, count) - 1
         engine = self._engines[bucket] or self._engine(bucket)
-        source, target = _place(x), _place(y)
+        source, target = address(x), address(y)
         with REGION:
             if indices is None or weights is None:
                 place = _routing.of(8 * count * self._top_k)
                 places = place, place + 4 * count * self._top_k
             else:
-                places = _place(indices), _place(weights)
+                places = address(indices), address(weights)
             listening = traffic.recorders  # who starts to listen meanwhile gets the next call
             start = time.perf_counter_ns() if listening else 0
             engine.run(count, source, target, *places)
@@ -179,21 +195,16 @@ class Layer:
                     self._counters.sample(count, counts)
                 for recorder in listening:
                     recorder.record(self.problem, count, counts, ns)
-            if count <= fixed.MOST_TOKENS and engine.keeps:
-                self._fix(bucket, engine, x.shape)
+            if engine.keeps and not traffic.recorders and fixed.fits(x.shape, self._dtype):
+                self._fix(bucket, engine, count)
 
-    def _fix(self, bucket: int, engine: Engine, shape: tuple[int, ...]) -> None:
-        """Makes the next call with as many tokens a fixed one; also when the scratch memory has moved."""
-        former = self._fixed.get(shape)
-        if former is None or former.scratch != SCRATCH.address:
-            calls = former.calls if former else self._counters.fixed(bucket, shape[0])
-            self._fixed[shape] = fixed.prepare(
-                engine.bound,
-                (shape[0], self._hidden),
-                self._dtype,
-                self._top_k,
-                SCRATCH.address,
-                calls,
+    def _fix(self, bucket: int, engine: Engine, count: int) -> None:
+        """Makes the next call with as many tokens a fixed one."""
+        shape = (count, self._hidden)
+        if shape not in self._fixed.calls:
+            calls = self._counters.fixed(bucket, count)
+            self._fixed.calls[shape] = fixed.prepare(
+                engine.bound, shape, self._dtype, self._top_k, SCRATCH.address, calls
             )
 
     def _pairs(self, count: int, indices: Array | None) -> Array:
@@ -201,10 +212,6 @@ class Layer:
         if indices is None:
             indices = _routing.view(np.int32, count * self._top_k)
         return pairs_per_expert(self.problem, indices)
-
-    def _plain(self, out: Any, x: Array) -> bool:
-        fits = type(out) is np.ndarray and out.shape == x.shape and out.dtype is x.dtype
-        return fits and bool(out.flags.carray)
 
     def _writable(self, out: Any, shape: tuple[int, ...]) -> Array:
         array = to_numpy(out)
@@ -216,13 +223,8 @@ class Layer:
     def _refuse(self, name: str, array: Array, rows: str, more: str = "") -> None:
         raise UsageError(
             f"{name}: has shape {list(array.shape)} {array.dtype}, must be "
-            f"[{rows}, {self._hidden}] {self._dtype}{more}; reshape or cast it"
+            f"[{rows}, {self._hidden}] {dtype_name(self._dtype)}{more}; reshape or cast it"
         )
-
-
-def _place(array: Array) -> int:
-    """The address of an array, in less time than `array.ctypes.data` takes."""
-    return int(array.__array_interface__["data"][0])
 
 
 @overload

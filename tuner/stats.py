@@ -74,14 +74,12 @@ class Counters:
         self._large = 0
         self._shares: deque[float] = deque(maxlen=REMEMBERED)
         self._sampled = 0
-        self._fixed: list[tuple[int, int, list[int]]] = []
+        self._fixed: dict[tuple[int, int], list[int]] = {}
 
     def fixed(self, bucket: int, tokens: int) -> list[int]:
         """A list of one number, to which its owner adds his calls, all with as many tokens (below
         LEAST_TOKENS)."""
-        count = [0]
-        self._fixed.append((bucket, tokens, count))
-        return count
+        return self._fixed.setdefault((bucket, tokens), [0])
 
     def count(self, bucket: int, tokens: int) -> bool:
         """Counts a call; says whether its routing is to be looked at."""
@@ -100,7 +98,7 @@ class Counters:
     def tell(self, buckets: Sequence[Bucket], **made: Any) -> Stats:
         """Everything counted so far; `made` are the fields about making the layer."""
         by_bucket, by_octave = self._by_bucket.copy(), self._by_octave.copy()
-        for bucket, tokens, (calls,) in self._fixed:
+        for (bucket, tokens), (calls,) in self._fixed.items():
             by_bucket[bucket] += calls
             by_octave[tokens.bit_length()] += calls
         ends = [bucket.first - 1 for bucket in buckets[1:]]

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tuner import fixed, fork
 from tuner.errors import UsageError
 from tuner.pool import REGION
 from tuner.problem import Problem
@@ -40,6 +41,15 @@ SAVE_S = 10.0
 # Those that listen just now; replaced, never changed, so that a call may look without a lock.
 recorders: tuple[Recorder, ...] = ()
 _lock = threading.Lock()
+
+
+def _hear_nothing() -> None:
+    """In the child of a fork: the file is its parent's."""
+    global recorders
+    recorders = ()
+
+
+fork.hold(_lock, _hear_nothing)
 
 
 @dataclass(frozen=True)
@@ -104,6 +114,7 @@ class Recorder:
         self.save()
         with _lock:
             recorders = (*(r for r in recorders if r is not self), self)
+        fixed.forget()  # calls that look at nobody; there are no new ones while somebody listens
 
     def stop(self) -> None:
         """Records no more, and writes the file."""

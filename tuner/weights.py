@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.arrays import NUMPY_DTYPES, to_numpy
+from tuner.arrays import NUMPY_DTYPES, dtype_name, held_dtype, is_finite, to_numpy
 from tuner.errors import WeightsError
 from tuner.problem import Problem
 
@@ -137,7 +137,7 @@ def _check_absent(name: str, value: Array, problem: Problem) -> None:
 
 
 def _dtypes(name: str, problem: Problem) -> tuple[np.dtype[Any], ...]:
-    own = NUMPY_DTYPES[problem.weight_dtype]
+    own = held_dtype(problem.weight_dtype)
     wide = NUMPY_DTYPES["float32"]
     return (own, wide) if name in _ROUTER and own != wide else (own,)
 
@@ -145,7 +145,7 @@ def _dtypes(name: str, problem: Problem) -> tuple[np.dtype[Any], ...]:
 def _checked(
     name: str, value: Array, shape: tuple[int, ...], dtypes: tuple[np.dtype[Any], ...]
 ) -> NDArray[Any]:
-    must = f"must be {list(shape)} {' or '.join(str(dtype) for dtype in dtypes)}"
+    must = f"must be {list(shape)} {' or '.join(map(dtype_name, dtypes))}"
     if value is None:
         raise WeightsError(f"{name}: is missing, {must}")
     array = _as_numpy(name, value, must)
@@ -171,7 +171,7 @@ def _as_numpy(name: str, value: Array, must: str) -> NDArray[Any]:
 def _check_finite(name: str, array: NDArray[Any]) -> None:
     """Look at one slice of the first axis at a time: the scratch memory is one expert's."""
     for index, block in enumerate(array):
-        finite = np.isfinite(block)
+        finite = is_finite(block)
         if not finite.all():
             where = "row" if name.startswith("shared") else "expert"
             raise WeightsError(
