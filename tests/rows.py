@@ -32,7 +32,7 @@ def add_trial(
     *,
     status: str = "ok",
     variant: str = "k_a8",
-    pack: str = "p1",
+    pack: str = "v8_p2_o0",
     problem: Problem = PROBLEM,
     target: Target = TARGET,
     compiler: str = COMPILER,

@@ -79,7 +79,7 @@ def test_trial_comes_back_as_it_went_in(db: Database) -> None:
         "k",
         "k_a8",
         {"a": 8},
-        "p1",
+        "v8_p2_o0",
     )
     assert trial.measurement is not None
     assert trial.measurement.samples == (1000.0, 1001.0)
@@ -152,7 +152,7 @@ def test_best_has_all_that_a_selection_needs(db: Database) -> None:
     row = db.best(problem_id=PROBLEM.digest, target_id=TARGET.digest)[0]
     assert row["problem"] == PROBLEM.key
     assert row["target"] == TARGET.key
-    assert (row["config"], row["pack"], row["arch"]) == ({"a": 8}, "p1", "znver3")
+    assert (row["config"], row["pack"], row["arch"]) == ({"a": 8}, "v8_p2_o0", "znver3")
     assert (row["is_default"], row["ratio"], row["median_ns"]) == (True, 0.8, 900.25)
     assert row["regret"] == 1.25
     assert (row["low_ns"], row["created"]) == (990, CREATED)
