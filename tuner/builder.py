@@ -26,7 +26,7 @@ from tuner.variant import Variant
 MOST_BUILDERS = 8
 # Batches of this many variants for each builder, which it compiles in one run: more cost less each, but
 # the search decides on so many without knowing the others' times (both measured: docs/search.md).
-BATCH_PER_BUILDER = 2
+BATCH_PER_BUILDER = 3
 
 Make = Callable[[Problem, Target, Sequence[Variant]], Sequence[Build]]
 
