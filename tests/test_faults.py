@@ -90,7 +90,7 @@ def in_write(number: int) -> None:
 
 # Where the tuner is killed -> how many trials it stored before that.
 KILLS = {
-    "compile": 5,
+    "compile": 7,
     "verify": 7,
     "benchmark": 8,
     "write": 7,
@@ -173,7 +173,7 @@ def test_a_clock_that_jumps_changes_nothing(
     monkeypatch.setattr("tuner.records.datetime", Jumping)
     result = session(database, dataclasses.replace(PLAN, time_s=600.0))
     found = rows(database)
-    assert len({row.created for row in found}) > 2
+    assert len({row.created for row in found}) > 1
     assert story(found) == story(quiet.rows)
     assert result.cells == quiet.result.cells
     second = session(database)
@@ -274,13 +274,13 @@ def test_a_read_only_cache_serves_what_it_holds(
 ) -> None:
     def body() -> None:
         mount(cache, "64m")
-        session(tmp_path / "first.sqlite3", dataclasses.replace(PLAN, trials=5))
+        session(tmp_path / "first.sqlite3", dataclasses.replace(PLAN, trials=7))
         mount(cache, "64m", again=True, read_only=True)
-        session(tmp_path / "second.sqlite3", dataclasses.replace(PLAN, trials=5))
+        session(tmp_path / "second.sqlite3", dataclasses.replace(PLAN, trials=7))
         refused = r"cache folder \S+ cannot be written \(Read-only file system\); mend its perm"
         with pytest.raises(CompileError, match=refused):
             session(database)
-        assert story(rows(database)) == story(quiet.rows)[:5]
+        assert story(rows(database)) == story(quiet.rows)[:7]
         mount(cache, "64m", again=True)
         assert session(database).cells == quiet.result.cells
 

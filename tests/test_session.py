@@ -109,7 +109,8 @@ def test_the_kept_variants_are_the_winners_with_their_regret(done: Done) -> None
 def test_more_variants_lose_no_more(machine: Machine, database: Path) -> None:
     one = tuned(machine, database, Plan(**{**vars(MATRIX), "keep": 1}))
     four = tuned(machine, database, Plan(**{**vars(MATRIX), "keep": 4}))
-    assert len(one.kept) == 1
+    # One alone, or the fewest that are nowhere slower than a default.
+    assert len(one.kept) < len(four.kept)
     assert four.mean_regret <= one.mean_regret + 0.005
 
 
