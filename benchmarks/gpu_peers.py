@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpu_peer_torch import Call, Matrices, Routing, contestants, refusal
+from gpu_peer_torch import Call, Matrices, contestants, refusal
 
 from tuner import job as jobs
 from tuner import job_data, job_gpu, job_work
@@ -70,7 +70,8 @@ class Comparison:
         routing = None
         if workload.load != "uniform":
             routing = route_by_load(bench.problem, workload, seed)
-        works, arenas = self._ours(names, x, routing)
+        ready = [bench.ready(self.mine.kernel(name), workload, seed) for name in names]
+        works: dict[str, Work] = {name: work for name, (work, _) in zip(names, ready, strict=True)}
         kept: list[Call] = []
         outside = torch.cuda.ExternalStream(bench.stream)
         for peer in self.peers:
@@ -78,44 +79,15 @@ class Comparison:
             graph = graph_of(call)
             kept.append(call)  # a graph does not keep the tensors that it reads
             works[peer.name] = lambda graph=graph: self._replay(graph, outside)
-        samples = self._in_turn(works)
-        for arena in arenas:
+        times = bench.in_turn(list(works.values()), ROUNDS, WARM_UPS)
+        for _, arena in ready:
             arena.free()
-        return samples
+        return dict(zip(works, times, strict=True))
 
     @staticmethod
     def _replay(graph: torch.cuda.CUDAGraph, stream: torch.cuda.ExternalStream) -> None:
         with torch.cuda.stream(stream):
             graph.replay()
-
-    def _ours(
-        self, names: Sequence[str], x: Any, routing: Routing | None
-    ) -> tuple[dict[str, Work], list[Any]]:
-        bench, works, arenas = self.bench, {}, []
-        for name in names:
-            kernel = self.mine.kernel(name)
-            arena = bench.arena(kernel, len(x))
-            arenas.append(arena)
-            bench.device.upload(x, arena["x"])
-            if routing:
-                bench.device.upload(routing[0], arena["indices"])
-                bench.device.upload(routing[1], arena["weights"])
-            call = bench.call(kernel, arena, len(x), routed=routing is not None)
-            call.run(bench.stream)
-            bench.device.wait(bench.stream)
-            works[name] = bench.replayed(call)
-        return works, arenas
-
-    def _in_turn(self, works: dict[str, Work]) -> dict[str, list[float]]:
-        order = list(works)
-        samples: dict[str, list[float]] = {name: [] for name in works}
-        for number in range(ROUNDS + WARM_UPS):
-            for place in range(len(order)):
-                name = order[(place + number) % len(order)]
-                taken = self.bench.timed(works[name])
-                if number >= WARM_UPS:
-                    samples[name].append(taken)
-        return samples
 
 
 def ours(job: Job, tokens: int, results: Sequence[dict[str, Any]]) -> list[str]:

@@ -5,7 +5,7 @@ Buffers are guarded and start as NaN; times are between two events of the device
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -84,6 +84,19 @@ class GpuBench:
         call.run(self.stream)
         self.device.wait(self.stream)
         return self.replayed(call), arena
+
+    def in_turn(
+        self, works: Sequence[Callable[[], None]], rounds: int, warm_ups: int
+    ) -> list[list[float]]:
+        """Times (ns) by work and round, each round begun by another one; the warm-ups' are not kept."""
+        times: list[list[float]] = [[] for _ in works]
+        for number in range(rounds + warm_ups):
+            for place in range(len(works)):
+                which = (place + number) % len(works)
+                taken = self.timed(works[which])
+                if number >= warm_ups:
+                    times[which].append(taken)
+        return times
 
     def replayed(self, call: Call) -> Callable[[], None]:
         """The call as a graph."""

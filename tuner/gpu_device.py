@@ -43,17 +43,13 @@ def _opened(index: int) -> Device:
 def target_of(device: Device) -> Target:
     """A GPU as a Target: its card's where that is known and whole, else what the driver tells of it."""
     card = cards.by_label(device.name)
-    if card is not None and card.multiprocessors == device.multiprocessors:
-        return of_card(card)
-    return Target(
-        vendor="nvidia",
-        arch=device.arch,
-        features=(),
-        cores=device.multiprocessors,
-        l1d_bytes=device.shared_bytes,
-        l2_bytes=device.l2_bytes,
-        l3_bytes=0,
-        kind="gpu",
-        name=device.name,
-        accelerator=re.sub(r"[^a-z0-9]+", "-", device.name.lower()).strip("-"),
-    )
+    if card is None or card.multiprocessors != device.multiprocessors:
+        card = cards.Card(
+            name=re.sub(r"[^a-z0-9]+", "-", device.name.lower()).strip("-"),
+            label=device.name,
+            arch=device.arch,
+            multiprocessors=device.multiprocessors,
+            shared_bytes=device.shared_bytes,
+            l2_bytes=device.l2_bytes,
+        )
+    return of_card(card)

@@ -84,13 +84,7 @@ class JobOnGpu:
         rounds = _FINAL_ROUNDS if final else _TRIAL_ROUNDS
         workload = Workload(tokens, self.job.load)
         ready = [self.bench.ready(self.kernel(name), workload, self.job.seed) for name in names]
-        times: list[list[float]] = [[] for _ in names]
-        for number in range(rounds + _WARM_UPS):
-            for place in range(len(names)):
-                which = (place + number) % len(names)
-                taken = self.bench.timed(ready[which][0])
-                if number >= _WARM_UPS:
-                    times[which].append(taken)
+        times = self.bench.in_turn([work for work, _ in ready], rounds, _WARM_UPS)
         for _, arena in ready:
             arena.free()
         return {"samples": times}

@@ -14,7 +14,7 @@ from tuner.ceilings import Ceilings
 from tuner.errors import TargetError
 from tuner.finals import floor_of
 from tuner.job import Job
-from tuner.measurement import measurement
+from tuner.measurement import measurement, row_of
 from tuner.records import MeasurementRow
 from tuner.target import Target, of_card
 from tuner.workload import Workload
@@ -88,25 +88,9 @@ class GpuMachine:
         self, tokens: int, lines: Sequence[Result], number: int, kind: str
     ) -> MeasurementRow:
         race = race_of(lines)
-        time_ns, ratio = race.time(number), race.ratio(number)
-        flops, read = job_work.of(self.job, Workload(tokens, self.job.load))
-        return MeasurementRow(
-            kind=kind,
-            temperature="cold",
-            samples=tuple(race.times_ns[number]),
-            median_ns=time_ns.value,
-            low_ns=time_ns.low,
-            high_ns=time_ns.high,
-            p95_ns=race.percentile(number, 95),
-            p99_ns=race.percentile(number, 99),
-            ratio=ratio.value,
-            ratio_low=ratio.low,
-            ratio_high=ratio.high,
-            gflop_s=flops / time_ns.value,
-            gb_s=read / time_ns.value,
-            ceiling="copy",
-            ceiling_fraction=read / self._device["copy_gb_s"] / time_ns.value,
-        )
+        work = job_work.of(self.job, Workload(tokens, self.job.load))
+        fraction = work[1] / self._device["copy_gb_s"] / race.time(number).value
+        return row_of(race, number, kind, "cold", work, ("copy", fraction))
 
     def floor(self, finals: Sequence[Result]) -> float:
         return NOISE_FLOOR

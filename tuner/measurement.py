@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tuner.bench_state import Timing
+from tuner.benchmark import Race
 from tuner.ceilings import Ceilings, multiplies_pairs
 from tuner.problem import Problem
 from tuner.records import MeasurementRow
@@ -22,7 +23,6 @@ def measurement(
     Weights count as read from memory when they were made cold, or are larger than the last cache.
     """
     race = timing.race
-    time_ns, ratio = race.time(kernel), race.ratio(kernel)
     pairs = multiplies_pairs(problem, target)
     limits = ceilings.at_the_moment(race.read_gb_s, race.peak_gflop_s, pairs)
     weights = problem.num_experts * problem.expert_weight_bytes + problem.shared_weight_bytes
@@ -32,9 +32,26 @@ def measurement(
         int(timing.read_bytes) if from_memory else 0,
         pairs,
     )
+    time_ns = race.time(kernel).value
+    work = timing.flops, timing.read_bytes
+    limit = ceiling, floor_ns / time_ns
+    return row_of(race, kernel, kind, timing.temperature, work, limit)
+
+
+def row_of(
+    race: Race,
+    kernel: int,
+    kind: str,
+    temperature: str,
+    work: tuple[float, float],
+    limit: tuple[str, float],
+) -> MeasurementRow:
+    """The row of one kernel of a race. `work` is a call's operations and the bytes it reads at least;
+    `limit` the ceiling that binds it and the fraction that it reaches."""
+    time_ns, ratio = race.time(kernel), race.ratio(kernel)
     return MeasurementRow(
         kind=kind,
-        temperature=timing.temperature,
+        temperature=temperature,
         samples=tuple(float(t) for t in race.times_ns[kernel]),
         median_ns=time_ns.value,
         low_ns=time_ns.low,
@@ -44,8 +61,8 @@ def measurement(
         ratio=ratio.value,
         ratio_low=ratio.low,
         ratio_high=ratio.high,
-        gflop_s=timing.flops / time_ns.value,
-        gb_s=timing.read_bytes / time_ns.value,
-        ceiling=ceiling,
-        ceiling_fraction=floor_ns / time_ns.value,
+        gflop_s=work[0] / time_ns.value,
+        gb_s=work[1] / time_ns.value,
+        ceiling=limit[0],
+        ceiling_fraction=limit[1],
     )
