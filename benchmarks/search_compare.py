@@ -23,6 +23,7 @@ import kernel_tuner_peer
 import optuna
 
 from tuner import replay
+from tuner.builder import BATCH_PER_BUILDER
 from tuner.errors import MoetuneError
 from tuner.replay import Grid
 from tuner.search import Search
@@ -30,6 +31,7 @@ from tuner.space import Config
 
 # The goal: within 5 % of the grid's best in at most 40 trials.
 GOAL_TRIALS = 40
+_BATCH = 2 * BATCH_PER_BUILDER
 WITHIN = (0.05, 0.02)
 
 # A method gives the configurations that it tries, in order: of a grid, a seed, at most so many.
@@ -89,7 +91,11 @@ def needed(grid: Grid, method: Method, options: argparse.Namespace) -> dict[floa
 def methods(name: str, grids: Mapping[str, Grid], folder: Path) -> dict[str, Method]:
     """Every search to compare on one grid, by its name in the table."""
     grid = grids[name]
-    result: dict[str, Method] = {"ours": ours, "ours, random start": ours_from_anywhere}
+    result: dict[str, Method] = {
+        "ours": ours,
+        "ours, random start": ours_from_anywhere,
+        "ours from a random start by six": _six_at_a_time,
+    }
     for other in grids:
         if other != name:
             result[f"ours, warm from {other}"] = _warm(grids[other])
@@ -114,9 +120,27 @@ def ours(grid: Grid, seed: int, trials: int) -> list[Config]:
 
 def ours_from_anywhere(grid: Grid, seed: int, trials: int) -> list[Config]:
     """Without what the template's author knows: a random point in the default's place, no starts."""
+    return _replayed(grid, _from_anywhere(grid, seed), trials)
+
+
+def _from_anywhere(grid: Grid, seed: int) -> Search:
     anywhere = random.Random(seed).choice(list(grid.space.points()))
-    space = dataclasses.replace(grid.space, default=anywhere, starts=())
-    return _replayed(grid, Search(space, seed), trials)
+    return Search(dataclasses.replace(grid.space, default=anywhere, starts=()), seed)
+
+
+def _six_at_a_time(grid: Grid, seed: int, trials: int) -> list[Config]:
+    """The same as a session on two cores asks: the first alone, then batches whose times come together."""
+    search, tried = _from_anywhere(grid, seed), list[Config]()
+    while len(tried) < trials:
+        count = min(_BATCH if tried else 1, trials - len(tried))
+        batch = [asked for asked in (search.ask() for _ in range(count)) if asked]
+        for asked in batch:
+            answer = grid.answer(asked.config)
+            search.tell(asked, answer.ratio, answer.failure)
+        tried += [asked.config for asked in batch]
+        if len(batch) < count:
+            break
+    return tried
 
 
 def _warm(other: Grid) -> Method:
