@@ -1,4 +1,4 @@
-"""A MoE layer on a GPU: its buffers in device memory and the five launches of a call.
+"""A MoE layer on a GPU: its buffers in device memory and the launches of a call.
 
 The kernels are those of `templates/moe_gpu.mojo.j2`. All launches go to one stream, and nothing comes back to
 the host in between, so a call can be captured in a CUDA graph.
@@ -117,6 +117,38 @@ def io_sizes(problem: Problem, tokens: int) -> dict[str, int]:
     return {"x": row, "y": row, "indices": choice, "weights": choice}
 
 
+def grids(
+    problem: Problem, facts: Mapping[str, int], tokens: int, multiprocessors: int
+) -> dict[str, tuple[int, int]]:
+    """Blocks (x, y) of each kernel of a call, in the order of their launches; facts are a program's."""
+    if tokens == 0:
+        return {}
+    if "strips1" in facts:
+        pairs = tokens * (problem.top_k + problem.shared_dim // problem.expert_dim)
+        return {
+            "moe_route": (facts["route_blocks"], _share(tokens, facts["route_tokens"])),
+            "moe_stream_1": (pairs, facts["strips1"]),
+            "moe_stream_2": (tokens, facts["strips2"]),
+        }
+    tiles = most_tiles(problem, tokens, facts["tile_n"])
+    persistent = {
+        f"moe_product_{number}": (
+            min(tiles * facts[f"pieces{number}"], multiprocessors * facts[f"blocks{number}"]),
+            1,
+        )
+        for number in (1, 2)
+    }
+    return {
+        "moe_logits": (
+            _share(tokens, facts["route_tokens"]),
+            _share(problem.num_experts, facts["route_experts"]),
+        ),
+        "moe_choose": (_share(tokens, facts["choose_tokens"]), 1),
+        **persistent,
+        "moe_combine": (tokens, _share(problem.hidden, facts["combine_columns"])),
+    }
+
+
 class Call:
     """A layer's call on one number of tokens; ``run(stream)`` starts it.
 
@@ -140,27 +172,8 @@ class Call:
         values: dict[str, Any] = {**self.arguments, **numbers}
         self._launches = [
             device.launch(kernel.functions[name], grid, [values[p] for p in kernel.params[name]])
-            for name, grid in self._grids(problem, tokens).items()
+            for name, grid in grids(problem, kernel.facts, tokens, device.multiprocessors).items()
         ]
-
-    def _grids(self, problem: Problem, tokens: int) -> dict[str, tuple[int, int]]:
-        facts = self._kernel.facts
-        if tokens == 0:
-            return {}
-        tiles = most_tiles(problem, tokens, facts["tile_n"])
-        processors = self._device.multiprocessors
-        grids = {
-            "moe_logits": (
-                _share(tokens, facts["route_tokens"]),
-                _share(problem.num_experts, facts["route_experts"]),
-            ),
-            "moe_choose": (_share(tokens, facts["choose_tokens"]), 1),
-        }
-        for number in (1, 2):
-            parts = tiles * facts[f"pieces{number}"]
-            grids[f"moe_product_{number}"] = (min(parts, processors * facts[f"blocks{number}"]), 1)
-        grids["moe_combine"] = (tokens, _share(problem.hidden, facts["combine_columns"]))
-        return grids
 
     def run(self, stream: int) -> None:
         for launch in self._launches:
