@@ -145,7 +145,7 @@ def grids(
         ),
         "moe_choose": (_share(tokens, facts["choose_tokens"]), 1),
         **persistent,
-        "moe_combine": (tokens, _share(problem.hidden, facts["combine_columns"])),
+        "moe_combine": (_share(tokens * problem.hidden, facts["combine_elements"]), 1),
     }
 
 
