@@ -17,7 +17,7 @@ from tuner.arrays import NUMPY_DTYPES
 from tuner.cuda import Device
 from tuner.errors import KernelError
 from tuner.gpu_bench import GpuBench
-from tuner.gpu_layer import GpuKernel, upload
+from tuner.gpu_layer import Call, GpuKernel, upload
 from tuner.gpu_probe import GpuProbe
 from tuner.problem import Problem
 from tuner.ptx import Program
@@ -56,25 +56,30 @@ def gflop_s(device: Device, program: Program, dtype: str, probe: GpuProbe) -> fl
     arena = bench.arena(kernel, TOKENS)
     for name, array in _inputs(problem).items():
         device.upload(array, arena[name])
-    call = bench.call(kernel, arena, TOKENS, routed=True)
-    number, stream = list(kernel.functions).index(_KERNEL), bench.stream
-    for before in range(number):
-        call.run_one(before, stream)
-    times = [
-        bench.timed(lambda: call.run_one(number, stream)) for _ in range(_WARM_UPS + _ROUNDS)
-    ][_WARM_UPS:]
-    for after in range(number + 1, len(kernel.functions)):
-        call.run_one(after, stream)
-    device.wait(stream)
-    # All that product 1 made has gone into y, and both began as NaN.
+    median_ns = _median_ns(bench, bench.call(kernel, arena, TOKENS, routed=True), kernel)
     y = np.empty((TOKENS, problem.hidden), NUMPY_DTYPES[dtype])
     device.download(arena["y"], y)
     arena.free()
     for address in weights.values():
         device.free(address)
+    # All that product 1 made has gone into y, and both began as NaN.
     if not np.isfinite(y.astype(np.float32)).all():
-        raise KernelError(f"{problem.name}: the product behind the arithmetic ceiling is not finite")
-    return 2 * TOKENS * problem.hidden * problem.expert_dim / float(np.median(times))
+        raise KernelError(f"{problem.name}: what its product made is not finite: no ceiling")
+    return 2 * TOKENS * problem.hidden * problem.expert_dim / median_ns
+
+
+def _median_ns(bench: GpuBench, call: Call, kernel: GpuKernel) -> float:
+    """Runs a call once, but product 1 some times, timed."""
+    names, stream = list(kernel.functions), bench.stream
+    product = names.index(_KERNEL)
+    for number in range(product):
+        call.run_one(number, stream)
+    rounds = range(_WARM_UPS + _ROUNDS)
+    times = [bench.timed(lambda: call.run_one(product, stream)) for _ in rounds]
+    for number in range(product + 1, len(names)):
+        call.run_one(number, stream)
+    bench.device.wait(stream)
+    return float(np.median(times[_WARM_UPS:]))
 
 
 def _weights(problem: Problem) -> Mapping[str, NDArray[Any]]:
