@@ -1,7 +1,7 @@
 """A problem's weights on a GPU, and what is done with its programs there: check against right answers, time.
 
-Buffers are guarded and start as NaN; times are between two events of the device, the L2 cache flushed before (see
-``gpu_probe``).
+Buffers are guarded and start as NaN; times are between two events of the device, the L2 cache flushed before
+(see ``gpu_probe``).
 """
 
 from __future__ import annotations

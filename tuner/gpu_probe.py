@@ -1,7 +1,7 @@
 """The probe of a GPU: a kernel that reads memory. It empties the L2 cache, and tells the read bandwidth.
 
-A cache that was emptied by writing is full of lines that have to be written back while the next kernel reads. What
-this kernel leaves is clean, as it is in a model, where the lines of other layers' weights are in the cache.
+A cache that was emptied by writing is full of lines that have to be written back while the next kernel reads.
+What this one leaves is clean, as it is in a model, where the lines of other layers' weights are in the cache.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tuner.target import Target
 
 FLUSH_BYTES = 256 << 20  # several times the L2 cache of any card
 KERNEL = "moe_read"
-# Of the template: at the loads that are on their way at once, a block's registers leave room for so many blocks.
+# Of the template: with so many loads on their way in a thread, registers leave room for so many blocks.
 _VALUES = {"threads": 256, "loads": 8, "blocks": 5}
 _BYTE = 0x5A
 

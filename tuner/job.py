@@ -59,7 +59,8 @@ class Job:
     Attributes:
         defaults: the template's default for each token count.
         environment: goes into every row: the compiling machine's versions.
-        probe: what measures the target's ceilings, inside the folder: a CPU's library, a GPU's program that reads.
+        probe: what measures the target's ceilings, inside the folder: a CPU's library, or the program by which
+            a GPU reads.
         dense: a GPU's program of one large dense product, inside the folder.
         temperature: of a CPU's weights: cold, warm, or auto (cold up to 16 tokens).
         trial_race_s, final_race_s: the most that one race of a CPU takes, unless it is taken again because

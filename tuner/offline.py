@@ -88,7 +88,7 @@ def make_job(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "programs").mkdir(exist_ok=True)
     job_code.write(folder, target.kind)
-    ceilings = _ceilings(folder, problem, target)
+    probes = _probes(folder, problem, target)
     kept, failed, left_out = [], [], 0
     for variant, built in builds.items():
         if built.binary is None:
@@ -117,7 +117,8 @@ def make_job(
             "moetune": __version__,
             "template": template.digest(TEMPLATES[target.kind]),
         },
-        **ceilings,
+        probe=probes["probe"],
+        dense=probes.get("dense", ""),
         temperature=asked.temperature,
     )
     _check_defaults(job, asked)
@@ -222,7 +223,7 @@ def _install(program: Path, to: Path) -> None:
     to.write_bytes(without_search_path(content) if program.suffix == ".so" else content)
 
 
-def _ceilings(folder: Path, problem: Problem, target: Target) -> dict[str, str]:
+def _probes(folder: Path, problem: Problem, target: Target) -> dict[str, str]:
     """Writes the programs that measure the target's ceilings; their places, by the job's names for them."""
     if target.kind == "cpu":
         made = {"probe": probe.compiled(target)}

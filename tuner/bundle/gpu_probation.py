@@ -77,8 +77,10 @@ class GpuProbation:
     def _speed(
         self, catalogue: BundleCatalogue, row: Evidence, ceilings: dict[str, float]
     ) -> dict[str, Any]:
-        """One measured workload again, as jobs measure: a graph, the L2 cache flushed before each. Its fraction is
-        of the ceiling that the shipped one is of."""
+        """One measured workload again, as jobs measure: a graph, the L2 cache flushed before each.
+
+        Its fraction is of the ceiling that the shipped one is of.
+        """
         workload = Workload(row.tokens, row.load)
         kernel = self._kernel(catalogue, catalogue.part.builds[row.variant])
         work, arena = self._bench.ready(kernel, workload, self.seed)
