@@ -74,7 +74,7 @@ _GPU_RATES = {"copy_gb_s": "GB/s", "read_gb_s": "GB/s", "dense_gflop_s": "GFLOP/
 
 
 class GpuMachine:
-    """A card: its rates are the best that it measured in the job, its ceiling is the higher of copy and read."""
+    """A card: its rates are the best that it measured in the job; its ceiling, the higher of copy and read."""
 
     def __init__(self, job: Job, devices: Sequence[Result]) -> None:
         self.job = job
