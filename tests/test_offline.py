@@ -138,7 +138,7 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(JobError, match="no job"):
         jobs.read(tmp_path)
     (tmp_path / "job" / "job.json").write_text('{"format": 99}')
-    with pytest.raises(JobError, match="format 99, not 1"):
+    with pytest.raises(JobError, match="format 99, not 2"):
         jobs.read(tmp_path / "job")
 
 
