@@ -3,6 +3,7 @@
     python benchmarks/cpu_peers.py --models olmoe-1b-7b,1024x4096x8x2-relu --tokens 1,128 --out rows.json
     python benchmarks/cpu_peers.py --preset-run issue --out rows.json --plot ratios.svg
     python benchmarks/cpu_peers.py --render rows.json --plot ratios.svg
+    python benchmarks/cpu_peers.py --render rows.json --brief --plot ratios.svg > docs/models.md
 
 It measures what is in the database (MOETUNE_DB, --db) and doesn't tune: the column `match` tells
 how each variant was chosen. Rows are written to --out as they come: stopped, the same command goes
@@ -24,6 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from peer_brief import brief
 from peer_page import page
 from peer_plot import check, plot
 from peer_rows import Row, RowsFile
@@ -92,7 +94,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--again", action="store_true", help="measure the rows that it has, too")
     parser.add_argument("--plot", type=Path, metavar="FILE.svg")
     parser.add_argument("--forms", action="store_true", help="tell every form of the peers")
+    parser.add_argument(
+        "--brief", action="store_true", help="with --render: a page for docs/, the best peers alone"
+    )
     options = parser.parse_args(arguments)
+    if options.brief and not options.render:
+        parser.error("--brief needs --render FILE.json")
     if options.preset_run and options.tokens:
         parser.error("--preset-run has tokens of its own; leave --tokens out")
     options.loads = options.loads or (["uniform"] if options.preset_run else list(LOADS))
@@ -132,7 +139,10 @@ def measure(options: argparse.Namespace) -> list[str]:
 
 
 def show(file: RowsFile, options: argparse.Namespace) -> None:
-    print(page(file.runs, file.rows, options.forms))
+    if options.brief:
+        print(brief(file.runs, file.rows, options.render, options.plot))
+    else:
+        print(page(file.runs, file.rows, options.forms))
     if options.plot:
         plot(file.rows, options.plot)
 

@@ -39,6 +39,7 @@ def rows_of(told: dict[str, Any], run: int, default: bool) -> Iterable[Row]:
     for peer in (name for name in samples if name not in variants(told)):
         race = Race((tuple(samples[mine]), tuple(samples[peer])))
         ratio = race.ratio(1)
+        ceiling = max(("read", "copy"), key=lambda name: told[f"{name}_gb_s"])
         row = PeerRow(
             tokens=told["tokens"],
             load=told["load"],
@@ -52,8 +53,8 @@ def rows_of(told: dict[str, Any], run: int, default: bool) -> Iterable[Row]:
             ratio_high=ratio.high,
             gflop_s=told["flops"] / ns,
             gb_s=told["bytes"] / ns,
-            ceiling="copy",
-            ceiling_fraction=told["bytes"] / ns / told["copy_gb_s"],
+            ceiling=ceiling,
+            ceiling_fraction=told["bytes"] / ns / told[f"{ceiling}_gb_s"],
             temperature="cold",
             form=peer.partition(", ")[2] or "whole layer",
         )
@@ -67,7 +68,7 @@ def whole(model: str, told: dict[str, Any]) -> int:
 
 def about(told: dict[str, Any]) -> About:
     return {
-        "machine": f"{told['device']}, copy {told['copy_gb_s']:.0f} GB/s",
+        "machine": f"{told['device']}, copy {told['copy_gb_s']:.0f}, read {told['read_gb_s']:.0f} GB/s",
         "date": told["date"],
         "versions": f"{told['toolchain']}, PyTorch {told['torch']}",
         "command": "`python benchmarks/gpu_peers.py JOB --out samples.jsonl`",

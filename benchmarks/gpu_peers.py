@@ -136,13 +136,13 @@ def main() -> None:
         job_gpu.write(job.layer, weights, Path(name))
         mine = JobOnGpu(options.job, Path(name))
     comparison = Comparison(mine, Matrices(job.layer, weights))
-    copy_gb_s = mine.bench.copy_gb_s()
+    ceilings = {f"{name}_gb_s": rate for name, rate in mine.bench.ceilings().items()}
     with options.out.open("a") as stream:
         for load in options.loads.split(","):
             for tokens in map(int, options.tokens.split(",")):
                 workload = Workload(tokens, load)
                 samples = comparison.cell(workload, ours(job, tokens, results))
-                told = line(mine, workload, samples) | {"copy_gb_s": copy_gb_s}
+                told = line(mine, workload, samples) | ceilings
                 stream.write(json.dumps(told) + "\n")
                 stream.flush()
                 times = {n: f"{median(v).value / 1e3:.1f}" for n, v in samples.items()}

@@ -128,7 +128,11 @@ def refused(rows: Sequence[Row]) -> list[str]:
 
 def slower(rows: Sequence[Row]) -> list[str]:
     """The workloads at which the best peer is surely faster than ours."""
-    return _told("The best peer is faster", rows, lambda peer: peer.ratio_high < 1, ratio)
+
+    def wins(peer: PeerRow) -> bool:
+        return not peer.refused and peer.ratio_high < 1
+
+    return _told("The best peer is faster", rows, wins, ratio)
 
 
 def disturbed(rows: Sequence[Row]) -> list[str]:

@@ -1,6 +1,7 @@
 """How many trials searches need on recorded grids: ours, optuna's, Kernel Tuner's.
 
     python benchmarks/search_compare.py benchmarks/data/*.t4.json.gz --plot benchmarks/data/search.svg
+    python benchmarks/search_compare.py GRID.t4.json.gz --method "ours, random start" --method "grid order"
 
 Nothing is compiled or timed: each search is answered from the file. A trial is a configuration that was not
 tried before and breaks no restriction; repeats and invalid suggestions are free for everybody.
@@ -24,7 +25,7 @@ import optuna
 
 from tuner import replay
 from tuner.builder import BATCH_PER_BUILDER
-from tuner.errors import MoetuneError
+from tuner.errors import MoetuneError, UsageError
 from tuner.replay import Grid
 from tuner.search import Search
 from tuner.space import Config
@@ -58,7 +59,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--trials", type=int, default=200, help="a search that needs more has failed"
     )
-    result.add_argument("--methods", help="names with commas between them; all unless given")
+    result.add_argument(
+        "--method", action="append", help="one of the table's; may be repeated; all unless given"
+    )
     result.add_argument("--plot", type=Path, help="write a picture, too")
     return result
 
@@ -66,16 +69,29 @@ def parser() -> argparse.ArgumentParser:
 def compare(grids: Mapping[str, Grid], options: argparse.Namespace) -> None:
     found: dict[str, dict[str, dict[float, Needed]]] = {}
     with tempfile.TemporaryDirectory(prefix="moetune-") as folder:
+        known = {name: methods(name, grids, Path(folder)) for name in grids}
+        asked = chosen(options.method, known)
         for name, grid in grids.items():
-            all_methods = methods(name, grids, Path(folder))
-            wanted = options.methods.split(",") if options.methods else list(all_methods)
             found[name] = {}
-            for method in wanted:
+            for method in (m for m in known[name] if m in asked):
                 print(f"{name}: {method}", file=sys.stderr, flush=True)
-                found[name][method] = needed(grid, all_methods[method], options)
+                found[name][method] = needed(grid, known[name][method], options)
             print("\n".join(page(name, grid, found[name], options)), flush=True)
     if options.plot:
         plot(found, options)
+
+
+def chosen(asked: Sequence[str] | None, known: Mapping[str, Mapping[str, Method]]) -> Sequence[str]:
+    """The names of the methods to compare, all unless some are asked for; not every grid has each.
+
+    Raises:
+        UsageError: no grid has one of that name.
+    """
+    names = list(dict.fromkeys(name for of_grid in known.values() for name in of_grid))
+    for name in asked or ():
+        if name not in names:
+            raise UsageError(f"method={name!r}: not known; use {'; '.join(names)}")
+    return asked or names
 
 
 def needed(grid: Grid, method: Method, options: argparse.Namespace) -> dict[float, Needed]:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from tests.programs import PARAMS
+from tests.programs import PARAMS, READ_PARAMS
 from tuner import cuda, gpu_device, gpu_programs, gpu_scratch
 
 INVALID, NO_DEVICE = 201, 101
@@ -155,9 +155,10 @@ class FakeDriver:
             return INVALID
         given = ctypes.cast(config, POINTER(_Config)).contents
         kernel = re.sub(r"_[0-9a-f]{8}$", "", self.entries[function.value or 0])
+        given_to = PARAMS | {"moe_read": READ_PARAMS}
         arguments = {
             name: (c_int32 if name in ("tokens", "routed") else c_uint64).from_address(place).value
-            for name, place in zip(PARAMS[kernel].split(), values, strict=True)
+            for name, place in zip(given_to[kernel].split(), values, strict=True)
         }
         stream = given.stream or 0
         launched = Launched(

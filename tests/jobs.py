@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.programs import PROBE
 from tuner import job as jobs
 from tuner import offline
 from tuner.compile import Binary
@@ -22,7 +23,8 @@ from tuner.variant import Variant
 PROBLEM = Problem(hidden=128, expert_dim=64, num_experts=8, top_k=2, dtype="bfloat16", name="tiny")
 DEVICE = {
     "kind": "device", "name": "NVIDIA H100 80GB HBM3", "multiprocessors": 132, "driver": 13000,
-    "memory_bytes": 80 << 30, "copy_gb_s": 3000.0, "clocks": "1980 MHz",
+    "memory_bytes": 80 << 30, "copy_gb_s": 3000.0, "read_gb_s": 3100.0,
+    "dense_gflop_s": 7e5, "clocks": "1980 MHz",
 }  # fmt: skip
 CPU = Target(
     vendor="intel", arch="sapphirerapids", features=("avx512bf16", "avx512f"), cores=16,
@@ -55,6 +57,9 @@ def without_compiler(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     probe.write_text("a probe")
     monkeypatch.setattr(offline, "toolchain_version", lambda: "Mojo of the test")
     monkeypatch.setattr(offline.probe, "compiled", lambda target: probe)
+    reader = folder / "compiled-probe.ptx"
+    reader.write_text(PROBE)
+    monkeypatch.setattr(offline.gpu_probe, "compiled", lambda target: reader)
     monkeypatch.setattr(offline, "without_search_path", lambda library: library)
 
 

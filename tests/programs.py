@@ -15,6 +15,13 @@ PARAMS = {
     "moe_product_2": "product2 down_bias hidden lists table tiles rows tokens",
     "moe_combine": "rows weights y",
 }
+READ_PARAMS = "source bytes sink"
+PROBE = f"""\
+//// probe abi 1 piece_bytes 32768 blocks 5
+//// kernel moe_read_01234567 256 0 {READ_PARAMS}
+.visible .entry moe_read_01234567(
+//// end
+"""
 TILES = {"small": 8, "large": 64}
 SMALL = Problem(hidden=128, expert_dim=64, num_experts=8, top_k=2, dtype="float16", name="small")
 

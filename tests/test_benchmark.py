@@ -37,6 +37,16 @@ def test_a_candidate_that_cannot_reach_the_incumbent_gets_three_rounds() -> None
     assert len(race([default, slow], effort, retries=0).times_ns[1]) == effort.first_rounds == 3
 
 
+def test_beside_others_it_gets_the_least_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three that other processes disturb tell nothing."""
+    monkeypatch.setattr("tuner.benchmark.ForeignMeter.share", lambda meter: 2 * FOREIGN_LIMIT)
+    _, default = sleeper(0.002)
+    seen, slow = sleeper(0.004)
+    found = race([default, slow], Effort(budget_s=20.0, precision=1e-9, reach=1.2), retries=1)
+    assert seen == [0, *range(3), 0, *range(7)]
+    assert (len(found.times_ns[1]), found.redone) == (7, 1)
+
+
 def test_one_that_may_still_reach_it_keeps_all_in_the_race() -> None:
     _, default = sleeper(0.002)
     _, slow = sleeper(0.004)

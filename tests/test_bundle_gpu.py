@@ -16,7 +16,7 @@ import tuner
 from tests.bundles import ROW, ZEN4, manifest_of, part
 from tests.commands import Run
 from tests.fake_cuda import FakeDriver, Launched, plugged
-from tests.programs import SMALL, program
+from tests.programs import PROBE, SMALL, program
 from tuner import gpu_device, reference
 from tuner.bundle import build as builder
 from tuner.bundle import install as installer
@@ -45,7 +45,10 @@ def write(path: Path, targets: tuple[Target, ...], monkeypatch: pytest.MonkeyPat
         made.write_text(program(problem, selection.config["tile_n"]))
         return made, f"# {selection.variant}\n"
 
+    probe = path.with_name("probe.ptx")
+    probe.write_text(PROBE)
     monkeypatch.setattr(builder, "_library", library)
+    monkeypatch.setattr(builder.gpu_probe, "compiled", lambda target: probe)
     monkeypatch.setattr(builder, "toolchain_version", lambda: "Mojo of the test")
     path.write_bytes(builder.build([SMALL], targets, path.with_name("none.sqlite3")))
     return path
@@ -77,7 +80,8 @@ def test_what_is_in_it(path: Path) -> None:
     bundle = read_bundle(path, "unsigned")
     (section,) = bundle.manifest.sections
     (made,) = section.parts
-    assert (made.target, made.machine, made.probe, made.tuned) == (H100, "ptx", "", False)
+    assert (made.target, made.machine, made.tuned) == (H100, "ptx", False)
+    assert bundle.archive.read(made.probe).decode() == PROBE
     assert made.note == (
         "nothing was tuned for nvidia-h100: the template's default, compiled for it; "
         "never run where this bundle was built"
@@ -114,6 +118,13 @@ def test_programs_that_no_layer_could_run(path: Path, text: str, said: str) -> N
     with pytest.raises(BundleAbiError) as caught:
         read_bundle(path, "unsigned")
     assert said in str(caught.value)
+
+
+def test_a_probe_that_reads_nothing(path: Path) -> None:
+    (made,) = read_bundle(path, "unsigned").manifest.sections[0].parts
+    changed(path, {made.probe: program(SMALL, 8).encode()})
+    with pytest.raises(BundleAbiError, match=r"probe\.ptx: no probe of a GPU: lacks moe_read"):
+        read_bundle(path, "unsigned")
 
 
 def test_one_card_s_bundle_runs_on_another_of_its_architecture(path: Path) -> None:

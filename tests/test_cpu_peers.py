@@ -106,7 +106,7 @@ def test_what_went_badly_is_told(kept: ModuleType, shown: ModuleType) -> None:
     assert shown.disturbed(rows) == [
         "Disturbed by other processes, measure again: a float32 T=16 uniform (42%)."
     ]
-    assert shown.slower(rows[1:3]) == []
+    assert shown.slower([*rows[1:3], row(kept, 4, "numpy", **REFUSED)]) == []
     assert shown.disturbed(rows[:1]) == []
 
 
@@ -265,6 +265,8 @@ def test_rendering_measures_nothing(
         assert script.main(["--render", str(file.path), "--plot", str(picture)]) == 0
     assert compared == []
     assert "| b | uniform | 512 (warm) |" in capsys.readouterr().out
+    assert script.main(["--render", str(file.path), "--brief"]) == 0
+    assert "**All 12 cells are measured**" in capsys.readouterr().out
     one, two = (picture.read_bytes() for picture in pictures)
     assert one == two
     assert one.count(b"<!-- bfloat16, uniform -->") == 1

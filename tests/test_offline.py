@@ -12,6 +12,7 @@ import pytest
 import tuner
 from tests.commands import Run
 from tests.jobs import CPU, CPU_DEVICE, PROBLEM, TIMING, made, timed
+from tests.programs import PROBE
 from tuner import job as jobs
 from tuner.database import Database
 from tuner.errors import TargetError, TemplateError, UsageError
@@ -32,6 +33,8 @@ def test_a_folder_holds_what_its_job_names(tmp_path: Path, monkeypatch: pytest.M
     assert result.programs == len(job.variants)
     assert result.size_bytes == folder_bytes(folder)
     assert job.environment["toolchain"] == "Mojo of the test"
+    assert (folder / job.probe).read_text() == PROBE
+    assert (job.dense, (folder / job.dense).is_file()) == ("programs/dense.ptx", True)
 
 
 def test_the_same_question_gives_the_same_variants(
@@ -135,7 +138,7 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(JobError, match="no job"):
         jobs.read(tmp_path)
     (tmp_path / "job" / "job.json").write_text('{"format": 99}')
-    with pytest.raises(JobError, match="format 99, not 1"):
+    with pytest.raises(JobError, match="format 99, not 2"):
         jobs.read(tmp_path / "job")
 
 

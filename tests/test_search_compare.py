@@ -65,14 +65,24 @@ def test_the_table_and_the_picture(
 ) -> None:
     pytest.importorskip("matplotlib")
     picture = tmp_path / "search.svg"
-    words = [str(path), "--seeds", "3", "--trials", "30", "--methods", "ours,grid order"]
-    assert compare.main([*words, "--plot", str(picture)]) == 0
+    words = [str(path), "--seeds", "3", "--trials", "30"]
+    asked = ["--method", "grid order", "--method", "tpe, ordinal", "--method", "ours"]
+    assert compare.main([*words, *asked, "--plot", str(picture)]) == 0
     said = capsys.readouterr().out
     assert "**synthetic**: " in said
-    rows = [line for line in said.splitlines() if line.startswith("| ours |")]
-    assert len(rows) == 1
-    assert rows[0].endswith("| 3 of 3 |")
+    rows = [line.split(" | ") for line in said.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in rows[1:]] == ["| ours", "| tpe, ordinal", "| grid order"]
+    assert rows[1][-1] == "3 of 3 |"
     assert "<svg" in picture.read_text()
+
+
+def test_a_method_that_no_grid_has(
+    compare: ModuleType, path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare.main([str(path), "--method", "ours", "--method", "theirs"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("error: method='theirs': not known; use ours; ours, random start; ")
 
 
 def test_a_file_that_is_no_grid(

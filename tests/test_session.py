@@ -300,6 +300,24 @@ def test_a_session_that_was_stopped_goes_on(machine: Machine, database: Path) ->
     assert len(result.cells) == 4
 
 
+@pytest.mark.parametrize(
+    ("factor", "stages"), [(1.0, ["finals", "finals", "done"]), (1.5, ["done"])]
+)
+def test_another_run_of_the_same_command_only_races_the_finalists_again(
+    tmp_path: Path, database: Path, factor: float, stages: list[str]
+) -> None:
+    """Who is `factor` times as slow as the default is in no finals, of the first run or the second."""
+    default = default_variant(PROBLEM, TARGET, tokens=4).config
+    machine = Machine(tmp_path, lambda config, _: 1e6 * (1.0 if config == default else factor))
+    plan, notes = Plan(tokens=(4,), trials=2), list[Progress]()
+    with Database(database) as db:
+        results = [machine.session(db, plan, notes.append) for _ in range(2)]
+        status = [row.status for row in rows(db, Workload(4))]
+    assert status == ["ok", "ok" if factor == 1.0 else "slow"]
+    assert results[0].cells[0].statuses == results[1].cells[0].statuses
+    assert [n.stage for n in notes if n.stage in ("finals", "done")] == stages * 2
+
+
 @pytest.mark.parametrize(("stage", "number"), [("search", 15), ("compare", 2)])
 def test_a_matrix_that_was_stopped_ends_as_if_it_had_not_been(
     stage: str, number: int, machine: Machine, tmp_path: Path

@@ -61,6 +61,9 @@ def test_trials_and_winners(tmp_path: Path, job: Job) -> None:
         (best,) = db.best()
         assert (best["variant"], best["is_default"], best["tokens"]) == (fast, False, 1)
         assert best["environment"]["name"] == DEVICE["name"]
+        assert (best["ceiling"], best["environment"]["dense_gflop_s"]) == ("read", 7e5)
+        limits = {name: row.value for name, row in db.ceilings(told.target.digest).items()}
+        assert limits == {"copy": 3000.0, "read": 3100.0, "dense": 7e5}
         wrong = db.trials(job.layer.digest, told.target.digest, 64, "uniform")
         assert [(t.status, t.message) for t in wrong] == [("wrong", "T=1: bad")]
         assert export_best(db, tmp_path / "best.jsonl") == 1

@@ -102,12 +102,16 @@ def test_another_run_of_the_same_command_adds_no_trial(database: Path) -> None:
     assert len(rows) == 2
     assert first.cells[0].statuses == again.cells[0].statuses
     stages = [n.stage for n in notes if n.stage in ("finals", "done")]
-    assert stages == ["finals", "finals", "done"] * 2
+    # Beside other processes the only candidate may be told slow, and then nobody is left to race.
+    finals = ["finals"] * 2 if [row.status for row in rows] == ["ok", "ok"] else []
+    assert stages == [*finals, "done"] * 2
     assert rows[0].environment["toolchain"].startswith("Mojo ")
     measured = rows[0].measurement
     assert measured is not None
     assert measured.sample_count >= 7
-    assert measured.low_ns <= measured.median_ns <= measured.high_ns <= measured.p99_ns * 1.0001
+    # Of seven samples the interval is their range, and its end above the 99th percentile.
+    assert measured.low_ns <= measured.median_ns <= measured.high_ns <= max(measured.samples)
+    assert measured.median_ns <= measured.p99_ns <= max(measured.samples)
 
 
 def test_the_weights_are_cold_or_warm_as_asked(database: Path) -> None:

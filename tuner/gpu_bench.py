@@ -1,6 +1,7 @@
 """A problem's weights on a GPU, and what is done with its programs there: check against right answers, time.
 
-Buffers are guarded and start as NaN; times are between two events of the device, the L2 cache flushed before.
+Buffers are guarded and start as NaN; times are between two events of the device, the L2 cache flushed before
+(see ``gpu_probe``).
 """
 
 from __future__ import annotations
@@ -13,20 +14,22 @@ from tuner import verify
 from tuner.arrays import NUMPY_DTYPES
 from tuner.cuda import Address, Device
 from tuner.gpu_layer import Arena, Call, GpuKernel, io_sizes, scratch_sizes
+from tuner.gpu_probe import FLUSH_BYTES, GpuProbe
 from tuner.problem import Problem
 from tuner.workload import Workload, route_by_load
 
-_FLUSH_BYTES = 256 << 20  # several times the L2 cache of any card
-_COPY_BYTES = 1 << 30
+_RATE_BYTES = 1 << 30  # copied or read to tell a bandwidth
+_RATE_ROUNDS = 10
 
 
 class GpuBench:
     """A device with a layer's packed weights in its memory."""
 
-    def __init__(self, device: Device, problem: Problem, weights: Mapping[str, Address]) -> None:
-        self.device, self.problem, self.weights = device, problem, weights
+    def __init__(
+        self, device: Device, problem: Problem, weights: Mapping[str, Address], probe: GpuProbe
+    ) -> None:
+        self.device, self.problem, self.weights, self.probe = device, problem, weights, probe
         self.stream = device.stream()
-        self._flush = device.alloc(_FLUSH_BYTES)
 
     def arena(self, kernel: GpuKernel, tokens: int) -> Arena:
         sizes = {
@@ -103,23 +106,41 @@ class GpuBench:
         graph = self.device.graph(call.run, self.stream)
         return lambda: self.device.replay(graph, self.stream)
 
-    def timed(self, work: Callable[[], None], flush: bool = True) -> float:
-        """Nanoseconds of some work between two events of the device."""
+    def timed(self, work: Callable[[], None], before: Callable[[int], None] | None = None) -> float:
+        """Nanoseconds of some work between two events of the device, after a flush or ``before(stream)``."""
         start, end = self.device.event(), self.device.event()
-        if flush:
-            self.device.fill(self._flush, 0x5A, _FLUSH_BYTES, self.stream)
+        (before or self.probe.flush)(self.stream)
         self.device.record(start, self.stream)
         work()
         self.device.record(end, self.stream)
         self.device.wait(self.stream)
         return self.device.elapsed_ns(start, end)
 
+    def read_gb_s(self) -> float:
+        """Bytes that the probe's kernel reads in a second, in 10^9."""
+        source = self.probe.buffer(_RATE_BYTES, self.stream)
+        reading = self.probe.reading(source, _RATE_BYTES)
+        taken = [self.timed(lambda: reading.start(self.stream)) for _ in range(_RATE_ROUNDS)]
+        self.device.free(source)
+        return _RATE_BYTES / float(np.median(taken))
+
     def copy_gb_s(self) -> float:
         """Bytes read and written in a second by the device's own copy, in 10^9."""
-        here, there = self.device.alloc(_COPY_BYTES), self.device.alloc(_COPY_BYTES)
-        self.device.fill(here, 0x3C, _COPY_BYTES, self.stream)
-        work = lambda: self.device.copy(there, here, _COPY_BYTES, self.stream)  # noqa: E731
-        taken = float(np.median([self.timed(work) for _ in range(10)]))
-        self.device.free(here)
-        self.device.free(there)
-        return 2 * _COPY_BYTES / taken
+        here = self.probe.buffer(_RATE_BYTES, self.stream)
+        there, other = self.device.alloc(_RATE_BYTES), self.device.alloc(FLUSH_BYTES)
+
+        def copy() -> None:
+            self.device.copy(there, here, _RATE_BYTES, self.stream)
+
+        def write(stream: int) -> None:
+            # A copy ends with lines in the cache that are not written back yet: so it has to begin.
+            self.device.fill(other, 0, FLUSH_BYTES, stream)
+
+        taken = [self.timed(copy, write) for _ in range(_RATE_ROUNDS)]
+        for address in (here, there, other):
+            self.device.free(address)
+        return 2 * _RATE_BYTES / float(np.median(taken))
+
+    def ceilings(self) -> dict[str, float]:
+        """The bandwidths that a call's can be compared with, in GB/s, by name; the highest is the ceiling."""
+        return {"copy": self.copy_gb_s(), "read": self.read_gb_s()}

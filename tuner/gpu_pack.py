@@ -41,6 +41,11 @@ def packed_shapes(problem: Problem) -> dict[str, tuple[int, ...]]:
     }
 
 
+def router_rows(problem: Problem) -> int:
+    """Rows of the packed router; those past the experts are 0."""
+    return -(-problem.num_experts // _ROUTER_ROWS) * _ROUTER_ROWS
+
+
 def pack(problem: Problem, weights: Weights) -> dict[str, Array]:
     """Everything that the kernels read, by the names of their parameters.
 
@@ -60,10 +65,7 @@ def pack(problem: Problem, weights: Weights) -> dict[str, Array]:
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(one, enumerate(_experts(problem, weights))))
-    router = np.zeros(
-        (-(-problem.num_experts // _ROUTER_ROWS) * _ROUTER_ROWS, problem.hidden),
-        weights.router.dtype,
-    )
+    router = np.zeros((router_rows(problem), problem.hidden), weights.router.dtype)
     router[: problem.num_experts] = weights.router
     made["router"] = router
     made["router_bias"] = _floats(weights.router_bias)

@@ -1,8 +1,8 @@
 """A job folder: variants compiled here, to be measured on a machine that has the target and no compiler.
 
     job.json        what is asked: problem, target, workloads, variants, seed
-    programs/       a program for each variant: PTX, or a shared library that needs libc alone; for a CPU
-                    the probe of its ceilings as well
+    programs/       a program for each variant: PTX, or a shared library that needs libc alone; and those that
+                    measure the target's ceilings
     code/tuner/     the modules of this package that the runner needs
     run.py          `python run.py`: the same as `moetune run-job FOLDER`
     results.jsonl   what came of it, a line as each thing ends
@@ -25,7 +25,7 @@ from tuner.benchmark import FINAL_EFFORT, TRIAL_EFFORT
 from tuner.errors import MoetuneError
 from tuner.problem import Problem
 
-FORMAT = 1
+FORMAT = 2
 
 
 class JobError(MoetuneError):
@@ -59,7 +59,9 @@ class Job:
     Attributes:
         defaults: the template's default for each token count.
         environment: goes into every row: the compiling machine's versions.
-        probe: the library that measures a CPU's ceilings, inside the folder.
+        probe: what measures the target's ceilings, inside the folder: a CPU's library, or the program by which
+            a GPU reads.
+        dense: a GPU's program of one large dense product, inside the folder.
         temperature: of a CPU's weights: cold, warm, or auto (cold up to 16 tokens).
         trial_race_s, final_race_s: the most that one race of a CPU takes, unless it is taken again because
             other processes were at work.
@@ -79,6 +81,7 @@ class Job:
     failed: tuple[Mapping[str, Any], ...] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
     probe: str = ""
+    dense: str = ""
     temperature: str = "auto"
     trial_race_s: float = TRIAL_EFFORT.budget_s
     final_race_s: float = FINAL_EFFORT.budget_s

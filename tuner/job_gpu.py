@@ -10,11 +10,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from tuner import gpu_pack, job_data, ptx, verify
+from tuner import gpu_dense, gpu_pack, job_data, ptx, verify
 from tuner import job as jobs
 from tuner.cuda import Device
 from tuner.gpu_bench import GpuBench
 from tuner.gpu_layer import GpuKernel, upload
+from tuner.gpu_probe import GpuProbe
 from tuner.job import Job
 from tuner.problem import Problem
 from tuner.weights import Weights
@@ -58,16 +59,20 @@ class JobOnGpu:
     def __init__(self, folder: Path, data: Path) -> None:
         self.folder, self.data, self.job = folder, data, jobs.read(folder)
         problem, card = self.job.layer, Device()
-        self.bench = GpuBench(card, problem, upload(card, weights_of(data, problem)))
+        probe = GpuProbe(card, self._program(self.job.probe))
+        self.bench = GpuBench(card, problem, upload(card, weights_of(data, problem)), probe)
         self._kernels: dict[str, GpuKernel] = {}
         self._answers: dict[verify.Case, verify.Expected] | None = None
 
     def kernel(self, name: str) -> GpuKernel:
         """A variant, loaded once."""
         if name not in self._kernels:
-            text = (self.folder / self.job.variant(name).file).read_text()
-            self._kernels[name] = GpuKernel(self.bench.device, ptx.parse(text))
+            program = self._program(self.job.variant(name).file)
+            self._kernels[name] = GpuKernel(self.bench.device, program)
         return self._kernels[name]
+
+    def _program(self, file: str) -> ptx.Program:
+        return ptx.parse((self.folder / file).read_text())
 
     def check(self, name: str, tokens: int) -> str:
         """Runs all cases of a token count; what was wrong, or nothing."""
@@ -90,8 +95,8 @@ class JobOnGpu:
         return {"samples": times}
 
     def device(self) -> dict[str, Any]:
-        """What the card is, and its copy bandwidth now."""
-        card = self.bench.device
+        """What the card is, and its ceilings now."""
+        card, dense = self.bench.device, self._program(self.job.dense)
         return {
             "name": card.name,
             "multiprocessors": card.multiprocessors,
@@ -99,7 +104,8 @@ class JobOnGpu:
             "memory_bytes": card.memory_bytes,
             "driver": card.driver_version,
             "clocks": _clocks(),
-            "copy_gb_s": self.bench.copy_gb_s(),
+            **{f"{name}_gb_s": rate for name, rate in self.bench.ceilings().items()},
+            "dense_gflop_s": gpu_dense.gflop_s(card, dense, self.job.layer.dtype, self.bench.probe),
         }
 
 

@@ -69,11 +69,17 @@ def race_of(lines: Sequence[Result], sentinel: bool = False) -> Race:
     )
 
 
+# What a card measures in a job: name, and unit.
+_GPU_RATES = {"copy_gb_s": "GB/s", "read_gb_s": "GB/s", "dense_gflop_s": "GFLOP/s"}
+
+
 class GpuMachine:
-    """A card: its ceiling is the copy bandwidth that it measured in the job."""
+    """A card: its rates are the best that it measured in the job; its ceiling, the higher of copy and read."""
 
     def __init__(self, job: Job, devices: Sequence[Result]) -> None:
-        self.job, self._device = job, devices[0]
+        self.job = job
+        self._rates = {name: max(d[name] for d in devices) for name in _GPU_RATES}
+        self._device = {**devices[0], **self._rates}
         card = cards.by_label(self._device["name"])
         if card is None:
             known = ", ".join(c.label for c in cards.CARDS.values())
@@ -81,7 +87,7 @@ class GpuMachine:
         self.target = of_card(card)
 
     def environment(self, result: Result) -> dict[str, Any]:
-        told = ("name", "driver", "memory_bytes", "copy_gb_s", "clocks")
+        told = ("name", "driver", "memory_bytes", *_GPU_RATES, "clocks")
         return {name: self._device[name] for name in told if name in self._device}
 
     def measured(
@@ -89,14 +95,18 @@ class GpuMachine:
     ) -> MeasurementRow:
         race = race_of(lines)
         work = job_work.of(self.job, Workload(tokens, self.job.load))
-        fraction = work[1] / self._device["copy_gb_s"] / race.time(number).value
-        return row_of(race, number, kind, "cold", work, ("copy", fraction))
+        ceiling = max(("read", "copy"), key=lambda name: self._rates[f"{name}_gb_s"])
+        fraction = work[1] / self._rates[f"{ceiling}_gb_s"] / race.time(number).value
+        return row_of(race, number, kind, "cold", work, (ceiling, fraction))
 
     def floor(self, finals: Sequence[Result]) -> float:
         return NOISE_FLOOR
 
     def ceilings(self) -> tuple[tuple[str, float, str], ...]:
-        return ()
+        return tuple(
+            (name.removesuffix("_gb_s").removesuffix("_gflop_s"), self._rates[name], unit)
+            for name, unit in _GPU_RATES.items()
+        )
 
 
 class CpuMachine:

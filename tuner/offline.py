@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner import failure, job_code, probe, space, template
+from tuner import failure, gpu_dense, gpu_probe, job_code, probe, space, template
 from tuner import job as jobs
 from tuner.bundle.elf import without_search_path
 from tuner.compile import toolchain_version
@@ -30,7 +30,6 @@ from tuner.version import __version__
 from tuner.workload import Workload
 
 _BUILDS_AT_ONCE = 2
-_PROBE = "programs/probe.so"
 
 Progress = Callable[[str], None]
 
@@ -70,7 +69,7 @@ def make_job(
     """Asks, compiles and writes a job folder.
 
     Raises:
-        UsageError: the load is a trace, the folder is a job already, or the default did not compile.
+        UsageError: the load is a trace, the folder is a job already, or a default or ceiling did not compile.
         TemplateError, SpaceError: no template serves the problem.
     """
     if asked.load.startswith("trace:"):
@@ -89,8 +88,7 @@ def make_job(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "programs").mkdir(exist_ok=True)
     job_code.write(folder, target.kind)
-    if target.kind == "cpu":
-        _install(probe.compiled(target), folder / _PROBE)
+    probes = _probes(folder, problem, target)
     kept, failed, left_out = [], [], 0
     for variant, built in builds.items():
         if built.binary is None:
@@ -119,7 +117,8 @@ def make_job(
             "moetune": __version__,
             "template": template.digest(TEMPLATES[target.kind]),
         },
-        probe=_PROBE if target.kind == "cpu" else "",
+        probe=probes["probe"],
+        dense=probes.get("dense", ""),
         temperature=asked.temperature,
     )
     _check_defaults(job, asked)
@@ -222,6 +221,24 @@ def _install(program: Path, to: Path) -> None:
     """Copies a program; a library without the search path that its linker left, a folder of this machine."""
     content = program.read_bytes()
     to.write_bytes(without_search_path(content) if program.suffix == ".so" else content)
+
+
+def _probes(folder: Path, problem: Problem, target: Target) -> dict[str, str]:
+    """Writes the programs that measure the target's ceilings; their places, by the job's names for them."""
+    if target.kind == "cpu":
+        made = {"probe": probe.compiled(target)}
+    else:
+        dense = gpu_dense.layer(problem.dtype)
+        built = build(dense, target, default_variant(dense, target, None, gpu_dense.TOKENS))
+        if built.binary is None:
+            raise UsageError(
+                f"the dense product of the arithmetic ceiling did not compile: {built.message}"
+            )
+        made = {"probe": gpu_probe.compiled(target), "dense": built.binary.path}
+    places = {name: f"programs/{name}{path.suffix}" for name, path in made.items()}
+    for name, path in made.items():
+        _install(path, folder / places[name])
+    return places
 
 
 def _check_defaults(job: Job, asked: Round) -> None:

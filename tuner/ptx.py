@@ -19,7 +19,7 @@ FORMS = (
     ("moe_logits", "moe_choose", "moe_product_1", "moe_product_2", "moe_combine"),
     ("moe_route", "moe_stream_1", "moe_stream_2"),
 )
-_LAYER = re.compile(r"^//// layer (.+)$", re.MULTILINE)
+_FACTS = re.compile(r"^//// (?:layer|probe) (.+)$", re.MULTILINE)
 _KERNEL = re.compile(
     r"^//// kernel (\S+) (\d+) (\d+) ([^\n]+)\n(.*?)^//// end$", re.MULTILINE | re.DOTALL
 )
@@ -46,7 +46,7 @@ class PtxKernel:
 
 @dataclass(frozen=True)
 class Program:
-    """The kernels of one layer, by name, in the order of their launches, and the layer's numbers."""
+    """The kernels of one layer or probe, by name, in the order of their launches, and its numbers."""
 
     facts: Mapping[str, int]
     kernels: Mapping[str, PtxKernel]
@@ -54,7 +54,7 @@ class Program:
 
 def parse(text: str) -> Program:
     """Reads what a program printed. Raises CompileError where that is no program of this ABI."""
-    line = _LAYER.search(text)
+    line = _FACTS.search(text)
     words = line[1].split() if line else []
     facts = dict(zip(words[::2], map(int, words[1::2]), strict=True))
     if facts.get("abi") != ABI:

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tuner import probe
+from tuner import gpu_probe, probe
 from tuner.bundle import selftest
 from tuner.bundle.archive import MANIFEST, SIGNATURE, write
 from tuner.bundle.elf import without_search_path
@@ -138,7 +138,8 @@ def _part(problem: Problem, target: Target, db: Path, content: _Content) -> Part
         for variant, selection in sorted(choice.selections.items())
     }
     if target.kind == "gpu":
-        served, machine, ceilings = target, "ptx", ""
+        served, machine = target, "ptx"
+        ceilings = content.add(f"bin/{place}/probe.ptx", gpu_probe.compiled(target).read_bytes())
     else:
         needed = sorted({name for build in builds.values() for name in build.target.features})
         served, machine = dataclasses.replace(target, features=tuple(needed)), platform.machine()

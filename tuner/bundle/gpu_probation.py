@@ -18,6 +18,7 @@ from tuner.bundle.speed import cells, compared
 from tuner.gpu_bench import GpuBench
 from tuner.gpu_device import opened, target_of
 from tuner.gpu_layer import GpuKernel
+from tuner.gpu_probe import GpuProbe
 from tuner.gpu_weights import GpuWeights
 from tuner.workload import Workload, pairs_per_expert, route_by_load, weight_bytes_read
 
@@ -37,7 +38,9 @@ class GpuProbation:
         self.catalogues = [BundleCatalogue(bundle, section, part, host) for part in parts]
         weights, self._expected = selftest.material(section, bundle.archive)
         self._weights = GpuWeights(device, self.problem, weights)
-        self._bench = GpuBench(device, self.problem, self._weights.addresses)
+        first = self.catalogues[0]
+        probe = GpuProbe(device, ptx.parse(first.member(first.part.probe).read_text()))
+        self._bench = GpuBench(device, self.problem, self._weights.addresses, probe)
         self._kernels: dict[str, GpuKernel] = {}
 
     def report(self, what: str) -> dict[str, Any]:
@@ -46,9 +49,8 @@ class GpuProbation:
         answers = [self._answers(catalogue) for catalogue in tested]
         told = {"parts": answers, "speed": [], "taken": answers[0]["arch"]}
         if what == "timed" and not answers[0]["message"]:
-            ceiling = self._bench.copy_gb_s()
-            first = self.catalogues[0]
-            told["speed"] = [self._speed(first, row, ceiling) for row in cells(first.part)]
+            ceilings, first = self._bench.ceilings(), self.catalogues[0]
+            told["speed"] = [self._speed(first, row, ceilings) for row in cells(first.part)]
         return told
 
     def _answers(self, catalogue: BundleCatalogue) -> dict[str, Any]:
@@ -72,8 +74,13 @@ class GpuProbation:
             self._kernels[build.binary] = GpuKernel(self._bench.device, program)
         return self._kernels[build.binary]
 
-    def _speed(self, catalogue: BundleCatalogue, row: Evidence, ceiling: float) -> dict[str, Any]:
-        """One measured workload again, as jobs measure: a graph, the L2 cache flushed before each."""
+    def _speed(
+        self, catalogue: BundleCatalogue, row: Evidence, ceilings: dict[str, float]
+    ) -> dict[str, Any]:
+        """One measured workload again, as jobs measure: a graph, the L2 cache flushed before each.
+
+        Its fraction is of the ceiling that the shipped one is of.
+        """
         workload = Workload(row.tokens, row.load)
         kernel = self._kernel(catalogue, catalogue.part.builds[row.variant])
         work, arena = self._bench.ready(kernel, workload, self.seed)
@@ -81,6 +88,7 @@ class GpuProbation:
         arena.free()
         counts = pairs_per_expert(self.problem, route_by_load(self.problem, workload, self.seed)[0])
         read = weight_bytes_read(self.problem, counts)
+        ceiling = ceilings.get(str(row.row.get("ceiling")), max(ceilings.values()))
         return compared(row, float(read / ceiling / np.median(times)), 0.0)
 
 

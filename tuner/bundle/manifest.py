@@ -84,7 +84,7 @@ class Part:
         tuned: whether the database had winners for it; `note` says what was taken.
         builds: by variant name.
         tables: by load; `uniform` is always there.
-        probe: member: the binary that measures ceilings; empty for a GPU, whose driver copies.
+        probe: member: the binary that measures ceilings; of a GPU the program that reads.
     """
 
     target: Target
@@ -204,16 +204,15 @@ def _part(row: Fields, members: dict[str, Member]) -> Part:
     if "uniform" not in tables:
         row.refuse("has no table of the uniform load")
     evidence = tuple(_evidence(e, builds) for e in row.rows("evidence"))
-    target = _target(row.fields("target"))
     return Part(
-        target=target,
+        target=_target(row.fields("target")),
         machine=row.text("machine", _WORD),
         tuned=row.flag("tuned"),
         note=row.text("note"),
         builds=builds,
         tables=tables,
         evidence=evidence,
-        probe=row.text("probe", "") if target.kind == "gpu" else _member(row, "probe", members),
+        probe=_member(row, "probe", members),
     )
 
 

@@ -5,12 +5,14 @@ Nothing of a bundle is unpacked to disk or run here.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuner import ptx
+from tuner import gpu_probe, ptx
 from tuner.bundle import manifest as manifests
 from tuner.bundle import signing
 from tuner.bundle.archive import MANIFEST, SIGNATURE, Archive, parse, read_file
@@ -120,10 +122,19 @@ def _check_members(archive: Archive, manifest: Manifest) -> None:
 def _check_programs(archive: Archive, manifest: Manifest) -> None:
     """Whether programs for GPUs can be read and are their problem's; that needs no GPU."""
     for section in manifest.sections:
-        for part in section.parts:
-            for build in part.builds.values() if part.target.kind == "gpu" else ():
-                try:
+        for part in (p for p in section.parts if p.target.kind == "gpu"):
+            for build in part.builds.values():
+                with _named(archive, build.binary):
                     program = ptx.parse(archive.read(build.binary).decode())
                     ptx.check(section.problem, program, build.variant)
-                except (MoetuneError, ValueError) as error:
-                    raise BundleAbiError(f"{archive.label}: {build.binary}: {error}") from error
+            with _named(archive, part.probe):
+                gpu_probe.check(ptx.parse(archive.read(part.probe).decode()))
+
+
+@contextlib.contextmanager
+def _named(archive: Archive, member: str) -> Iterator[None]:
+    """What is wrong with a program is said of its member."""
+    try:
+        yield
+    except (MoetuneError, ValueError) as error:
+        raise BundleAbiError(f"{archive.label}: {member}: {error}") from error
