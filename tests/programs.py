@@ -13,7 +13,7 @@ PARAMS = {
     "moe_choose": "logits correction indices weights lists counters table tiles tokens routed",
     "moe_product_1": "product1 gate_bias up_bias x lists table tiles hidden tokens",
     "moe_product_2": "product2 down_bias hidden lists table tiles rows tokens",
-    "moe_combine": "rows weights y",
+    "moe_combine": "rows weights y tokens",
 }
 READ_PARAMS = "source bytes sink"
 PROBE = f"""\
@@ -32,7 +32,7 @@ def program(problem: Problem, tile_n: int, abi: int = 1) -> str:
         "abi": abi, "hidden": problem.hidden, "expert_dim": problem.expert_dim,
         "experts": problem.num_experts, "top_k": problem.top_k,
         "shared": problem.shared_dim // problem.expert_dim, "tile_n": tile_n, "route_tokens": 16,
-        "route_experts": 8, "choose_tokens": 8, "combine_columns": 128, "blocks1": 2, "blocks2": 1,
+        "route_experts": 8, "choose_tokens": 8, "combine_elements": 256, "blocks1": 2, "blocks2": 1,
         "pieces1": 2, "pieces2": 2,
     }  # fmt: skip
     lines = ["//// layer " + " ".join(f"{name} {value}" for name, value in facts.items())]

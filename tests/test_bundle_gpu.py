@@ -106,7 +106,7 @@ def test_it_is_verified_and_described_without_a_gpu(path: Path, moetune: Run) ->
         ("", "abi None, not 1"),
         (program(SMALL, 8, abi=9), "abi 9, not 1"),
         (program(SMALL.replace(hidden=64), 8), "was built for {'hidden': 64"),
-        (program(SMALL, 8).replace("moe_combine", "moe_other"), "kernels moe_combine are not what"),
+        (program(SMALL, 8).replace("moe_combine", "moe_other"), "moe_other are not what"),
         (program(SMALL, 8).replace(".entry moe_choose", ".entry moe_x"), "kernels moe_choose are"),
         ("//// layer abi one\n", "invalid literal"),
     ],
@@ -237,7 +237,7 @@ def device_that_computes(driver: FakeDriver) -> None:
         seen.update(launched.arguments)
         if launched.kernel != "moe_combine":
             return
-        tokens = launched.grid[0]
+        tokens = seen["tokens"]
         x, y = at("x", np.float16, tokens, 128), at("y", np.float16, tokens, 128)
         indices, chosen = at("indices", np.int32, tokens, 2), at("weights", np.float32, tokens, 2)
         if not seen["routed"]:

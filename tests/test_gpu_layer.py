@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tuner.gpu_layer import most_tiles, scratch_sizes
+from tuner.gpu_layer import grids, most_tiles, scratch_sizes
 from tuner.problem import Problem
 from tuner.workload import Workload, pairs_per_expert, route_by_load
 
@@ -31,3 +31,13 @@ def test_buffers_of_a_call() -> None:
         "hidden": 144 * 8 * 2048 * 2,
         "rows": 16 * 9 * 7168 * 2,
     }
+
+
+def test_blocks_of_the_streaming_form() -> None:
+    facts = {"strips1": 256, "strips2": 448, "route_blocks": 8, "route_tokens": 16}
+    assert grids(DEEPSEEK, facts, 20, 132) == {
+        "moe_route": (8, 2),
+        "moe_stream_1": (20 * 9, 256),
+        "moe_stream_2": (20, 448),
+    }
+    assert grids(DEEPSEEK, facts, 0, 132) == {}
