@@ -34,18 +34,21 @@ def test_golden(name: str) -> None:
     assert text == path.read_text()
 
 
-@pytest.mark.parametrize("name", ["gpt-oss-20b", "deepseek-v3", "classic-moe"])
-def test_golden_of_a_gpu(name: str) -> None:
-    path = GOLDEN / f"moe_gpu_{name}.mojo"
-    text = of_gpu(Problem.preset(name))
+@pytest.mark.parametrize(
+    ("name", "tokens"),
+    [("gpt-oss-20b", 256), ("deepseek-v3", 256), ("classic-moe", 256), ("gpt-oss-20b", 1)],
+)
+def test_golden_of_a_gpu(name: str, tokens: int) -> None:
+    path = GOLDEN / f"moe_gpu_{name}{'_stream' if tokens == 1 else ''}.mojo"
+    text = of_gpu(Problem.preset(name), tokens)
     if os.environ.get("MOETUNE_GOLDEN"):
         write_if_changed(path, text)
     assert text == path.read_text()
 
 
-def of_gpu(problem: Problem) -> str:
+def of_gpu(problem: Problem, tokens: int = 256) -> str:
     problem = problem.replace(dtype="bfloat16")
-    return render(problem, default_variant(problem, named("nvidia-h100"))).text
+    return render(problem, default_variant(problem, named("nvidia-h100"), None, tokens)).text
 
 
 def test_structure_of_a_gpu_s_source_follows_the_problem() -> None:
