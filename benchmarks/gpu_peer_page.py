@@ -20,6 +20,7 @@ from peer_plot import check, plot
 from peer_rows import About, Row, RowsFile
 
 from tuner.benchmark import Race
+from tuner.measurement import memory_limit
 from tuner.peers import PeerRow
 from tuner.problem import Problem
 from tuner.statistics import median
@@ -39,7 +40,7 @@ def rows_of(told: dict[str, Any], run: int, default: bool) -> Iterable[Row]:
     for peer in (name for name in samples if name not in variants(told)):
         race = Race((tuple(samples[mine]), tuple(samples[peer])))
         ratio = race.ratio(1)
-        ceiling = max(("read", "copy"), key=lambda name: told[f"{name}_gb_s"])
+        ceiling, fraction = memory_limit(told, told["bytes"], ns)
         row = PeerRow(
             tokens=told["tokens"],
             load=told["load"],
@@ -54,7 +55,7 @@ def rows_of(told: dict[str, Any], run: int, default: bool) -> Iterable[Row]:
             gflop_s=told["flops"] / ns,
             gb_s=told["bytes"] / ns,
             ceiling=ceiling,
-            ceiling_fraction=told["bytes"] / ns / told[f"{ceiling}_gb_s"],
+            ceiling_fraction=fraction,
             temperature="cold",
             form=peer.partition(", ")[2] or "whole layer",
         )

@@ -6,7 +6,6 @@ a crash goes on where the other stopped.
 
 from __future__ import annotations
 
-import ctypes
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +17,8 @@ from tuner import verify
 from tuner.arrays import NUMPY_DTYPES
 from tuner.benchmark import DECODE_TOKENS, Call, Effort, Race, race
 from tuner.ceilings import Ceilings, multiplies_pairs
-from tuner.kernel import SCRATCH_WORD, Kernel, Packed
+from tuner.kernel import Kernel, Packed
 from tuner.memory import address, allocate
-from tuner.pool import ready_argument
 from tuner.probe import Probe
 from tuner.problem import Problem
 from tuner.target import Target
@@ -135,8 +133,7 @@ class BenchState:
         return self.probe.dot_gflop_s(brief=True) if pairs else self.probe.fma_gflop_s(brief=True)
 
     def _call(self, entrant: Entrant, inputs: _Inputs) -> Call:
-        """The kernel on the inputs of a round, for the clock. What can be done before is done here: the
-        address of one array costs up to 50 us where the caches are cold, and would count as the kernel's."""
+        """The kernel on the inputs of a round, for the clock."""
         kernel = self.kernel(entrant.path)
         bound = kernel.bind(
             self.packed(kernel, entrant.pack), routed=inputs.workload.load != "uniform"
@@ -145,24 +142,17 @@ class BenchState:
         size = kernel.scratch_bytes(tokens) // 4 + 1
         scratch = allocate(size)
         bound.run(tokens, *inputs.places(0, address(scratch)))  # starts the threads
-        keep = (kernel, bound, scratch if kernel.scratch_keep else None)
-        ready = []
-        for number in range(len(inputs.xs)):
-            function, pool, block = bound.fix(tokens, *inputs.places(number, address(scratch)))
-            ready.append((ready_argument(ctypes.addressof(block)), block, keep))
-        control = ready_argument(pool)
+        fresh = 0 if kernel.scratch_keep else size
+        keep = (kernel, bound, None if fresh else scratch)
+        ready = [
+            (bound.ready(tokens, *inputs.places(number, address(scratch)), fresh), keep)
+            for number in range(len(inputs.xs))
+        ]
 
         def call(number: int) -> None:
-            words, _, _ = ready[number % len(ready)]
-            function(control, words)
+            ready[number % len(ready)][0]()
 
-        def call_on_fresh_scratch(number: int) -> None:
-            words, block, _ = ready[number % len(ready)]
-            fresh = allocate(size)
-            block[SCRATCH_WORD] = address(fresh)
-            function(control, words)
-
-        return call if kernel.scratch_keep else call_on_fresh_scratch
+        return call
 
 
 class _Inputs:

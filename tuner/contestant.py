@@ -9,7 +9,6 @@ threads are asleep, so that the next contestant has the machine for itself.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import time
 from collections.abc import Callable, Mapping
@@ -24,11 +23,9 @@ from tuner.bench_state import INPUT_BYTES, INPUTS, BenchState, Entrant
 from tuner.benchmark import DECODE_TOKENS
 from tuner.ceilings import Ceilings
 from tuner.errors import MoetuneError
-from tuner.kernel import SCRATCH_WORD
 from tuner.memory import address, allocate
 from tuner.peer_numpy import Floats, Form, NumpyPeer, Routing
 from tuner.peer_onnx import OnnxPeer
-from tuner.pool import ready_argument
 from tuner.problem import Problem
 from tuner.target import Target
 from tuner.weights import Weights
@@ -134,8 +131,7 @@ class Contestant:
         return self._xs[index], self._routing[index] if self._routing else None
 
     def _ready(self, x: Floats, routing: Routing | None) -> Callable[[], object]:
-        """The call with its arguments. Ours has their addresses beforehand: to find one takes Python up
-        to 50 us where the caches are cold, which would count as the kernel's."""
+        """The call with its arguments; ours looks nothing up in it."""
         if isinstance(self._call, _Ours):
             return self._call.ready(x, routing)
         return functools.partial(self._call, x, routing)
@@ -220,19 +216,10 @@ class _Ours:
     def ready(self, x: Floats, routing: Routing | None) -> Callable[[], None]:
         """A call that has run before, without the look for addresses."""
         indices, weights = (self.indices, self._weights) if routing is None else routing
-        kept = None if self._scratch is None else address(self._scratch)
+        kept, fresh = (0, self._size) if self._scratch is None else (address(self._scratch), 0)
         bound = self._kernel.bind(self._packed, routing is not None)
-        places = address(x), address(self._y), kept or 0, address(indices), address(weights)
-        function, pool, block = bound.fix(len(x), *places)
-        control, words = ready_argument(pool), ready_argument(ctypes.addressof(block))
-
-        def call() -> None:
-            fresh = allocate(self._size) if kept is None else None
-            if fresh is not None:
-                block[SCRATCH_WORD] = address(fresh)
-            function(control, words)
-
-        return call
+        places = address(x), address(self._y), kept, address(indices), address(weights)
+        return bound.ready(len(x), *places, fresh)
 
 
 def _inputs(

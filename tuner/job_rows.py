@@ -14,7 +14,7 @@ from tuner.ceilings import Ceilings
 from tuner.errors import TargetError
 from tuner.finals import floor_of
 from tuner.job import Job
-from tuner.measurement import measurement, row_of
+from tuner.measurement import measurement, memory_limit, row_of
 from tuner.records import MeasurementRow
 from tuner.target import Target, of_card
 from tuner.workload import Workload
@@ -95,9 +95,8 @@ class GpuMachine:
     ) -> MeasurementRow:
         race = race_of(lines)
         work = job_work.of(self.job, Workload(tokens, self.job.load))
-        ceiling = max(("read", "copy"), key=lambda name: self._rates[f"{name}_gb_s"])
-        fraction = work[1] / self._rates[f"{ceiling}_gb_s"] / race.time(number).value
-        return row_of(race, number, kind, "cold", work, (ceiling, fraction))
+        limit = memory_limit(self._rates, work[1], race.time(number).value)
+        return row_of(race, number, kind, "cold", work, limit)
 
     def floor(self, finals: Sequence[Result]) -> float:
         return NOISE_FLOOR

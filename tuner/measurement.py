@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from tuner.bench_state import Timing
 from tuner.benchmark import Race
 from tuner.ceilings import Ceilings, multiplies_pairs
@@ -36,6 +39,13 @@ def measurement(
     work = timing.flops, timing.read_bytes
     limit = ceiling, floor_ns / time_ns
     return row_of(race, kernel, kind, timing.temperature, work, limit)
+
+
+def memory_limit(rates: Mapping[str, Any], moved_bytes: float, time_ns: float) -> tuple[str, float]:
+    """Of a GPU: which bandwidth is the ceiling, the higher of `read_gb_s` and `copy_gb_s`, and the
+    fraction of it that so many bytes in such a time are."""
+    ceiling = max(("read", "copy"), key=lambda name: float(rates[f"{name}_gb_s"]))
+    return ceiling, moved_bytes / rates[f"{ceiling}_gb_s"] / time_ns
 
 
 def row_of(
