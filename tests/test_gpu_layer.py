@@ -16,12 +16,18 @@ DEEPSEEK = Problem.preset("deepseek-v3").replace(dtype="bfloat16")
 def test_no_routing_has_more_tiles(tokens: int, load: str) -> None:
     counts = pairs_per_expert(QWEN, route_by_load(QWEN, Workload(tokens, load), seed=1)[0])
     for tile in (8, 128):
-        assert int(np.sum(-(-counts // tile))) <= most_tiles(QWEN, tokens, tile)
+        for cluster in (1, 2):  # tiles of an expert come in whole clusters
+            tiles = int(np.sum(-(-counts // (tile * cluster)))) * cluster
+            facts = {"tile_n": tile, "cluster": cluster}
+            assert tiles <= most_tiles(QWEN, facts, tokens)
+    assert most_tiles(QWEN, {"tile_n": 8}, tokens) == most_tiles(
+        QWEN, {"tile_n": 8, "cluster": 1}, tokens
+    )
 
 
 def test_buffers_of_a_call() -> None:
-    sizes = scratch_sizes(DEEPSEEK, tokens=16, tile_n=8)
-    assert most_tiles(DEEPSEEK, 16, 8) == 16 * 9
+    sizes = scratch_sizes(DEEPSEEK, {"tile_n": 8}, tokens=16)
+    assert most_tiles(DEEPSEEK, {"tile_n": 8}, 16) == 16 * 9
     assert sizes == {
         "logits": 16 * 256 * 4,
         "counters": 258 * 4,
@@ -41,3 +47,13 @@ def test_blocks_of_the_streaming_form() -> None:
         "moe_stream_2": (20, 448),
     }
     assert grids(DEEPSEEK, facts, 0, 132) == {}
+
+
+def test_products_start_whole_clusters() -> None:
+    facts = {"tile_n": 64, "cluster": 2, "route_tokens": 16, "route_experts": 8, "choose_tokens": 8}
+    facts |= {"combine_elements": 2048, "pieces1": 3, "pieces2": 5, "blocks1": 1, "blocks2": 1}
+    many = grids(QWEN, facts, 1024, 133)  # an odd multiprocessor has no partner
+    assert many["moe_product_1"] == many["moe_product_2"] == (132, 1)
+    few = grids(QWEN, facts, 1, 133)  # 8 experts of one row: 16 tiles
+    assert few["moe_product_1"] == (48, 1)
+    assert few["moe_product_2"] == (80, 1)

@@ -36,10 +36,17 @@ def test_golden(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "tokens"),
-    [("gpt-oss-20b", 256), ("deepseek-v3", 256), ("classic-moe", 256), ("gpt-oss-20b", 1)],
+    [
+        ("gpt-oss-20b", 256),
+        ("deepseek-v3", 256),
+        ("classic-moe", 256),
+        ("gpt-oss-20b", 1),
+        ("gpt-oss-20b", 4096),
+    ],
 )
 def test_golden_of_a_gpu(name: str, tokens: int) -> None:
-    path = GOLDEN / f"moe_gpu_{name}{'_stream' if tokens == 1 else ''}.mojo"
+    form = {1: "_stream", 4096: "_cluster"}.get(tokens, "")
+    path = GOLDEN / f"moe_gpu_{name}{form}.mojo"
     text = of_gpu(Problem.preset(name), tokens)
     if os.environ.get("MOETUNE_GOLDEN"):
         write_if_changed(path, text)

@@ -34,7 +34,7 @@ class GpuBench:
     def arena(self, kernel: GpuKernel, tokens: int) -> Arena:
         sizes = {
             **io_sizes(self.problem, tokens),
-            **scratch_sizes(self.problem, tokens, kernel.facts["tile_n"]),
+            **scratch_sizes(self.problem, kernel.facts, tokens),
         }
         return Arena(self.device, sizes)
 

@@ -86,18 +86,18 @@ class GpuKernel:
         }
 
 
-def most_tiles(problem: Problem, tokens: int, tile_n: int) -> int:
-    """Tiles that a call of so many tokens may have at most, whatever the routing."""
+def most_tiles(problem: Problem, facts: Mapping[str, int], tokens: int) -> int:
+    """Tiles that a call of so many tokens may have at most, whatever the routing; facts are a program's."""
     shared = problem.shared_dim // problem.expert_dim
-    pairs = tokens * (problem.top_k + shared)
-    return min(pairs, pairs // tile_n + problem.num_experts + shared)
+    pairs, cluster = tokens * (problem.top_k + shared), facts.get("cluster", 1)
+    return cluster * min(pairs, pairs // (cluster * facts["tile_n"]) + problem.num_experts + shared)
 
 
-def scratch_sizes(problem: Problem, tokens: int, tile_n: int) -> dict[str, int]:
-    """Bytes of each buffer that a call needs beside its inputs and outputs."""
+def scratch_sizes(problem: Problem, facts: Mapping[str, int], tokens: int) -> dict[str, int]:
+    """Bytes of each buffer that a call of a program with these facts needs beside inputs and outputs."""
     shared = problem.shared_dim // problem.expert_dim
     experts, k = problem.num_experts + shared, problem.top_k + shared
-    tiles = most_tiles(problem, tokens, tile_n)
+    tiles = most_tiles(problem, facts, tokens)
     element = DTYPE_BYTES[problem.dtype]
     return {
         "logits": tokens * problem.num_experts * 4,
@@ -105,7 +105,7 @@ def scratch_sizes(problem: Problem, tokens: int, tile_n: int) -> dict[str, int]:
         "lists": experts * tokens * 4,
         "tiles": 4,
         "table": tiles * _TABLE_ENTRY_BYTES,
-        "hidden": tiles * tile_n * problem.expert_dim * element,
+        "hidden": tiles * facts["tile_n"] * problem.expert_dim * element,
         "rows": tokens * k * problem.hidden * element,
     }
 
@@ -130,10 +130,13 @@ def grids(
             "moe_stream_1": (pairs, facts["strips1"]),
             "moe_stream_2": (tokens, facts["strips2"]),
         }
-    tiles = most_tiles(problem, tokens, facts["tile_n"])
+    tiles, cluster = most_tiles(problem, facts, tokens), facts.get("cluster", 1)
     persistent = {
         f"moe_product_{number}": (
-            min(tiles * facts[f"pieces{number}"], multiprocessors * facts[f"blocks{number}"]),
+            min(
+                tiles * facts[f"pieces{number}"],
+                multiprocessors * facts[f"blocks{number}"] // cluster * cluster,
+            ),
             1,
         )
         for number in (1, 2)

@@ -177,7 +177,7 @@ class GpuLayer:
 
     def _layout(self, program: GpuKernel, tokens: int) -> Layout:
         """Scratch memory of a call, with room for a routing that nobody asked for."""
-        sizes = scratch_sizes(self.problem, tokens, program.facts["tile_n"])
+        sizes = scratch_sizes(self.problem, program.facts, tokens)
         io = io_sizes(self.problem, tokens)
         return Layout({**sizes, **{name: io[name] for name in _ROUTING}})
 
