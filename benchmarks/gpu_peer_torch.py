@@ -153,4 +153,9 @@ class VllmFused:
 def contestants(matrices: Matrices) -> list[Any]:
     """The peers that can run here."""
     found: list[Any] = [GroupedMm(matrices), EagerLoop(matrices)]
+    if importlib.util.find_spec("triton") is not None:
+        from gpu_peer_triton import TritonFused
+
+        if not TritonFused.refusal(matrices.problem):
+            found.append(TritonFused(matrices))
     return [*found, VllmFused(matrices)] if VllmFused.installed() else found
