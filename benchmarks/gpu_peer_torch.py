@@ -154,8 +154,9 @@ def contestants(matrices: Matrices) -> list[Any]:
     """The peers that can run here."""
     found: list[Any] = [GroupedMm(matrices), EagerLoop(matrices)]
     if importlib.util.find_spec("triton") is not None:
-        from gpu_peer_triton import TritonFused
+        from gpu_peer_triton import Times, TritonFused, TritonLayer
 
-        if not TritonFused.refusal(matrices.problem):
-            found.append(TritonFused(matrices))
+        times: Times = {}
+        able = [c for c in (TritonFused, TritonLayer) if not c.refusal(matrices.problem)]
+        found += [c(matrices, times) for c in able]
     return [*found, VllmFused(matrices)] if VllmFused.installed() else found

@@ -1,71 +1,31 @@
-"""A fused expert kernel in Triton, as serving engines have it: a contestant of benchmarks/gpu_peers.py.
+"""Fused experts in Triton, as serving engines have them: contestants of benchmarks/gpu_peers.py.
 
 The scheme is that of vLLM's `fused_moe`: (token, expert) pairs are sorted by expert and padded to whole blocks,
 one kernel multiplies each block of gathered rows by its expert's weights, another applies the activation, the
 first one again multiplies by the second weights and scales by the routing weight, a token's rows are summed.
-Sorting is done beforehand and not counted. Blocks are tuned for each number of tokens and each of the products,
-over configurations of the kinds that vLLM ships for Hopper.
+`TritonFused` is that alone, on pairs that were sorted beforehand; `TritonLayer` also has the router's product,
+a kernel for softmax and top-k, and two that sort. Blocks are tuned for each number of tokens and each of the
+products, over configurations of the kinds that vLLM ships for Hopper.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import gpu_triton_kernels as kernels
 import numpy as np
 import torch
 import triton
-import triton.language as tl
+from gpu_peer_torch import on_device
 from numpy.typing import NDArray
 
 from tuner.problem import Problem
 
 _WARM_MS, _MEASURE_MS = 5, 25  # of one configuration
 _STEP = 1024  # elements of one block of the activation
-
-
-@triton.jit
-def _expert_matmul(
-    a, b, c, scales, pairs_of_blocks, experts_of_blocks, pairs, blocks, n, k,
-    per_row: tl.constexpr, scaled: tl.constexpr,
-    block_m: tl.constexpr, block_n: tl.constexpr, block_k: tl.constexpr, group: tl.constexpr,
-):  # fmt: skip
-    """c[pair] = a[pair // per_row] @ b[expert of its block].T, times the pair's scale where `scaled`."""
-    program = tl.program_id(0)
-    columns = tl.cdiv(n, block_n)
-    first = program // (group * columns) * group
-    rows = min(blocks - first, group)
-    inside = program % (group * columns)
-    block, column = first + inside % rows, inside // rows
-    pair = tl.load(pairs_of_blocks + block * block_m + tl.arange(0, block_m)).to(tl.int64)
-    real = pair < pairs
-    expert = tl.load(experts_of_blocks + block).to(tl.int64)
-    depth = tl.arange(0, block_k)
-    wide = (column * block_n + tl.arange(0, block_n)) % n
-    a_at = a + (pair // per_row)[:, None] * k + depth[None, :]
-    b_at = b + expert * n * k + wide[None, :] * k + depth[:, None]
-    total = tl.zeros((block_m, block_n), dtype=tl.float32)
-    for _ in range(0, tl.cdiv(k, block_k)):
-        total += tl.dot(tl.load(a_at, mask=real[:, None], other=0.0), tl.load(b_at))
-        a_at += block_k
-        b_at += block_k
-    if scaled:
-        total *= tl.load(scales + pair, mask=real, other=0.0)[:, None]
-    out = column * block_n + tl.arange(0, block_n)
-    keep = real[:, None] & (out < n)[None, :]
-    tl.store(c + pair[:, None] * n + out[None, :], total.to(tl.bfloat16), mask=keep)
-
-
-@triton.jit
-def _swiglu(both, hidden, size, width: tl.constexpr, step: tl.constexpr):
-    """hidden[row] = silu(gate) * up, of rows that are [gate, up]."""
-    at = tl.program_id(0).to(tl.int64) * step + tl.arange(0, step)
-    inside = at < size
-    gate_at = both + at // width * (2 * width) + at % width
-    gate = tl.load(gate_at, mask=inside).to(tl.float32)
-    up = tl.load(gate_at + width, mask=inside).to(tl.float32)
-    tl.store(hidden + at, (gate * tl.sigmoid(gate) * up).to(tl.bfloat16), mask=inside)
 
 
 @dataclass(frozen=True)
@@ -119,58 +79,102 @@ def sorted_blocks(
     return np.concatenate(padded), np.concatenate(owners)
 
 
+# By number of tokens and product: the milliseconds of each configuration that the card takes.
+Times = dict[tuple[int, str], dict[Blocks, float]]
+
+
+class Buffers:
+    """What a call writes: the hidden rows before and after the activation, and a row for each pair."""
+
+    def __init__(self, problem: Problem, tokens: int) -> None:
+        made: dict[str, Any] = {"dtype": torch.bfloat16, "device": "cuda"}
+        self.pairs = tokens * problem.top_k
+        self.both = torch.empty(self.pairs, 2 * problem.expert_dim, **made)
+        self.hidden = torch.empty(self.pairs, problem.expert_dim, **made)
+        self.rows = torch.empty(self.pairs, problem.hidden, **made)
+
+
+@dataclass
+class Listed:
+    """Pairs in blocks of one size: the pairs, each block's expert, and how many blocks are used of the most."""
+
+    pairs: torch.Tensor
+    experts: torch.Tensor
+    used: torch.Tensor
+    most: int
+
+
 class TritonFused:
     """See the module: neither router nor top-k nor sort is in its time."""
 
     name = "triton fused experts, products alone"
 
-    def __init__(self, matrices: Any) -> None:
-        self._m = matrices
-        self._best: dict[tuple[int, str], Blocks] = {}
+    def __init__(self, matrices: Any, times: Times) -> None:
+        self._m, self._times = matrices, times
 
     @staticmethod
     def refusal(problem: Problem) -> str:
         return "" if problem.activation == "swiglu" else "its activation is SwiGLU alone"
 
     def prepare(self, x: NDArray[Any], routing: Any) -> Callable[[], torch.Tensor]:
-        m, problem = self._m, self._m.problem
-        indices, weights = m.chosen(x, routing)
-        pairs, k = indices.size, problem.top_k
-        tokens = torch.from_numpy(x.view(np.int16)).view(torch.bfloat16).cuda()
-        scales = torch.from_numpy(weights.ravel()).cuda()
-        made = {"dtype": torch.bfloat16, "device": "cuda"}
-        both = torch.empty(pairs, 2 * problem.expert_dim, **made)
-        hidden = torch.empty(pairs, problem.expert_dim, **made)
-        rows = torch.empty(pairs, problem.hidden, **made)
+        indices, weights = self._m.chosen(x, routing)
+        buffers = Buffers(self._m.problem, len(x))
+        tokens, scales = on_device(x), torch.from_numpy(weights.ravel()).cuda()
+        known: dict[int, Listed] = {}
 
-        def product(a, b, c, per_row, scaled, blocks):  # type: ignore[no-untyped-def]
-            listed, owners = sorted_blocks(indices, problem.num_experts, blocks.m)
-            pairs_of_blocks, experts = (
-                torch.from_numpy(listed).cuda(),
-                torch.from_numpy(owners).cuda(),
-            )
-            grid = (len(owners) * triton.cdiv(b.shape[1], blocks.n),)
-            return lambda: _expert_matmul[grid](
-                a, b, c, scales, pairs_of_blocks, experts, pairs, len(owners), b.shape[1], b.shape[2],
-                per_row, scaled, blocks.m, blocks.n, blocks.k, blocks.group,
-                num_warps=blocks.warps, num_stages=blocks.stages,
-            )  # fmt: skip
+        def listed(rows: int) -> Listed:
+            if rows not in known:
+                pairs, experts = sorted_blocks(indices, self._m.problem.num_experts, rows)
+                used = torch.tensor([len(experts)], dtype=torch.int32, device="cuda")
+                known[rows] = Listed(
+                    torch.from_numpy(pairs).cuda(),
+                    torch.from_numpy(experts).cuda(),
+                    used,
+                    len(experts),
+                )
+            return known[rows]
 
-        first = self._tuned(len(x), "first", lambda c: product(tokens, m.first, both, k, False, c))
-        second = self._tuned(
-            len(x), "second", lambda c: product(hidden, m.second, rows, 1, True, c)
-        )
+        first, second = self._products(tokens, buffers, scales, listed, CANDIDATES)
 
         def call() -> torch.Tensor:
             first()
-            _swiglu[(triton.cdiv(hidden.numel(), _STEP),)](
-                both, hidden, hidden.numel(), problem.expert_dim, _STEP
-            )
+            _activate(buffers)
             second()
-            return rows.view(len(x), k, -1).sum(1)
+            return buffers.rows.view(len(x), -1, x.shape[1]).sum(1)
 
         self._check(call()[0], tokens[0], indices[0], weights[0])
         return call
+
+    def _products(
+        self,
+        tokens: torch.Tensor,
+        buffers: Buffers,
+        scales: torch.Tensor,
+        listed: Callable[[int], Listed],
+        candidates: Sequence[Blocks],
+    ) -> tuple[Callable[[], Any], Callable[[], Any]]:
+        """Both, each in the fastest of the configurations."""
+        m, k = self._m, self._m.problem.top_k
+
+        def product(a, b, c, per_row, scaled, blocks):  # type: ignore[no-untyped-def]
+            on = listed(blocks.m)
+            grid = (on.most * triton.cdiv(b.shape[1], blocks.n),)
+            return lambda: kernels.expert_matmul[grid](
+                a, b, c, scales, on.pairs, on.experts, on.used, buffers.pairs, on.most,
+                b.shape[1], b.shape[2], per_row, scaled, blocks.m, blocks.n, blocks.k, blocks.group,
+                num_warps=blocks.warps, num_stages=blocks.stages,
+            )  # fmt: skip
+
+        def tuned(which, made):  # type: ignore[no-untyped-def]
+            key = (len(tokens), which)
+            if key not in self._times:  # once, whatever the load, as engines do
+                self._times[key] = dict(_times(made))
+            return made(min(candidates, key=lambda c: self._times[key].get(c, math.inf)))
+
+        return (
+            tuned("first", lambda c: product(tokens, m.first, buffers.both, k, False, c)),
+            tuned("second", lambda c: product(buffers.hidden, m.second, buffers.rows, 1, True, c)),
+        )
 
     def _check(
         self,
@@ -184,30 +188,102 @@ class TritonFused:
         for expert, weight in zip(indices.tolist(), weights.tolist(), strict=True):
             hidden = self._m.activate((self._m.first[expert].float() @ x.float())[None])[0]
             right += weight * (self._m.second[expert].float() @ hidden)
-        assert (y.float() - right).norm() <= 2e-2 * right.norm(), "the Triton peer is wrong"
+        assert (y.float() - right).norm() <= 2e-2 * right.norm(), f"{self.name}: wrong"
 
-    def _tuned(
-        self, tokens: int, which: str, made: Callable[[Blocks], Callable[[], Any]]
-    ) -> Callable[[], Any]:
-        """The fastest configuration, found once for a number of tokens, whatever the load, as engines do."""
-        key = (tokens, which)
-        if key not in self._best:
-            times = dict(self._times(made))
-            self._best[key] = min(times, key=times.__getitem__)
-            print(f"triton, T={tokens}, {which} product: {self._best[key]}", flush=True)
-        return made(self._best[key])
+
+def _times(made: Callable[[Blocks], Callable[[], Any]]) -> Iterable[tuple[Blocks, float]]:
+    for blocks in CANDIDATES:
+        try:
+            run = made(blocks)
+            run()
+        except triton.runtime.errors.OutOfResources:
+            continue  # more shared memory than the card has
+        yield (
+            blocks,
+            triton.testing.do_bench(run, warmup=_WARM_MS, rep=_MEASURE_MS, return_mode="median"),
+        )
+
+
+class TritonLayer(TritonFused):
+    """The whole layer. Imposed routing takes the place of router and top-k, but is sorted.
+
+    Both products have blocks of as many rows, since one sort serves both. It takes the times of `TritonFused`.
+    """
+
+    name = "triton layer"
 
     @staticmethod
-    def _times(made: Callable[[Blocks], Callable[[], Any]]) -> Iterable[tuple[Blocks, float]]:
-        for blocks in CANDIDATES:
-            try:
-                run = made(blocks)
-                run()
-            except triton.runtime.errors.OutOfResources:
-                continue  # more shared memory than the card has
-            yield (
-                blocks,
-                triton.testing.do_bench(
-                    run, warmup=_WARM_MS, rep=_MEASURE_MS, return_mode="median"
-                ),
+    def refusal(problem: Problem) -> str:
+        plain = problem.score == "softmax" and not problem.router_bias
+        return TritonFused.refusal(problem) or (
+            "" if plain else "its router is a softmax without biases"
+        )
+
+    def prepare(self, x: NDArray[Any], routing: Any) -> Callable[[], torch.Tensor]:
+        m, problem, imposed = self._m, self._m.problem, routing is not None
+        given_indices, given_weights = m.chosen(x, routing)
+        buffers, tokens = Buffers(problem, len(x)), on_device(x)
+        pairs, experts = buffers.pairs, problem.num_experts
+        candidates = self._of_one_size(len(x))
+        rows = candidates[0].m
+        indices, scales = (
+            torch.from_numpy(given_indices).cuda(),
+            torch.from_numpy(given_weights).cuda(),
+        )
+        counts = torch.bincount(indices.ravel(), minlength=experts).to(torch.int32)
+        cursors = torch.empty_like(counts)
+        most = min(pairs, experts + pairs // rows)
+        numbers: dict[str, Any] = {"dtype": torch.int32, "device": "cuda"}
+        on = Listed(
+            torch.empty(most * rows, **numbers),
+            torch.empty(most, **numbers),
+            torch.empty(1, **numbers),
+            most,
+        )
+        wide = triton.next_power_of_2(experts)
+
+        def route() -> None:
+            counts.zero_()
+            logits = torch.nn.functional.linear(tokens, m.router)
+            kernels.top_k[(len(x),)](
+                logits, indices, scales, counts, experts, wide, problem.top_k,
+                triton.next_power_of_2(problem.top_k), problem.renormalize, num_warps=1,
+            )  # fmt: skip
+
+        def sort() -> None:
+            kernels.share_blocks[(experts + 1,)](
+                counts, cursors, on.pairs, on.experts, on.used, pairs, experts, wide, rows, 128
             )
+            kernels.scatter[(triton.cdiv(pairs, 256),)](indices, cursors, on.pairs, pairs, 256)
+
+        first, second = self._products(tokens, buffers, scales, lambda _: on, candidates)
+
+        def call() -> torch.Tensor:
+            if not imposed:
+                route()
+            sort()
+            first()
+            _activate(buffers)
+            second()
+            return buffers.rows.view(len(x), -1, x.shape[1]).sum(1)
+
+        self._check(call()[0], tokens[0], given_indices[0], given_weights[0])
+        return call
+
+    def _of_one_size(self, tokens: int) -> list[Blocks]:
+        """The configurations with the number of rows that serves both products best."""
+        both = [self._times[tokens, which] for which in ("first", "second")]
+
+        def least(rows: int) -> float:
+            return sum(
+                min((t for c, t in times.items() if c.m == rows), default=math.inf)
+                for times in both
+            )
+
+        rows = min({c.m for c in CANDIDATES}, key=least)
+        return [c for c in CANDIDATES if c.m == rows]
+
+
+def _activate(buffers: Buffers) -> None:
+    size, width = buffers.hidden.numel(), buffers.hidden.shape[1]
+    kernels.swiglu[(triton.cdiv(size, _STEP),)](buffers.both, buffers.hidden, size, width, _STEP)

@@ -22,7 +22,8 @@ from tuner.gpu_probe import GpuProbe
 from tuner.problem import Problem
 from tuner.ptx import Program
 
-TOKENS = 8192
+# On 132 multiprocessors all blocks have eight whole tiles of 256 x 144 each, alone or in pairs.
+TOKENS = 66 * 144
 _KERNEL = "moe_product_1"
 _ROUNDS = 20
 _WARM_UPS = 3
