@@ -214,7 +214,7 @@ class TritonLayer(TritonFused):
 
     @staticmethod
     def refusal(problem: Problem) -> str:
-        plain = problem.score == "softmax" and not problem.router_bias
+        plain = problem.score != "sigmoid" and not problem.router_bias
         return TritonFused.refusal(problem) or (
             "" if plain else "its router is a softmax without biases"
         )
@@ -224,6 +224,8 @@ class TritonLayer(TritonFused):
         given_indices, given_weights = m.chosen(x, routing)
         buffers, tokens = Buffers(problem, len(x)), on_device(x)
         pairs, experts = buffers.pairs, problem.num_experts
+        # A softmax over the chosen logits is one over all whose chosen ones are divided by their sum.
+        renormalize = problem.renormalize or problem.score == "topk_softmax"
         candidates = self._of_one_size(len(x))
         rows = candidates[0].m
         indices, scales = (
@@ -247,7 +249,7 @@ class TritonLayer(TritonFused):
             logits = torch.nn.functional.linear(tokens, m.router)
             kernels.top_k[(len(x),)](
                 logits, indices, scales, counts, experts, wide, problem.top_k,
-                triton.next_power_of_2(problem.top_k), problem.renormalize, num_warps=1,
+                triton.next_power_of_2(problem.top_k), renormalize, num_warps=1,
             )  # fmt: skip
 
         def sort() -> None:
