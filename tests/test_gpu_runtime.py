@@ -95,7 +95,10 @@ def test_scratch_buffers_lie_apart_in_one_block(layer: GpuLayer, driver: FakeDri
     arguments: dict[str, int] = {}
     for launch in run(layer, driver, 20):
         arguments.update(launch.arguments)
-    sizes = scratch_sizes(SMALL, {"tile_n": 64}, 20) | {"indices": 20 * 2 * 4, "weights": 20 * 2 * 4}
+    sizes = scratch_sizes(SMALL, {"tile_n": 64}, 20) | {
+        "indices": 20 * 2 * 4,
+        "weights": 20 * 2 * 4,
+    }
     places = sorted((arguments[name], size) for name, size in sizes.items())
     assert all(a + size <= b for (a, size), (b, _) in itertools.pairwise(places))
     start, end = places[0][0], sum(places[-1])
