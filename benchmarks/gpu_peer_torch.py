@@ -148,15 +148,3 @@ class VllmFused:
             return fused_experts(tokens, m.first, m.second, weights, ids)
 
         return call
-
-
-def contestants(matrices: Matrices) -> list[Any]:
-    """The peers that can run here."""
-    found: list[Any] = [GroupedMm(matrices), EagerLoop(matrices)]
-    if importlib.util.find_spec("triton") is not None:
-        from gpu_peer_triton import Times, TritonFused, TritonLayer
-
-        times: Times = {}
-        able = [c for c in (TritonFused, TritonLayer) if not c.refusal(matrices.problem)]
-        found += [c(matrices, times) for c in able]
-    return [*found, VllmFused(matrices)] if VllmFused.installed() else found

@@ -134,26 +134,19 @@ class TritonFused:
                 )
             return known[rows]
 
-        first, second = self._products(tokens, buffers, scales, listed, CANDIDATES)
-
-        def call() -> torch.Tensor:
-            first()
-            _activate(buffers)
-            second()
-            return buffers.rows.view(len(x), -1, x.shape[1]).sum(1)
-
+        call = self._experts(tokens, buffers, scales, listed, CANDIDATES)
         self._check(call()[0], tokens[0], indices[0], weights[0])
         return call
 
-    def _products(
+    def _experts(
         self,
         tokens: torch.Tensor,
         buffers: Buffers,
         scales: torch.Tensor,
         listed: Callable[[int], Listed],
         candidates: Sequence[Blocks],
-    ) -> tuple[Callable[[], Any], Callable[[], Any]]:
-        """Both, each in the fastest of the configurations."""
+    ) -> Callable[[], torch.Tensor]:
+        """From tokens to y: both products, each in the fastest of the configurations, SwiGLU and the sum."""
         m, k = self._m, self._m.problem.top_k
 
         def product(a, b, c, per_row, scaled, blocks):  # type: ignore[no-untyped-def]
@@ -168,13 +161,23 @@ class TritonFused:
         def tuned(which, made):  # type: ignore[no-untyped-def]
             key = (len(tokens), which)
             if key not in self._times:  # once, whatever the load, as engines do
-                self._times[key] = dict(_times(made))
+                self._times[key] = dict(_measured(made))
             return made(min(candidates, key=lambda c: self._times[key].get(c, math.inf)))
 
-        return (
-            tuned("first", lambda c: product(tokens, m.first, buffers.both, k, False, c)),
-            tuned("second", lambda c: product(buffers.hidden, m.second, buffers.rows, 1, True, c)),
+        first = tuned("first", lambda c: product(tokens, m.first, buffers.both, k, False, c))
+        second = tuned(
+            "second", lambda c: product(buffers.hidden, m.second, buffers.rows, 1, True, c)
         )
+        size, width = buffers.hidden.numel(), buffers.hidden.shape[1]
+        grid = (triton.cdiv(size, _STEP),)
+
+        def call() -> torch.Tensor:
+            first()
+            kernels.swiglu[grid](buffers.both, buffers.hidden, size, width, _STEP)
+            second()
+            return buffers.rows.view(len(tokens), k, -1).sum(1)
+
+        return call
 
     def _check(
         self,
@@ -191,7 +194,8 @@ class TritonFused:
         assert (y.float() - right).norm() <= 2e-2 * right.norm(), f"{self.name}: wrong"
 
 
-def _times(made: Callable[[Blocks], Callable[[], Any]]) -> Iterable[tuple[Blocks, float]]:
+def _measured(made: Callable[[Blocks], Callable[[], Any]]) -> Iterable[tuple[Blocks, float]]:
+    """The configurations that the card takes, with their milliseconds."""
     for blocks in CANDIDATES:
         try:
             run = made(blocks)
@@ -220,7 +224,7 @@ class TritonLayer(TritonFused):
         )
 
     def prepare(self, x: NDArray[Any], routing: Any) -> Callable[[], torch.Tensor]:
-        m, problem, imposed = self._m, self._m.problem, routing is not None
+        m, problem = self._m, self._m.problem
         given_indices, given_weights = m.chosen(x, routing)
         buffers, tokens = Buffers(problem, len(x)), on_device(x)
         pairs, experts = buffers.pairs, problem.num_experts
@@ -258,16 +262,13 @@ class TritonLayer(TritonFused):
             )
             kernels.scatter[(triton.cdiv(pairs, 256),)](indices, cursors, on.pairs, pairs, 256)
 
-        first, second = self._products(tokens, buffers, scales, lambda _: on, candidates)
+        run_experts = self._experts(tokens, buffers, scales, lambda _: on, candidates)
 
         def call() -> torch.Tensor:
-            if not imposed:
+            if routing is None:
                 route()
             sort()
-            first()
-            _activate(buffers)
-            second()
-            return buffers.rows.view(len(x), -1, x.shape[1]).sum(1)
+            return run_experts()
 
         self._check(call()[0], tokens[0], given_indices[0], given_weights[0])
         return call
@@ -284,8 +285,3 @@ class TritonLayer(TritonFused):
 
         rows = min({c.m for c in CANDIDATES}, key=least)
         return [c for c in CANDIDATES if c.m == rows]
-
-
-def _activate(buffers: Buffers) -> None:
-    size, width = buffers.hidden.numel(), buffers.hidden.shape[1]
-    kernels.swiglu[(triton.cdiv(size, _STEP),)](buffers.both, buffers.hidden, size, width, _STEP)

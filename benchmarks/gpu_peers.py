@@ -2,9 +2,10 @@
 
 JOB is a job folder of `moetune tune --offline` that has run. For each number of tokens and load the default and
 the fastest variants of the job's trials (of its nearest number of tokens) run in turn with the peers of
-benchmarks/gpu_peer_torch.py, the L2 cache flushed before each, every contestant as a CUDA graph, timed by
-events of the device. Ours is the whole layer: router, top-k, sort, both products, combine. Weights, tokens and
-routing are the same. Needs torch, NumPy and ml_dtypes; without moetune installed, PYTHONPATH=JOB/code.
+benchmarks/gpu_peer_torch.py and, where Triton is installed, gpu_peer_triton.py, the L2 cache flushed before
+each, every contestant as a CUDA graph, timed by events of the device. Ours is the whole layer: router, top-k,
+sort, both products, combine. Weights, tokens and routing are the same. Needs torch, NumPy and ml_dtypes; without
+moetune installed, PYTHONPATH=JOB/code.
 
 `python benchmarks/gpu_peer_page.py samples.jsonl` makes the table and the plot, on any machine.
 """
@@ -12,6 +13,7 @@ routing are the same. Needs torch, NumPy and ml_dtypes; without moetune installe
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import tempfile
 from collections.abc import Callable, Sequence
@@ -21,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpu_peer_torch import Call, Matrices, contestants, refusal
+from gpu_peer_torch import Call, EagerLoop, GroupedMm, Matrices, VllmFused, refusal
 
 from tuner import job as jobs
 from tuner import job_data, job_gpu, job_work
@@ -51,6 +53,18 @@ def graph_of(call: Call) -> torch.cuda.CUDAGraph:
     with torch.cuda.graph(graph):
         call()
     return graph
+
+
+def contestants(matrices: Matrices) -> list[Any]:
+    """The peers that can run here."""
+    found: list[Any] = [GroupedMm(matrices), EagerLoop(matrices)]
+    if importlib.util.find_spec("triton") is not None:
+        from gpu_peer_triton import Times, TritonFused, TritonLayer
+
+        times: Times = {}
+        able = [c for c in (TritonFused, TritonLayer) if not c.refusal(matrices.problem)]
+        found += [c(matrices, times) for c in able]
+    return [*found, VllmFused(matrices)] if VllmFused.installed() else found
 
 
 class Comparison:

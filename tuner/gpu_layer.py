@@ -86,10 +86,15 @@ class GpuKernel:
         }
 
 
+def _cluster(facts: Mapping[str, int]) -> int:
+    """Blocks of a cluster: 1 where a program names none, as the streaming form and programs of before."""
+    return facts.get("cluster", 1)
+
+
 def most_tiles(problem: Problem, facts: Mapping[str, int], tokens: int) -> int:
     """Tiles that a call of so many tokens may have at most, whatever the routing; facts are a program's."""
     shared = problem.shared_dim // problem.expert_dim
-    pairs, cluster = tokens * (problem.top_k + shared), facts.get("cluster", 1)
+    pairs, cluster = tokens * (problem.top_k + shared), _cluster(facts)
     return cluster * min(pairs, pairs // (cluster * facts["tile_n"]) + problem.num_experts + shared)
 
 
@@ -130,7 +135,7 @@ def grids(
             "moe_stream_1": (pairs, facts["strips1"]),
             "moe_stream_2": (tokens, facts["strips2"]),
         }
-    tiles, cluster = most_tiles(problem, facts, tokens), facts.get("cluster", 1)
+    tiles, cluster = most_tiles(problem, facts, tokens), _cluster(facts)
     persistent = {
         f"moe_product_{number}": (
             min(
