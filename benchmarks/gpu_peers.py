@@ -4,8 +4,8 @@ JOB is a job folder of `moetune tune --offline` that has run. For each number of
 the fastest variants of the job's trials (of its nearest number of tokens) run in turn with the peers of
 benchmarks/gpu_peer_torch.py and, where Triton is installed, gpu_peer_triton.py, the L2 cache flushed before
 each, every contestant as a CUDA graph, timed by events of the device. Ours is the whole layer: router, top-k,
-sort, both products, combine. Weights, tokens and routing are the same. Needs torch, NumPy and ml_dtypes; without
-moetune installed, PYTHONPATH=JOB/code.
+sort, both products, combine. Weights, tokens and routing are the same. Needs torch, NumPy and ml_dtypes;
+without moetune installed, PYTHONPATH=JOB/code.
 
 `python benchmarks/gpu_peer_page.py samples.jsonl` makes the table and the plot, on any machine.
 """
