@@ -24,11 +24,12 @@ from ablation.measure import COPIES, Asked, measure
 from ablation.page import page
 from cpu_peers import RESERVE_BYTES, fitted, numbers, problem_of, words
 
-from tuner import memory
+from tuner import footprint
 from tuner.compile import toolchain_version
 from tuner.database import default_path
 from tuner.errors import MoetuneError, UsageError
-from tuner.problem import DTYPE_BYTES, Problem
+from tuner.forms import DTYPE_BYTES
+from tuner.problem import Problem
 from tuner.target import Target, detect
 
 
@@ -91,7 +92,7 @@ def tell(note: str) -> None:
 def layer(model: str, dtype: str) -> Problem:
     """The layer of a model, with as many of its experts as there is memory for."""
     whole = problem_of(model).replace(dtype=dtype)
-    problem = fitted(whole, COPIES, memory.available_bytes() - RESERVE_BYTES)
+    problem = fitted(whole, COPIES, footprint.available_bytes() - RESERVE_BYTES)
     if problem.num_experts < whole.num_experts:
         problem = problem.replace(name=f"{whole.name}-e{problem.num_experts}")
     return problem

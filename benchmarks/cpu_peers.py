@@ -30,11 +30,12 @@ from peer_page import page
 from peer_plot import check, plot
 from peer_rows import Row, RowsFile
 
-from tuner import memory, peers
+from tuner import footprint, peers
 from tuner.compile import toolchain_version
 from tuner.database import Database, default_path
 from tuner.errors import MoetuneError, UsageError
-from tuner.problem import ACTIVATIONS, Problem
+from tuner.forms import ACTIVATIONS
+from tuner.problem import Problem
 from tuner.target import Target, detect
 from tuner.workload import Workload
 
@@ -161,7 +162,7 @@ def jobs(options: argparse.Namespace, file: RowsFile) -> Iterator[Job]:
                 experts = min(before or options.experts, whole.num_experts)
                 problem = problem.replace(num_experts=experts)
             else:
-                have = memory.available_bytes() - RESERVE_BYTES
+                have = footprint.available_bytes() - RESERVE_BYTES
                 problem = fitted(problem, peers.copies(problem, options.against), have)
             yield Job(problem, whole.num_experts, workloads)
 
@@ -181,14 +182,14 @@ def problem_of(model: str) -> Problem:
 def fitted(problem: Problem, copies: float, have_bytes: int) -> Problem:
     """The problem with its experts halved until so many copies fit: numbers that stay the same when
     the free memory changes a little. The most that fit where halves are too few to choose from."""
-    fit = memory.experts_that_fit(problem, copies, have_bytes)
+    fit = footprint.experts_that_fit(problem, copies, have_bytes)
     if problem.num_experts <= fit:
         return problem
     halves = [problem.num_experts >> n for n in range(1, problem.num_experts.bit_length())]
     least = least_experts(problem)
     good = [n for n in halves if least <= n <= fit and n % problem.num_groups == 0]
     if fit < least:
-        need = copies * memory.weights_bytes(problem.replace(num_experts=least)) / 2**30
+        need = copies * footprint.weights_bytes(problem.replace(num_experts=least)) / 2**30
         raise UsageError(
             f"{problem.name}: {copies:.3g} copies of the weights of {least} experts take {need:.1f} "
             f"GiB, {have_bytes / 2**30:.1f} GiB are free; leave it out, or some of --against"

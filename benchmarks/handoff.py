@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from tuner import probes
 from tuner.probe import MEET, Probe
-from tuner.process import find_mojo
 from tuner.statistics import Median, median
 from tuner.target import detect
+from tuner.toolchain import find_mojo
 
 REGIONS = 5000
 
@@ -41,7 +42,7 @@ def toolchain_us(threads: int) -> Median:
 
 def ours_us() -> Median:
     """One region of eight meetings, and the call from Python."""
-    probe = Probe(detect())
+    probe = Probe(detect(), probes.of_cpu(detect()))
     return median([1e6 * probe._run(MEET, detect().cores) for _ in range(REGIONS)])
 
 

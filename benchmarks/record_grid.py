@@ -29,8 +29,9 @@ from tuner.cli.options import seconds
 from tuner.compile import toolchain_version
 from tuner.database import Database
 from tuner.errors import MoetuneError, TemplateError, UsageError
+from tuner.forms import DTYPE_BYTES
 from tuner.measurement import measurement
-from tuner.problem import DTYPE_BYTES, Problem
+from tuner.problem import Problem
 from tuner.records import TrialRow, now
 from tuner.render import render
 from tuner.space import Space

@@ -56,10 +56,10 @@ def without_compiler(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     probe = folder / "compiled-probe.so"
     probe.write_text("a probe")
     monkeypatch.setattr(offline, "toolchain_version", lambda: "Mojo of the test")
-    monkeypatch.setattr(offline.probe, "compiled", lambda target: probe)
+    monkeypatch.setattr(offline.probes, "of_cpu", lambda target: probe)
     reader = folder / "compiled-probe.ptx"
     reader.write_text(PROBE)
-    monkeypatch.setattr(offline.gpu_probe, "compiled", lambda target: reader)
+    monkeypatch.setattr(offline.probes, "of_gpu", lambda target: reader)
     monkeypatch.setattr(offline, "without_search_path", lambda library: library)
 
 

@@ -16,12 +16,12 @@ import pytest
 
 from tests.formula import PROBLEM, TARGET
 from tests.recorded import GRID, STATE, Recorded, Spinning
-from tuner import compile as compiler
 from tuner import space, t4, tune
 from tuner.database import Database
-from tuner.plan import Plan, TuneResult
+from tuner.plan import Plan
 from tuner.problem import Problem
 from tuner.records import MeasurementRow, TrialRow
+from tuner.result import TuneResult
 from tuner.target import Target
 from tuner.worker import Worker
 
@@ -86,7 +86,7 @@ cp "$2" "$1"
 """
     )
     script.chmod(0o755)
-    patch.setattr(compiler, "find_mojo", lambda: script)
+    patch.setattr("tuner.toolchain.find_mojo", lambda: script)
     patch.setattr("tuner.target.find_mojo", lambda: None)
     patch.setattr(space, "resolve", lambda file, problem, target, tokens: SPACE)
     patch.setenv(GRID, str(write_grid(folder / "grid.t4.json")))

@@ -48,7 +48,7 @@ def write(path: Path, targets: tuple[Target, ...], monkeypatch: pytest.MonkeyPat
     probe = path.with_name("probe.ptx")
     probe.write_text(PROBE)
     monkeypatch.setattr(builder, "_library", library)
-    monkeypatch.setattr(builder.gpu_probe, "compiled", lambda target: probe)
+    monkeypatch.setattr(builder.probes, "of_gpu", lambda target: probe)
     monkeypatch.setattr(builder, "toolchain_version", lambda: "Mojo of the test")
     path.write_bytes(builder.build([SMALL], targets, path.with_name("none.sqlite3")))
     return path

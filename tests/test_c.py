@@ -13,7 +13,7 @@ import tuner
 from tests.kernels import TINY, kernel
 from tuner.kernel import ABI
 from tuner.pool import ARGUMENT_WORDS
-from tuner.process import find_linker
+from tuner.toolchain import find_linker
 from tuner.weights import Weights
 
 ROOT = Path(__file__).parents[1]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from tuner import probes
 from tuner.ceilings import Ceilings
 from tuner.probe import Probe
 from tuner.target import detect
@@ -26,7 +27,10 @@ def test_what_was_probed_beside_a_measurement_takes_the_place_of_a_ceiling() -> 
 
 @pytest.mark.compiler
 def test_the_details_are_ordered_as_caches_are() -> None:
-    rows = {name: value for name, value, _ in Probe(detect()).details(repeats=5)}
+    rows = {
+        name: value
+        for name, value, _ in Probe(detect(), probes.of_cpu(detect())).details(repeats=5)
+    }
     assert rows["read L1d 1 core"] > rows["read 1 core"] > 0.5
     assert 0.01 < rows["handoff phase"] < rows["handoff wake"]
 
@@ -34,7 +38,7 @@ def test_the_details_are_ordered_as_caches_are() -> None:
 @pytest.mark.compiler
 def test_the_probe_measures_rates_that_a_processor_can_have() -> None:
     target = detect()
-    found = Probe(target).ceilings(bursts=1, repeats=3)
+    found = Probe(target, probes.of_cpu(target)).ceilings(bursts=1, repeats=3)
     # Between a tenth of a core at 1 GHz with 4 lanes and 32 lanes, 2 units at 6 GHz on each.
     assert 0.8 < found.fma_gflop_s / target.cores < 800
     assert 0.5 < found.read_gb_s < 2000

@@ -17,14 +17,15 @@ import pytest
 from tests.commands import Run
 from tests.rows import CREATED, add_trial, add_winner
 from tuner import peers, t4
-from tuner import tune as tune_stage
 from tuner.cli.options import read_model, seconds, token_list
 from tuner.cli.outcome import lines as outcome_lines
 from tuner.cli.tune import check_memory
 from tuner.database import Database
 from tuner.errors import ProblemError, UsageError
 from tuner.keep import Rule, selector
+from tuner.plan import Plan, Progress, Report
 from tuner.problem import PRESETS, Problem
+from tuner.result import CellResult, HeldOut, Pace, TuneResult
 from tuner.target import Target, detect
 from tuner.variant import default_variant, make
 from tuner.workload import Workload
@@ -38,9 +39,9 @@ DEFAULT = default_variant(PRESETS[GRANITE], HOST, tokens=16)
 BETTER = make(DEFAULT.template, {**DEFAULT.config, "tile_rows": 4, "chunks": 4})
 
 
-def result(**more: Any) -> tune_stage.CellResult:
+def result(**more: Any) -> CellResult:
     """The outcome of a search that made 16 tokens 1.25 times as fast."""
-    made = tune_stage.CellResult(
+    made = CellResult(
         workload=Workload(16),
         default=DEFAULT.name,
         winner=BETTER.name,
@@ -61,37 +62,37 @@ def result(**more: Any) -> tune_stage.CellResult:
     return replace(made, **more)
 
 
-def outcome(cells: Sequence[tune_stage.CellResult], **more: Any) -> tune_stage.TuneResult:
+def outcome(cells: Sequence[CellResult], **more: Any) -> TuneResult:
     """A session that kept what won, with a pace of 20 variants a minute."""
-    made = tune_stage.TuneResult(
+    made = TuneResult(
         session="s1",
         cells=tuple(cells),
         kept=tuple(dict.fromkeys(cell.winner for cell in cells)),
         rules=selector({cell.workload: cell.winner for cell in cells}),
         mean_regret=1.004,
         held_out=(),
-        pace=tune_stage.Pace(25, 20, 30.0, 5.0, 20.0, 60.0),
+        pace=Pace(25, 20, 30.0, 5.0, 20.0, 60.0),
     )
     return replace(made, **more)
 
 
 @pytest.fixture
-def sessions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Problem, Target, tune_stage.Plan]]:
+def sessions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Problem, Target, Plan]]:
     """Sessions are written down instead of run; 16 tokens get faster, others don't."""
-    held: list[tuple[Problem, Target, tune_stage.Plan]] = []
+    held: list[tuple[Problem, Target, Plan]] = []
 
     def tune(
         problem: Problem,
         target: Target,
         database: Database,
-        plan: tune_stage.Plan,
-        report: tune_stage.Report,
-    ) -> tune_stage.TuneResult:
+        plan: Plan,
+        report: Report,
+    ) -> TuneResult:
         held.append((problem, target, plan))
         for cell, tokens in enumerate(plan.tokens):
             for stage in ("default", "search", "search", "done"):
                 report(
-                    tune_stage.Progress(
+                    Progress(
                         Workload(tokens), stage, cell, len(plan.tokens), 15, plan.trials,
                         {"ok": 12, "slow": 3}, 0.8, 61.0, plan.time_s, BETTER.name,
                     )
@@ -101,7 +102,7 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Problem, Target, tun
         cells = [made.get(t) or result(workload=Workload(t), **same) for t in plan.tokens]
         return outcome(cells)
 
-    monkeypatch.setattr(tune_stage, "tune", tune)
+    monkeypatch.setattr("tuner.tune.tune", tune)
     monkeypatch.setattr("tuner.doctor.require_toolchain", lambda: None)
     monkeypatch.setattr("tuner.estimate.is_cached", lambda text, target: False)
     monkeypatch.setattr("tuner.target.find_mojo", lambda: None)
@@ -218,9 +219,7 @@ def test_a_session_ends_with_a_table_and_two_lines(sessions: list[Any], moetune:
 
 def test_a_matrix_ends_with_what_is_kept_where_it_serves_and_what_that_loses() -> None:
     worse = result(workload=Workload(128, "zipf:1.2"), regret=1.02, noise_floor=0.08, foreign=0.42)
-    held = tune_stage.HeldOut(
-        Workload(8), BETTER.name, "tokens", DEFAULT.name, 0.8, 1.015, 1.01, 1.02
-    )
+    held = HeldOut(Workload(8), BETTER.name, "tokens", DEFAULT.name, 0.8, 1.015, 1.01, 1.02)
     kept = (BETTER.name, DEFAULT.name)
     rules = (Rule("uniform", 45, BETTER.name), Rule("uniform", None, DEFAULT.name))
     made = outcome([result(), worse], kept=kept, rules=rules, held_out=(held,))
@@ -271,7 +270,7 @@ def test_ctrl_c_keeps_everything(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tune_stage, "tune", interrupted)
+    monkeypatch.setattr("tuner.tune.tune", interrupted)
     said = moetune(f"tune {GRANITE}")
     assert said.code == 130
     assert "everything measured is kept, and the same command goes on" in said.err
@@ -280,11 +279,11 @@ def test_ctrl_c_keeps_everything(
 def test_weights_that_do_not_fit_are_refused_before_they_are_made(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tuner.memory.available_bytes", lambda: 24 << 30)
+    monkeypatch.setattr("tuner.footprint.available_bytes", lambda: 24 << 30)
     check_memory(PRESETS["mixtral-8x7b"])
     with pytest.raises(UsageError, match=r"take 126\.5 GiB, 24\.0 GiB are free; use --experts 40$"):
         check_memory(PRESETS["deepseek-v3"])
-    monkeypatch.setattr("tuner.memory.available_bytes", lambda: 1 << 30)
+    monkeypatch.setattr("tuner.footprint.available_bytes", lambda: 1 << 30)
     with pytest.raises(UsageError, match=r"use a larger machine$"):
         check_memory(PRESETS["mixtral-8x7b"])
 
@@ -490,7 +489,7 @@ def test_a_database_from_a_newer_version(
 
 def test_no_mojo(moetune: Run, monkeypatch: pytest.MonkeyPatch, database: Path) -> None:
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr("tuner.compile.find_mojo", lambda: None)
+    monkeypatch.setattr("tuner.toolchain.find_mojo", lambda: None)
     said = moetune(f"tune {GRANITE}")
     assert said.code == 1
     assert said.err == (

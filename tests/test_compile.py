@@ -19,14 +19,15 @@ from tuner.compile import (
     SourceRefused,
     compile_source,
     is_cached,
-    toolchain_version,
 )
 from tuner.drafts import build_folder
 from tuner.errors import CompileError
+from tuner.paths import cache_dir
 from tuner.problem import PRESETS
 from tuner.ptx import parse
 from tuner.render import render
 from tuner.target import Target, detect, named
+from tuner.toolchain import find_linker, toolchain_version
 from tuner.variant import default_variant
 
 SOURCE = """\
@@ -56,7 +57,7 @@ printf library > "$out"
     )
     script.chmod(0o755)
     (tmp_path / "act").write_text("")
-    monkeypatch.setattr(stage, "find_mojo", lambda: script)
+    monkeypatch.setattr("tuner.toolchain.find_mojo", lambda: script)
     monkeypatch.setattr("tuner.target.find_mojo", lambda: None)
     return script
 
@@ -124,7 +125,7 @@ def test_linker_of_another_name(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """mojo looks for `cc` only; conda's compiler is x86_64-conda-linux-gnu-cc in $CC."""
-    linker = Path(stage.find_linker() or "").resolve()
+    linker = Path(find_linker() or "").resolve()
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "conda-cc").symlink_to(linker)
     for tool in ("ld", "as", "sh"):
@@ -243,7 +244,7 @@ def test_time_limit(mojo: Path, cache: Path) -> None:
 
 
 def test_no_mojo(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "find_mojo", lambda: None)
+    monkeypatch.setattr("tuner.toolchain.find_mojo", lambda: None)
     monkeypatch.setattr("tuner.target.find_mojo", lambda: None)
     with pytest.raises(CompileError, match=r"^mojo: not found .*; pip install moetune"):
         compile_source(SOURCE, FAKE)
@@ -258,7 +259,7 @@ def test_a_mojo_that_does_not_start(mojo: Path, cache: Path) -> None:
 
 def test_no_linker(mojo: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "find_linker", lambda: None)
+        patch.setattr("tuner.toolchain.find_linker", lambda: None)
         with pytest.raises(CompileError, match=r"^no C linker: .*; apt-get install gcc$"):
             compile_source(SOURCE, FAKE)
     assert builds(mojo) == 0
@@ -323,7 +324,8 @@ def test_a_full_cache_folder(cache: Path) -> None:
 
 def test_a_full_cache_folder_by_file_limit(mojo: Path, cache: Path) -> None:
     said = compile_elsewhere(
-        f"import resource, tuner.target\nstage.find_mojo = lambda: Path({str(mojo)!r})\n"
+        "import resource, tuner.target, tuner.toolchain\n"
+        f"tuner.toolchain.find_mojo = lambda: Path({str(mojo)!r})\n"
         "tuner.target.find_mojo = lambda: None\ntarget = FAKE\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (30, 30))"
     )
@@ -362,9 +364,9 @@ def test_what_killed_processes_left_is_swept_whatever_the_clock_says(
 
 
 def test_the_environment_names_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert stage.cache_dir() == cache
+    assert cache_dir() == cache
     monkeypatch.delenv("MOETUNE_CACHE")
-    assert stage.cache_dir().name == "moetune"
+    assert cache_dir().name == "moetune"
 
 
 @pytest.mark.compiler

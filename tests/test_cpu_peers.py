@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tuner import memory, peers
+from tuner import footprint, peers
 from tuner.benchmark import Effort
 from tuner.errors import UsageError, WorkerError
 from tuner.peers import PeerRow
@@ -175,7 +175,7 @@ def test_models_by_any_name(script: ModuleType) -> None:
 def test_experts_that_fit(script: ModuleType, model: str, have_gib: int, experts: int) -> None:
     problem = script.fitted(Problem.preset(model), 20 / 3, have_gib << 30)
     assert problem.num_experts == experts
-    assert 20 / 3 * memory.weights_bytes(problem) <= have_gib << 30
+    assert 20 / 3 * footprint.weights_bytes(problem) <= have_gib << 30
 
 
 @pytest.mark.parametrize("model", ["mixtral-8x7b", "deepseek-v3"])

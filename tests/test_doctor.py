@@ -23,7 +23,7 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine on which nothing is installed."""
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CC", raising=False)
-    for place in ("tuner.compile", "tuner.doctor", "tuner.target"):
+    for place in ("tuner.toolchain", "tuner.doctor", "tuner.target"):
         monkeypatch.setattr(f"{place}.find_mojo", lambda: None)
 
 

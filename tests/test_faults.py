@@ -41,8 +41,9 @@ from tuner import tune
 from tuner.cli import outcome
 from tuner.database import Database
 from tuner.errors import CompileError, DatabaseError
-from tuner.plan import Progress, TuneResult
+from tuner.plan import Progress
 from tuner.records import TrialRow
+from tuner.result import TuneResult
 from tuner.sqlite_file import BUSY_TIMEOUT_S
 from tuner.turns import WAITING, turn
 from tuner.worker import Worker, WorkerTimeout

@@ -14,7 +14,7 @@ import pytest
 
 import tuner
 from tests.kernels import TINY, tokens
-from tuner import traffic
+from tuner import trace_file, traffic
 from tuner.weights import Weights
 
 pytestmark = [
@@ -108,4 +108,4 @@ def test_a_child_leaves_its_parents_trace_alone(layer: tuner.Layer, tmp_path: Pa
     with tuner.trace(tmp_path / "trace.jsonl"):
         layer(XS[1])
         assert forked(work) == 0
-    assert [row.calls for row in traffic.read(tmp_path / "trace.jsonl").rows] == [1]
+    assert [row.calls for row in trace_file.read(tmp_path / "trace.jsonl").rows] == [1]

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tuner.errors import ProblemError
-from tuner.hf_config import READERS, read_hf_config
+from tuner.hf_config import READERS
+from tuner.problem import Problem
 
 MODELS = Path(__file__).parent / "models"
 
@@ -26,14 +27,16 @@ def test_shipped_configs_cover_every_reader() -> None:
 
 
 def test_deepseek_is_read_completely() -> None:
-    problem = read_hf_config(config("deepseek-v3", n_shared_experts=2, moe_intermediate_size=96))
+    problem = Problem.from_hf_config(
+        config("deepseek-v3", n_shared_experts=2, moe_intermediate_size=96)
+    )
     assert (problem.expert_dim, problem.shared_dim) == (96, 192)
     assert (problem.score, problem.correction_bias, problem.renormalize) == ("sigmoid", True, True)
     assert (problem.num_groups, problem.top_groups, problem.routing_scale) == (8, 4, 2.5)
 
 
 def test_gpt_oss_is_read_completely() -> None:
-    problem = read_hf_config(config("gpt-oss-20b", swiglu_limit=5.0))
+    problem = Problem.from_hf_config(config("gpt-oss-20b", swiglu_limit=5.0))
     assert (problem.activation, problem.swiglu_limit) == ("swiglu_clamped", 5.0)
     assert (problem.swiglu_alpha, problem.score) == (1.702, "topk_softmax")
     assert problem.router_bias
@@ -45,11 +48,11 @@ def test_gpt_oss_is_read_completely() -> None:
 def test_norm_topk_prob_is_false_unless_said(
     name: str, norm: bool | None, renormalize: bool
 ) -> None:
-    assert read_hf_config(config(name, norm_topk_prob=norm)).renormalize is renormalize
+    assert Problem.from_hf_config(config(name, norm_topk_prob=norm)).renormalize is renormalize
 
 
 def test_qwen3_takes_the_experts_width_not_the_dense_one() -> None:
-    assert read_hf_config(config("qwen3-30b-a3b")).expert_dim == 768
+    assert Problem.from_hf_config(config("qwen3-30b-a3b")).expert_dim == 768
 
 
 @pytest.mark.parametrize(
@@ -57,11 +60,11 @@ def test_qwen3_takes_the_experts_width_not_the_dense_one() -> None:
     [("silu", "swiglu"), ("gelu", "geglu"), ("gelu_pytorch_tanh", "geglu_tanh")],
 )
 def test_hidden_act_names_the_activation(act: str, activation: str) -> None:
-    assert read_hf_config(config("mixtral-8x7b", hidden_act=act)).activation == activation
+    assert Problem.from_hf_config(config("mixtral-8x7b", hidden_act=act)).activation == activation
 
 
 def test_dtype_is_the_callers_and_weights_follow() -> None:
-    problem = read_hf_config(config("mixtral-8x7b"), dtype="bfloat16")
+    problem = Problem.from_hf_config(config("mixtral-8x7b"), dtype="bfloat16")
     assert (problem.dtype, problem.weight_dtype) == ("bfloat16", "bfloat16")
 
 
@@ -69,8 +72,8 @@ def test_a_model_folder_is_named_by_the_folder(tmp_path: Path) -> None:
     folder = tmp_path / "my-model"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config("mixtral-8x7b")))
-    assert read_hf_config(folder).name == "my-model"
-    assert read_hf_config(str(folder / "config.json")) == read_hf_config(folder)
+    assert Problem.from_hf_config(folder).name == "my-model"
+    assert Problem.from_hf_config(str(folder / "config.json")) == Problem.from_hf_config(folder)
 
 
 REQUIRED = {
@@ -93,7 +96,7 @@ REQUIRED = {
 )
 def test_a_lacking_field_is_named(name: str, field: str) -> None:
     with pytest.raises(ProblemError, match=f"^config: lacks {field}; give the complete config"):
-        read_hf_config(config(name, **{field: None}))
+        Problem.from_hf_config(config(name, **{field: None}))
 
 
 @pytest.mark.parametrize(
@@ -115,14 +118,14 @@ def test_a_lacking_field_is_named(name: str, field: str) -> None:
 )
 def test_what_does_not_fit_is_refused(name: str, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ProblemError) as error:
-        read_hf_config(config(name, **changes))
+        Problem.from_hf_config(config(name, **changes))
     assert str(error.value).startswith("config: ")
     assert message in str(error.value)
 
 
 def test_unknown_model_type_lists_the_known_ones() -> None:
     with pytest.raises(ProblemError) as error:
-        read_hf_config(config("mixtral-8x7b", model_type="llama"))
+        Problem.from_hf_config(config("mixtral-8x7b", model_type="llama"))
     assert "model_type='llama': not known" in str(error.value)
     assert all(known in str(error.value) for known in READERS)
 
@@ -140,17 +143,17 @@ def test_a_file_that_is_no_config_is_named(tmp_path: Path, content: bytes, messa
     path = tmp_path / "config.json"
     path.write_bytes(content)
     with pytest.raises(ProblemError) as error:
-        read_hf_config(path)
+        Problem.from_hf_config(path)
     assert str(error.value).startswith(f"{path}: {message}")
 
 
 def test_a_missing_file_and_a_folder_without_config_are_named(tmp_path: Path) -> None:
     for path, named in ((tmp_path / "no.json", "no.json"), (tmp_path, "config.json")):
         with pytest.raises(ProblemError, match=f"{named}: no such file; give a preset's name or"):
-            read_hf_config(path)
+            Problem.from_hf_config(path)
 
 
 def test_a_path_below_a_file_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ProblemError, match=r"cannot be read .*; give a readable config.json"):
-        read_hf_config(tmp_path / "file" / "config.json")
+        Problem.from_hf_config(tmp_path / "file" / "config.json")

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tests.jobs import CPU, CPU_DEVICE, DEVICE, TIMING, made, timed
+from tuner import footprint, job_cpu, job_run
 from tuner import job as jobs
-from tuner import job_cpu, job_run, memory
 from tuner.job import Job, JobError
 
 Answer = tuple[list[dict[str, Any]], tuple[str, str] | None]
@@ -175,7 +175,7 @@ def test_too_few_cores_and_too_little_memory(
     ):
         job_run.run(tmp_path / "job", 60.0, lambda line: None)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)))
-    monkeypatch.setattr(memory, "available_bytes", lambda: 1 << 20)
+    monkeypatch.setattr(footprint, "available_bytes", lambda: 1 << 20)
     with pytest.raises(JobError, match=r"3 copies of the weights take .* GiB are free"):
         job_run.run(tmp_path / "job", 60.0, lambda line: None)
 

@@ -17,7 +17,7 @@ import tuner
 from tests.benchmarks import script
 from tests.kernels import REDUCED, TINY, tokens
 from tuner import max as tuner_max
-from tuner import reference, template
+from tuner import reference, render
 from tuner.arrays import NUMPY_DTYPES
 from tuner.errors import UsageError
 from tuner.problem import Problem
@@ -45,11 +45,11 @@ def ready(problem: Problem, package: Path = Path("nowhere")) -> tuner_max.MaxWei
 def rendered(problem: Problem) -> str:
     """The Mojo of the op of the default variant."""
     config = best_config(problem, 1).config
-    return template.fill("moe_max", {"problem": problem, "op": "moetune.test", **config})
+    return render.fill("moe_max", {"problem": problem, "op": "moetune.test", **config})
 
 
 def test_the_op_is_the_kernel_without_its_exports() -> None:
-    kernel = template.fill("moe_cpu", {"problem": TINY, **best_config(TINY, 1).config})
+    kernel = render.fill("moe_cpu", {"problem": TINY, **best_config(TINY, 1).config})
     text = rendered(TINY)
     assert "@export" not in text
     assert text.count("@extensibility.register") == 1

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tuner import process
-from tuner.process import find_linker, find_mojo, run
+from tuner.process import run
+from tuner.toolchain import find_linker, find_mojo
 
 
 def executable(path: Path, text: str = "#!/bin/sh\n") -> Path:

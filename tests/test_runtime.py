@@ -12,7 +12,7 @@ from call_overhead import bare_call, overheads
 
 import tuner
 from tests.kernels import REDUCED, TINY, tokens, variant
-from tuner import engine, fixed, memory, reference, traffic, tuned
+from tuner import engine, fixed, memory, reference, trace_file, tuned
 from tuner.arrays import NUMPY_DTYPES
 from tuner.compile import toolchain_version
 from tuner.database import Database
@@ -311,7 +311,7 @@ def test_who_starts_to_listen_hears_the_next_call(layer: tuner.Layer, tmp_path: 
         layer(x)
         layer(x)
     layer(x)
-    assert [row.calls for row in traffic.read(tmp_path / "trace.jsonl").rows] == [2]
+    assert [row.calls for row in trace_file.read(tmp_path / "trace.jsonl").rows] == [2]
 
 
 def test_scratch_that_moves_is_followed(layer: tuner.Layer) -> None:

@@ -12,8 +12,9 @@ import pytest
 from tests.formula import PROBLEM, TARGET, Machine
 from tuner.database import Database
 from tuner.errors import TemplateError
-from tuner.plan import Plan, Progress, TuneResult
+from tuner.plan import Plan, Progress
 from tuner.records import TrialRow
+from tuner.result import TuneResult
 from tuner.variant import default_variant, parse
 from tuner.workload import Workload
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner import template
+from tuner import render, template
 from tuner.errors import TemplateError
 
 
@@ -23,13 +23,13 @@ def test_unknown_template_names_the_known_ones() -> None:
 def test_a_name_that_is_not_given_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "x.mojo.j2").write_text("{{ nothing }}")
     with pytest.raises(TemplateError, match="'nothing' is undefined"):
-        template.fill("x", {}, tmp_path)
+        render.fill("x", {}, tmp_path)
 
 
 def test_a_missing_include_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.mojo.j2").write_text('{% include "gone.j2" %}')
     with pytest.raises(TemplateError, match=r"gone\.j2 is missing"):
-        template.fill("x", {}, tmp_path)
+        render.fill("x", {}, tmp_path)
 
 
 def test_templates_carry_no_machine_and_no_date() -> None:

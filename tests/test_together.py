@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tuner import compile as stage
 from tuner.compile import compile_source
 from tuner.target import Target, detect
 from tuner.together import compile_together
@@ -64,7 +63,7 @@ esac
     )
     script.chmod(0o755)
     (tmp_path / "printed").write_text("")
-    monkeypatch.setattr(stage, "find_mojo", lambda: script)
+    monkeypatch.setattr("tuner.toolchain.find_mojo", lambda: script)
     return script
 
 

@@ -11,13 +11,13 @@ import pytest
 import tuner
 from tests.commands import Run
 from tests.kernels import TINY, tokens
-from tuner import recorded, traffic
+from tuner import recorded, trace_file, traffic
 from tuner.cli.options import weighted_loads
 from tuner.cli.traces import resolve
 from tuner.database import Database
 from tuner.errors import ProblemError, UsageError
 from tuner.problem import Problem
-from tuner.traffic import Row, Traffic
+from tuner.trace_file import Row, Traffic
 from tuner.weights import Weights
 from tuner.workload import Workload, pairs_per_expert, route_by_load
 
@@ -36,7 +36,7 @@ def record(path: Path, calls: int = 3, count: int = 8, problem: Problem = PROBLE
 
 
 def test_a_trace_is_read_as_it_was_recorded(tmp_path: Path) -> None:
-    found = traffic.read(record(tmp_path / "t.jsonl"))
+    found = trace_file.read(record(tmp_path / "t.jsonl"))
     row = Row(PROBLEM.digest, 8, 3, 1.5, (COUNTS,) * 3)
     assert found == Traffic({PROBLEM.digest: PROBLEM}, (row,))
 
@@ -51,7 +51,7 @@ def test_layers_are_recorded_while_it_runs(tmp_path: Path) -> None:
             y, indices, _ = layer(x[:count], return_routing=True)
             np.testing.assert_array_equal(layer(x[:count]), y)
     layer(x[:2])
-    rows = {row.tokens: row for row in traffic.read(tmp_path / "t.jsonl").rows}
+    rows = {row.tokens: row for row in trace_file.read(tmp_path / "t.jsonl").rows}
     assert {count: row.calls for count, row in rows.items()} == {1: 4, 40: 2}
     assert rows[40].counts == (tuple(pairs_per_expert(TINY, indices)),) * 2
     assert rows[40].ms > 0
@@ -74,7 +74,7 @@ def test_a_killed_process_leaves_what_was_saved(tmp_path: Path) -> None:
     recorder.record(PROBLEM, 8, np.array(COUNTS), 1)
     recorder._saved -= traffic.SAVE_S + 1
     recorder.record(PROBLEM, 8, np.array(COUNTS), 1)
-    assert traffic.read(recorder.path).rows[0].calls == 2
+    assert trace_file.read(recorder.path).rows[0].calls == 2
     recorder.stop()
     assert recorder not in traffic.recorders
 
@@ -98,7 +98,7 @@ def test_what_is_no_trace_is_refused(tmp_path: Path, text: str, message: str) ->
     path = tmp_path / "t.jsonl"
     path.write_text(text)
     with pytest.raises(UsageError, match=message):
-        traffic.read(path)
+        trace_file.read(path)
 
 
 @pytest.mark.parametrize("counts", [SKEWED, COUNTS[:7], (8, 8, 0, 0, 0, 0, 0, 1)])
@@ -106,11 +106,11 @@ def test_counts_that_cannot_be_are_refused(tmp_path: Path, counts: tuple[int, ..
     path = record(tmp_path / "t.jsonl")
     path.write_text(path.read_text().replace(str(list(COUNTS)), str(list(counts)), 1))
     with pytest.raises(UsageError, match="contradict each other"):
-        traffic.read(path)
+        trace_file.read(path)
 
 
 def kept(path: Path) -> recorded.Recorded:
-    found = recorded.of(traffic.read(path), PROBLEM)
+    found = recorded.of(trace_file.read(path), PROBLEM)
     recorded.keep(found)
     return found
 
@@ -150,7 +150,7 @@ def test_no_tokens_of_a_trace(tmp_path: Path) -> None:
 def test_a_trace_of_another_layer_is_refused(tmp_path: Path) -> None:
     found = kept(record(tmp_path / "t"))
     with pytest.raises(UsageError, match="has no counts of 4 experts"):
-        recorded.of(traffic.read(tmp_path / "t"), PROBLEM.replace(num_experts=4))
+        recorded.of(trace_file.read(tmp_path / "t"), PROBLEM.replace(num_experts=4))
     with pytest.raises(ProblemError, match="was recorded with 8 experts, 2 a token, not 8 and 3"):
         route_by_load(PROBLEM.replace(top_k=3), Workload(8, found.load), 0)
 
@@ -168,7 +168,7 @@ def test_the_heaviest_token_counts_by_time() -> None:
 def test_a_file_on_the_command_line_becomes_its_digest(tmp_path: Path) -> None:
     path = record(tmp_path / "t.jsonl", calls=4)
     loads = weighted_loads(f"uniform,trace:{path}=2")
-    digest = recorded.of(traffic.read(path), PROBLEM).load
+    digest = recorded.of(trace_file.read(path), PROBLEM).load
     assert resolve(PROBLEM, loads, {}) == (
         {"uniform": 1.0, digest: 2.0},
         {8: 1.0},
@@ -197,7 +197,7 @@ def test_a_trace_is_tuned_and_found(tmp_path: Path, database: Path, moetune: Run
     said = moetune(f"tune {SIZES} --tokens from-trace --load trace:{path} --trials 1 --json")
     assert said.code == 0, said.err
     assert "tokens from the trace: 8=1, 100 % of its time" in said.err
-    load = recorded.of(traffic.read(path), TINY_8).load
+    load = recorded.of(trace_file.read(path), TINY_8).load
     with Database(database) as db:
         assert [(row["tokens"], row["load"]) for row in db.best()] == [(8, load)]
     layer = tuner.load(TINY_8, Weights.random(TINY_8, 0), load=load)

@@ -18,6 +18,7 @@ from tests.kernels import TINY, tokens, variant
 from tuner import reference, tune
 from tuner.builder import split_cores
 from tuner.database import Database
+from tuner.plan import Plan, Progress
 from tuner.target import detect
 from tuner.weights import Weights
 from tuner.workload import Workload
@@ -32,10 +33,11 @@ from pathlib import Path
 from tests.kernels import TINY
 from tuner import tune
 from tuner.database import Database
+from tuner.plan import Plan
 from tuner.target import detect
 
 with Database(Path(sys.argv[1])) as database:
-    plan = tune.Plan(tokens=({TOKENS},), trials={TRIALS}, seed=3)
+    plan = Plan(tokens=({TOKENS},), trials={TRIALS}, seed=3)
     tune.tune(TINY, detect(), database, plan, lambda p: print(p.stage, p.note, flush=True))
 """
 
@@ -94,8 +96,8 @@ def test_a_session_that_is_killed_goes_on_where_it_was(database: Path) -> None:
 
 def test_another_run_of_the_same_command_adds_no_trial(database: Path) -> None:
     with Database(database) as db:
-        plan = tune.Plan(tokens=(4,), trials=2)
-        notes: list[tune.Progress] = []
+        plan = Plan(tokens=(4,), trials=2)
+        notes: list[Progress] = []
         first = tune.tune(TINY, detect(), db, plan, notes.append)
         again = tune.tune(TINY, detect(), db, plan, notes.append)
         rows = db.trials(TINY.digest, detect().digest, 4, "uniform")
@@ -118,7 +120,7 @@ def test_the_weights_are_cold_or_warm_as_asked(database: Path) -> None:
     found = []
     with Database(database) as db:
         for temperature in ("warm", "auto"):
-            plan = tune.Plan(tokens=(4,), trials=1, temperature=temperature)
+            plan = Plan(tokens=(4,), trials=1, temperature=temperature)
             found += tune.tune(TINY, detect(), db, plan, lambda progress: None).cells
         rows = db.trials(TINY.digest, detect().digest, 4, "uniform")
     assert [result.temperature for result in found] == ["warm", "cold"]
@@ -126,7 +128,7 @@ def test_the_weights_are_cold_or_warm_as_asked(database: Path) -> None:
 
 
 def test_a_matrix_of_workloads_ships_two_variants(database: Path, cache: Path) -> None:
-    plan = tune.Plan(
+    plan = Plan(
         tokens=(2, 24), loads=("uniform", "zipf:1.2"), trials=3, keep=2, held_out=(Workload(8),)
     )
     with Database(database) as db:
@@ -151,7 +153,7 @@ def test_builds_run_ahead_where_a_core_is_spare(database: Path) -> None:
     if len(os.sched_getaffinity(0)) < 2 or not split_cores(1).spare:
         pytest.skip("this machine has no second core")
     with Database(database) as db:
-        plan = tune.Plan(tokens=(4,), trials=4)
+        plan = Plan(tokens=(4,), trials=4)
         result = tune.tune(TINY, target, db, plan, lambda progress: None)
         rows = db.trials(TINY.digest, target.digest, 4, "uniform")
     assert sum(result.cells[0].statuses.values()) == len(rows) == 4

@@ -9,8 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from tuner.errors import MoetuneError
+from tuner.loading import load
 from tuner.problem import Problem
-from tuner.runtime import Layer, load
+from tuner.runtime import Layer
 from tuner.selection import Selection
 from tuner.stats import Stats
 from tuner.target import Target

@@ -21,7 +21,6 @@ from tuner.benchmark import FINAL_EFFORT
 from tuner.builder import split_cores
 from tuner.ceilings import Ceilings
 from tuner.claims import Claim, Finding, Verdict, claims, finding
-from tuner.compile import toolchain_version
 from tuner.database import Database
 from tuner.errors import KernelError, UsageError
 from tuner.failure import kind
@@ -30,6 +29,7 @@ from tuner.finals import entries, floor_of, joined
 from tuner.foreign import FOREIGN_LIMIT
 from tuner.measurement import measurement
 from tuner.target import Target
+from tuner.toolchain import toolchain_version
 from tuner.variant import Variant
 from tuner.verify import Verdict as Verification
 from tuner.worker import Worker, WorkerCrash, WorkerTimeout

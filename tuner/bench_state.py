@@ -7,6 +7,7 @@ a crash goes on where the other stopped.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,11 +59,15 @@ def is_cold(workload: Workload, temperature: str) -> bool:
 
 @dataclass
 class BenchState:
-    """Everything that belongs to one problem, target and seed."""
+    """Everything that belongs to one problem, target and seed.
+
+    `probe_library` finds the compiled probe of a target, when first something is timed.
+    """
 
     problem: Problem
     target: Target
     seed: int
+    probe_library: Callable[[Target], Path]
     most_packed: int = MOST_PACKED
     _weights: Weights | None = None
     _probe: Probe | None = None
@@ -80,7 +85,7 @@ class BenchState:
     @property
     def probe(self) -> Probe:
         if self._probe is None:
-            self._probe = Probe(self.target)
+            self._probe = Probe(self.target, self.probe_library(self.target))
         return self._probe
 
     def kernel(self, path: Path) -> Kernel:

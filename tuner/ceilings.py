@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from tuner.problem import Problem
-from tuner.target import Target
+from tuner.target import Target, simd_bytes
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,11 @@ class Ceilings:
         if memory > compute:
             return memory, "read"
         return compute, "dot" if pairs else "fma"
+
+
+def has_dot(target: Target) -> bool:
+    """Whether the probe of this target multiplies pairs of bfloat16."""
+    return "avx512bf16" in target.features and simd_bytes(target) == 64
 
 
 def multiplies_pairs(problem: Problem, target: Target) -> bool:

@@ -20,13 +20,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tuner.compile import toolchain_version
 from tuner.errors import CompileError, ServiceError, TargetError, UsageError
 from tuner.exchange_fields import target_of
 from tuner.paths import cache_dir
 from tuner.problem import Problem
 from tuner.selection import Selection
 from tuner.target import Target, detect
+from tuner.toolchain import toolchain_version
 from tuner.workload import Workload
 
 TIMEOUT_S = 5.0

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import functools
 import hashlib
 import os
 import shutil
@@ -22,8 +21,9 @@ from tuner.binaries import Binary, SourceRefused, look_up, place, publish, sha25
 from tuner.drafts import build_folder
 from tuner.errors import CompileError
 from tuner.paths import cache_dir
-from tuner.process import Completed, find_linker, find_mojo, run
+from tuner.process import Completed, run
 from tuner.target import Target, compile_flags
+from tuner.toolchain import NO_LINKER, require_linker, require_mojo, toolchain_version
 
 __all__ = [
     "Binary",
@@ -31,14 +31,10 @@ __all__ = [
     "CompilerKilled",
     "SourceRefused",
     "binary_key",
-    "cache_dir",
     "compile_source",
     "is_cached",
-    "require_linker",
-    "toolchain_version",
 ]
 
-_VERSION_S = 60.0
 _ATTEMPTS = 3  # another process may just be replacing the same damaged folder
 # The compiler's own ends, which repeat with the same source. Others (KILL, TERM, BUS on a
 # full disk) come from outside and are not remembered.
@@ -104,38 +100,6 @@ def binary_key(text: str, flags: Sequence[str]) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
-def require_linker() -> Path:
-    """The C compiler that links. Raises CompileError where there is none."""
-    found = find_linker()
-    if found is None:
-        raise CompileError(_NO_LINKER)
-    return found
-
-
-def toolchain_version() -> str:
-    """What ``mojo --version`` says. Raises CompileError where there is no mojo."""
-    mojo = _mojo()
-    return _version(mojo, mojo.stat().st_mtime_ns)
-
-
-@functools.cache
-def _version(mojo: Path, _mtime_ns: int) -> str:
-    """Asked once per process and executable; an upgrade in between changes its time."""
-    done = run([mojo, "--version"], timeout_s=_VERSION_S)
-    if done.returncode != 0:
-        said = done.stderr.strip() or "no answer"
-        raise CompileError(f"{mojo} --version: {said}; pip install --force-reinstall mojo")
-    return done.stdout.strip()
-
-
-def _mojo() -> Path:
-    found = find_mojo()
-    if found is None:
-        message = "mojo: not found beside this Python nor on PATH; pip install moetune installs it"
-        raise CompileError(message)
-    return found
-
-
 def _build(draft: Path, text: str, flags: Sequence[str], timeout_s: float, kind: str) -> None:
     """Compile in ``draft`` and write build.json there, be it a binary or a refusal."""
     source = draft / "kernel.mojo"
@@ -165,7 +129,7 @@ def run_mojo(
     # One thread a build: several builds run side by side, and a single one gains nothing from more
     # (measured on two cores: two at once 6.5 s instead of 8.3 s).
     command: list[str | Path] = [
-        _mojo(),
+        require_mojo(),
         "build",
         "--emit",
         emit,
@@ -199,7 +163,7 @@ def _refusal(done: Completed, timeout_s: float) -> str:
     if "No space left on device" in stderr or "Disk quota exceeded" in stderr:
         raise OSError(errno.ENOSPC, "No space left on device")
     if "unable to find suitable c compiler" in stderr:
-        raise CompileError(_NO_LINKER)
+        raise CompileError(NO_LINKER)
     if done.returncode < 0 and done.returncode not in _CRASHES:
         name = signal.Signals(-done.returncode).name
         raise CompilerKilled(
@@ -208,9 +172,6 @@ def _refusal(done: Completed, timeout_s: float) -> str:
     lines = [line.strip() for line in stderr.splitlines()]
     errors = [line for line in lines if "error:" in line]
     return (errors or [f"mojo build: ended with {done.returncode}, without an error line"])[0]
-
-
-_NO_LINKER = "no C linker: none of $CC, cc, gcc, clang is there; apt-get install gcc"
 
 
 @contextlib.contextmanager

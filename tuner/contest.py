@@ -16,8 +16,8 @@ from tuner.earlier import LAST_TRIAL
 from tuner.final_races import FinalRaces, Part, only
 from tuner.held_out import check
 from tuner.keep import Entry, Field, Kept, best, keep, selector
-from tuner.plan import CellResult, Pace, TuneResult
 from tuner.records import MeasurementRow, SessionRow, WinnerRow
+from tuner.result import CellResult, Pace, TuneResult
 from tuner.session import Session
 from tuner.variant import Variant
 

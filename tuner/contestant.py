@@ -17,7 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
-from tuner import peer_numpy, peer_onnx, verify
+from tuner import peer_numpy, peer_onnx, probes, verify
 from tuner.arrays import NUMPY_DTYPES
 from tuner.bench_state import INPUT_BYTES, INPUTS, BenchState, Entrant
 from tuner.benchmark import DECODE_TOKENS
@@ -74,7 +74,7 @@ class Contestant:
 
     def __init__(self, problem: Problem, target: Target, seed: int) -> None:
         self.problem, self.target, self.seed = problem, target, seed
-        self._bench = BenchState(problem, target, seed, most_packed=1)
+        self._bench = BenchState(problem, target, seed, probes.of_cpu, most_packed=1)
         self._call: Form = _nothing
         self._asleep = True
         self._peer: Peer | None = None

@@ -15,14 +15,16 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from tuner import space, template
-from tuner.compile import cache_dir, compile_source, require_linker, toolchain_version
+from tuner import probes, space, template
+from tuner.compile import compile_source
 from tuner.database import Database
 from tuner.errors import CompileError, DatabaseError, KernelError, MoetuneError
 from tuner.generate import shipped_best
+from tuner.paths import cache_dir
 from tuner.probe import Limit, Probe
-from tuner.process import find_linker, find_mojo, run
+from tuner.process import run
 from tuner.target import Target, detect, level
+from tuner.toolchain import find_linker, find_mojo, require_linker, toolchain_version
 
 # Features that decide how fast a kernel can be, in the compiler's names.
 _FAST = (
@@ -87,7 +89,7 @@ def require_toolchain() -> None:
 
 def measure_ceilings(target: Target, database: Database) -> list[Limit]:
     """Measure this machine's ceilings and what lies behind them, store them: name, value and unit of each."""
-    probe = Probe(target)
+    probe = Probe(target, probes.of_cpu(target))
     limits = [*probe.ceilings().rows(), *probe.details()]
     target_id = database.add_target(target)
     with database.transaction():

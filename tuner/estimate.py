@@ -15,7 +15,7 @@ from tuner.bench_state import is_cold
 from tuner.benchmark import FINAL_EFFORT
 from tuner.builder import MOST_BUILDERS, split_cores
 from tuner.cell import VISITOR_EFFORT
-from tuner.compile import is_cached, toolchain_version
+from tuner.compile import is_cached
 from tuner.contest import FINALISTS, NOMINEES
 from tuner.database import Database
 from tuner.errors import SpaceError
@@ -29,6 +29,7 @@ from tuner.render import render
 from tuner.session import CELL_FINALS_S, FINALS_S
 from tuner.space import Config, Space
 from tuner.target import Target
+from tuner.toolchain import toolchain_version
 from tuner.turns import WAITING
 from tuner.variant import CPU_TEMPLATE, Variant, default_variant, make, pack_config
 from tuner.winners import Row

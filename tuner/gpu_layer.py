@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from tuner.cuda import Address, Device
 from tuner.cuda_launch import Function
-from tuner.problem import DTYPE_BYTES, Problem
+from tuner.forms import DTYPE_BYTES
+from tuner.problem import Problem
 from tuner.ptx import Program
 
 GUARD_BYTES = 4096

@@ -7,27 +7,15 @@ What this one leaves is clean, as it is in a model, where the lines of other lay
 from __future__ import annotations
 
 import ctypes
-from pathlib import Path
 
 from tuner.cuda import Address, Device
 from tuner.cuda_launch import Launch
 from tuner.errors import KernelError
 from tuner.ptx import Program
-from tuner.target import Target
 
 FLUSH_BYTES = 256 << 20  # several times the L2 cache of any card
 KERNEL = "moe_read"
-# Of the template: with so many loads on their way in a thread, registers leave room for so many blocks.
-_VALUES = {"threads": 256, "loads": 8, "blocks": 5}
 _BYTE = 0x5A
-
-
-def compiled(target: Target) -> Path:
-    """The probe's program for a GPU. Raises CompileError where there is no toolchain."""
-    from tuner import template  # late: a job folder brings its probe along, and has no compiler
-    from tuner.compile import compile_source
-
-    return compile_source(template.fill("probe_gpu", {"arch": target.arch, **_VALUES}), target).path
 
 
 def check(program: Program) -> None:

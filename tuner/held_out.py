@@ -8,7 +8,7 @@ from typing import Protocol
 from tuner import trial as trials
 from tuner.bench_state import Entrant, Timing
 from tuner.benchmark import Effort
-from tuner.plan import HeldOut
+from tuner.result import HeldOut
 from tuner.select import best_config
 from tuner.selection import Selection
 from tuner.session import Session

@@ -1,4 +1,4 @@
-"""Reads the MoE part of a Hugging Face ``config.json`` into a Problem; never guesses.
+"""Reads the MoE part of a Hugging Face ``config.json`` into the fields of a Problem; never guesses.
 
 One table, model_type -> reader. A reader names the fields that its model's transformers class
 reads, and takes a default only where that class has it and the model's arithmetic depends on it.
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import ProblemError
-from tuner.problem import SWIGLU_ALPHA, SWIGLU_LIMIT, Problem
+from tuner.forms import SWIGLU_ALPHA, SWIGLU_LIMIT
 
 # Names of transformers.activations.ACT2FN to ours.
 ACTIVATION_OF = {"silu": "swiglu", "gelu": "geglu", "gelu_pytorch_tanh": "geglu_tanh"}
@@ -151,27 +151,23 @@ READERS: dict[str, Callable[[_Config], dict[str, Any]]] = {
 
 
 def read_hf_config(
-    source: str | os.PathLike[str] | Mapping[str, Any], dtype: str = "float32"
-) -> Problem:
-    """Return the Problem of a config: a path, a folder that holds config.json, or an object.
+    source: str | os.PathLike[str] | Mapping[str, Any],
+) -> tuple[dict[str, Any], str, str]:
+    """The fields that a config decides, its label, and how messages name it.
 
-    ``dtype`` is that of activations and weights at run time; the file's torch_dtype is not read.
-    The label is the file's stem (the folder's name for a plain config.json).
+    `source` is a path, a folder that holds config.json, or a parsed object. The label is the file's stem
+    (the folder's name for a plain config.json), or the model_type of an object.
 
     Raises:
-        ProblemError: missing, not JSON, not an object, lacks a field, a model_type or a form that
-            is not known (the message lists the known ones), or a value out of range.
+        ProblemError: missing, not JSON, not an object, lacks a field, or a model_type or a form that
+            is not known (the message lists the known ones).
     """
     config, name = _load(source)
     model_type = config.get(str, "model_type")
     if model_type not in READERS:
         known = ", ".join(sorted(READERS))
         raise config.error(f"model_type={model_type!r}: not known; this moetune knows {known}")
-    values = READERS[model_type](config)
-    try:
-        return Problem(**values, dtype=dtype, name=name or model_type)
-    except ProblemError as error:
-        raise config.error(str(error)) from None
+    return READERS[model_type](config), name or model_type, config.source
 
 
 def _load(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[_Config, str]:

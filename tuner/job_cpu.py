@@ -19,7 +19,6 @@ from tuner.cores import spread
 from tuner.errors import KernelError
 from tuner.features import UNUSED_BY_CODE
 from tuner.job import Job, JobError
-from tuner.probe import Probe
 from tuner.problem import Problem
 from tuner.target import Target, can_run, detect
 from tuner.weights import Weights, array_shapes
@@ -78,8 +77,8 @@ class CpuBench:
             problem,
             target,
             self.job.seed,
+            lambda _: folder / self.job.probe,
             _weights=weights_of(data, problem),
-            _probe=Probe(target, folder / self.job.probe),
         )
         self._answers: dict[verify.Case, verify.Expected] | None = None
 

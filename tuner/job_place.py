@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tuner import memory
+from tuner import footprint
 from tuner.job import JobError
 from tuner.problem import Problem
 
@@ -28,7 +28,7 @@ def folder(problem: Problem, copies: int) -> Iterator[Path]:
 
     Raises JobError where the copies do not fit.
     """
-    need, have = memory.weights_bytes(problem), memory.available_bytes()
+    need, have = footprint.weights_bytes(problem), footprint.available_bytes()
     place = _MEMORY if _MEMORY.is_dir() else Path(tempfile.gettempdir())
     _sweep(place)
     if copies * need > have:

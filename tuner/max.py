@@ -28,14 +28,14 @@ import numpy.typing as npt
 from max.dtype import DType
 from max.graph import DeviceRef, Dim, TensorType, TensorValue, ops
 
-from tuner import Selection, template
+from tuner import Selection
 from tuner.compile import compile_source
 from tuner.database import Database
 from tuner.errors import UsageError
 from tuner.kernel import Kernel
 from tuner.paths import cache_dir
 from tuner.problem import Problem
-from tuner.render import HEADER, render
+from tuner.render import HEADER, fill, render
 from tuner.select import best_config
 from tuner.variant import Variant, make
 from tuner.weights import Weights
@@ -133,7 +133,7 @@ def _package(op: str, problem: Problem, variant: Variant) -> Path:
     anonymous = problem.replace(name="")
     header = HEADER.format(template=_TEMPLATE, problem=anonymous.describe(), variant=variant.name)
     values = {"problem": anonymous, "op": op, **variant.config}
-    text = header + template.fill(_TEMPLATE, values)
+    text = header + fill(_TEMPLATE, values)
     folder = cache_dir() / "max" / hashlib.sha256(text.encode()).hexdigest()[:32]
     module = folder / "__init__.mojo"
     if not (module.is_file() and module.read_text() == text):

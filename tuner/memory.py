@@ -1,4 +1,4 @@
-"""Page-aligned buffers on huge pages where the system gives them, and how much memory there is.
+"""Buffers: page-aligned, on huge pages where the system gives them.
 
 4 KiB pages cost 4 to 9 % of the read bandwidth at decode: weights and scratch
 live in anonymous maps that ask for transparent huge pages.
@@ -7,9 +7,7 @@ live in anonymous maps that ask for transparent huge pages.
 from __future__ import annotations
 
 import mmap
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +15,6 @@ import numpy.typing as npt
 
 from tuner.errors import KernelError
 from tuner.failure import OUT_OF_MEMORY
-from tuner.problem import Problem
 
 HUGE_PAGE = 2 * 1024 * 1024
 
@@ -66,29 +63,3 @@ class Room:
     def view(self, dtype: npt.DTypeLike, count: int) -> npt.NDArray[Any]:
         """The first values."""
         return self._kept[: count * np.dtype(dtype).itemsize].view(dtype)
-
-
-def available_bytes() -> int:
-    """What this machine can still give out without taking it from a program."""
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) << 10
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-
-
-def weights_bytes(problem: Problem) -> int:
-    """One copy of a layer's weights."""
-    fixed = problem.shared_weight_bytes + problem.router_weight_bytes
-    return problem.num_experts * problem.expert_weight_bytes + fixed
-
-
-def experts_that_fit(problem: Problem, copies: float, have_bytes: int) -> int:
-    """The most experts, in whole groups, of which so many copies fit; 0 where a token could not
-    choose its k of them."""
-    fixed = problem.shared_weight_bytes + problem.router_weight_bytes
-    each = problem.num_groups * problem.expert_weight_bytes
-    in_group = int(max(0, have_bytes / copies - fixed) // each)
-    enough = in_group * problem.top_groups >= problem.top_k
-    return in_group * problem.num_groups if enough else 0

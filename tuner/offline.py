@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner import failure, gpu_dense, gpu_probe, job_code, probe, space, template
+from tuner import failure, gpu_dense, job_code, probes, space, template
 from tuner import job as jobs
 from tuner.bundle.elf import without_search_path
-from tuner.compile import toolchain_version
 from tuner.database import Database
 from tuner.errors import UsageError
 from tuner.job import Job, JobVariant
 from tuner.problem import Problem
 from tuner.search import Search
 from tuner.target import Target
+from tuner.toolchain import toolchain_version
 from tuner.trial import Build, build
 from tuner.variant import TEMPLATES, Variant, default_variant, make, pack_config
 from tuner.version import __version__
@@ -226,7 +226,7 @@ def _install(program: Path, to: Path) -> None:
 def _probes(folder: Path, problem: Problem, target: Target) -> dict[str, str]:
     """Writes the programs that measure the target's ceilings; their places, by the job's names for them."""
     if target.kind == "cpu":
-        made = {"probe": probe.compiled(target)}
+        made = {"probe": probes.of_cpu(target)}
     else:
         dense = gpu_dense.layer(problem.dtype)
         built = build(dense, target, default_variant(dense, target, None, gpu_dense.TOKENS))
@@ -234,7 +234,7 @@ def _probes(folder: Path, problem: Problem, target: Target) -> dict[str, str]:
             raise UsageError(
                 f"the dense product of the arithmetic ceiling did not compile: {built.message}"
             )
-        made = {"probe": gpu_probe.compiled(target), "dense": built.binary.path}
+        made = {"probe": probes.of_gpu(target), "dense": built.binary.path}
     places = {name: f"programs/{name}{path.suffix}" for name, path in made.items()}
     for name, path in made.items():
         _install(path, folder / places[name])

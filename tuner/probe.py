@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tuner.ceilings import Ceilings
+from tuner.ceilings import Ceilings, has_dot
 from tuner.foreign import FOREIGN_LIMIT, ForeignMeter
 from tuner.memory import allocate
 from tuner.pool import Pool, load_library, pool_signatures
-from tuner.target import Target, simd_bytes
+from tuner.target import Target
 
 FMA, READ, DOT, REREAD, MEET = range(5)
 # Enough to evict any last cache we know of that a core can fill alone, and small enough to be quick.
@@ -31,35 +31,14 @@ SLICE_STEP_BYTES = 8 * 64  # vectors in flight of the template
 Limit = tuple[str, float, str]
 
 
-def has_dot(target: Target) -> bool:
-    """Whether the probe of this target multiplies pairs of bfloat16."""
-    return "avx512bf16" in target.features and simd_bytes(target) == 64
-
-
-def compiled(target: Target) -> Path:
-    """The probe's library for a target. Raises CompileError where there is no toolchain."""
-    from tuner import template  # late: a bundle brings its probe along, and runs without a compiler
-    from tuner.compile import compile_source
-
-    lanes = simd_bytes(target) // 4
-    values = {
-        "simd_width": lanes,
-        "workers": target.cores,
-        "accumulators": 24 if lanes == 16 else 12,
-        "dot": int(has_dot(target)),
-    }
-    return compile_source(template.fill("probe_cpu", values), target).path
-
-
 class Probe:
     """The compiled probe: multiplies registers, reads memory and caches, hands out nothing."""
 
-    def __init__(self, target: Target, library: Path | None = None) -> None:
-        """`library` is one that was compiled for these features; it is compiled here unless given."""
+    def __init__(self, target: Target, library: Path) -> None:
+        """`library` is the probe as it was compiled for these features, see ``tuner.probes``."""
         self._target = target
         self._dot = has_dot(target)
-        path = compiled(target) if library is None else library
-        loaded = load_library(path, pool_signatures("probe"))
+        loaded = load_library(library, pool_signatures("probe"))
         info = np.zeros(5, np.int64)
         loaded.probe_info(ctypes.c_void_p(info.ctypes.data))
         workers, control, self._unit_flops, self._unit_bytes, self._phases = (int(v) for v in info)

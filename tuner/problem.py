@@ -19,13 +19,9 @@ from functools import cached_property
 from typing import Any
 
 from tuner.errors import ProblemError
-
-ACTIVATIONS = ("swiglu", "geglu", "geglu_tanh", "swiglu_clamped", "relu")
-SCORES = ("softmax", "topk_softmax", "sigmoid")
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-# gpt-oss: transformers/models/gpt_oss/configuration_gpt_oss.py
-SWIGLU_LIMIT = 7.0
-SWIGLU_ALPHA = 1.702
+from tuner.forms import ACTIVATIONS, DTYPE_BYTES, SCORES, SWIGLU_ALPHA, SWIGLU_LIMIT
+from tuner.hf_config import read_hf_config
+from tuner.presets import FIELDS
 
 _CHOICES: dict[str, Iterable[str]] = {
     "activation": ACTIVATIONS,
@@ -219,12 +215,16 @@ class Problem:
     ) -> Problem:
         """Read a Hugging Face ``config.json`` (path, model folder or parsed object).
 
+        ``dtype`` is that of activations and weights at run time; the file's torch_dtype is not read.
+
         Raises:
             ProblemError: missing, not JSON, lacks a field, or a form that is not known.
         """
-        from tuner.hf_config import read_hf_config  # it needs Problem, so not at the top
-
-        return read_hf_config(source, dtype)
+        fields, name, where = read_hf_config(source)
+        try:
+            return cls(**fields, dtype=dtype, name=name)
+        except ProblemError as error:
+            raise ProblemError(f"{where}: {error}") from None
 
     @classmethod
     def preset(cls, name: str) -> Problem:
@@ -317,25 +317,6 @@ def _notes(p: Problem) -> list[str]:
     return [note for holds, note in notes if holds]
 
 
-def _named(name: str, *sizes: int, **form: Any) -> Problem:
-    fields = ("hidden", "expert_dim", "num_experts", "top_k")
-    return Problem(**{**dict(zip(fields, sizes, strict=True)), **form}, name=name)
-
-
-# Sizes are D, F, E, k, from the published config.json of each model.
-_PRESETS = (
-    _named("granite-3.0-1b-a400m", 1024, 512, 32, 8, score="topk_softmax"),
-    _named("olmoe-1b-7b", 2048, 1024, 64, 8, renormalize=False),
-    _named("qwen3-30b-a3b", 2048, 768, 128, 8),
-    _named("mixtral-8x7b", 4096, 14336, 8, 2),
-    _named(
-        "gpt-oss-20b", 2880, 2880, 32, 4, activation="swiglu_clamped", expert_bias=True,
-        score="topk_softmax", router_bias=True,
-    ),
-    _named(
-        "deepseek-v3", 7168, 2048, 256, 8, score="sigmoid", routing_scale=2.5, num_groups=8,
-        top_groups=4, correction_bias=True, shared_dim=2048,
-    ),
-    _named("classic-moe", 256, 1024, 4, 2, activation="relu", expert_bias=True),
-)  # fmt: skip
-PRESETS: dict[str, Problem] = {problem.name: problem for problem in _PRESETS}
+PRESETS: dict[str, Problem] = {
+    name: Problem(**fields, name=name) for name, fields in FIELDS.items()
+}

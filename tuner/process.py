@@ -1,17 +1,14 @@
-"""Run another program with a time limit, and find the programs that moetune runs."""
+"""Run another program with a time limit."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 # A process that left its group may still hold the pipes after the kill: don't wait for it.
 _DRAIN_S = 2.0
@@ -26,24 +23,6 @@ class Completed:
     stderr: str
     seconds: float
     timed_out: bool
-
-
-def find_mojo() -> Path | None:
-    """The ``mojo`` of the running Python's environment, else the first on PATH."""
-    beside = Path(sys.executable).with_name("mojo")
-    if os.access(beside, os.X_OK):
-        return beside
-    found = shutil.which("mojo")
-    return Path(found) if found else None
-
-
-def find_linker() -> Path | None:
-    """The C compiler that links: ``$CC``, else cc, gcc or clang on PATH."""
-    for name in (os.environ.get("CC", ""), "cc", "gcc", "clang"):
-        found = shutil.which(name) if name else None
-        if found:
-            return Path(found)
-    return None
 
 
 def run(

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tuner.errors import ProblemError, UsageError
 from tuner.paths import traces_dir
 from tuner.problem import Problem
-from tuner.traffic import Row, Traffic
+from tuner.trace_file import Row, Traffic
 
 # Token counts of a trace that are tuned, unless the user names them.
 MOST_COUNTS = 4

@@ -5,12 +5,18 @@ No date, host name or path goes in, so the digest tells whether anything changed
 
 from __future__ import annotations
 
+import functools
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tuner import template
+import jinja2
+
+from tuner.errors import TemplateError
 from tuner.problem import Problem
+from tuner.template import folder
 from tuner.variant import Variant
 
 HEADER = """\
@@ -38,8 +44,30 @@ def render(problem: Problem, variant: Variant) -> Source:
     header = HEADER.format(
         template=variant.template, problem=anonymous.describe(), variant=variant.name
     )
-    body = template.fill(variant.template, {"problem": anonymous, **variant.config})
+    body = fill(variant.template, {"problem": anonymous, **variant.config})
     return Source(variant.name, header + body)
+
+
+@functools.cache
+def _environment(place: Path) -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(place),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=False,
+    )
+
+
+def fill(name: str, values: Mapping[str, Any], place: Path | None = None) -> str:
+    """The text of template NAME with these values; a name it lacks is a TemplateError."""
+    try:
+        template = _environment(place or folder()).get_template(f"{name}.mojo.j2")
+        return template.render(**values).rstrip("\n") + "\n"
+    except jinja2.TemplateNotFound as error:
+        raise TemplateError(f"template {name!r}: {error.name} is missing in {folder()}") from error
+    except jinja2.TemplateError as error:
+        raise TemplateError(f"template {name!r}: {error}") from error
 
 
 def write_if_changed(path: Path, text: str) -> bool:

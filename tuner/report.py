@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from tuner import contents
-from tuner.cli import screen
+from tuner import contents, words
 from tuner.database import Database
 from tuner.errors import DatabaseError
 from tuner.overview import Cell, Overview, overview
@@ -72,18 +71,16 @@ def _table(cells: Sequence[Cell]) -> Iterator[str]:
 
 def row(cell: Cell) -> tuple[str, ...]:
     """The texts of one workload, for a table."""
-    share = (
-        f"{screen.percent(cell.fraction)} of {cell.ceiling}" if cell.fraction is not None else ""
-    )
+    share = f"{words.percent(cell.fraction)} of {cell.ceiling}" if cell.fraction is not None else ""
     return (
         cell.load,
         f"{cell.tokens} ({cell.temperature})" if cell.temperature else f"{cell.tokens}",
-        screen.duration(cell.median_ns),
-        screen.duration(cell.default_ns) if cell.default_ns is not None else "not recorded",
-        screen.times(cell.speedup, cell.speedup_low, cell.speedup_high),
-        screen.rate(cell.ceiling, cell.gflop_s, cell.gb_s),
+        words.duration(cell.median_ns),
+        words.duration(cell.default_ns) if cell.default_ns is not None else "not recorded",
+        words.times(cell.speedup, cell.speedup_low, cell.speedup_high),
+        words.rate(cell.ceiling, cell.gflop_s, cell.gb_s),
         share,
-        "none: the default wins" if cell.is_default else screen.changed(cell.changes or {}),
+        "none: the default wins" if cell.is_default else words.changed(cell.changes or {}),
     )
 
 

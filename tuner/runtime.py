@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 from bisect import bisect_right
 from collections.abc import Iterable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,16 +20,10 @@ from tuner.kernel import Kernel
 from tuner.memory import Room, address
 from tuner.packing import pack
 from tuner.pool import REGION
-from tuner.problem import Problem
 from tuner.selection import Selection
 from tuner.stats import Counters, Stats
-from tuner.target import Target, require_cpu
 from tuner.weights import Weights
 from tuner.workload import Workload, pairs_per_expert
-
-if TYPE_CHECKING:
-    from tuner.database import Database
-    from tuner.gpu_runtime import GpuLayer
 
 Array = npt.NDArray[Any]
 
@@ -225,93 +217,3 @@ class Layer:
             f"{name}: has shape {list(array.shape)} {array.dtype}, must be "
             f"[{rows}, {self._hidden}] {dtype_name(self._dtype)}{more}; reshape or cast it"
         )
-
-
-@overload
-def load(
-    source: Problem | str | os.PathLike[str],
-    weights: Weights,
-    db: Database | str | os.PathLike[str] | None = None,
-    target: Target | None = None,
-    load: str = "uniform",
-    *,
-    trust: str = "signed",
-    problem: Problem | None = None,
-    device: None = None,
-) -> Layer: ...
-
-
-@overload
-def load(
-    source: Problem | str | os.PathLike[str],
-    weights: Weights,
-    db: Database | str | os.PathLike[str] | None = None,
-    target: Target | None = None,
-    load: str = "uniform",
-    *,
-    trust: str = "signed",
-    problem: Problem | None = None,
-    device: object,
-) -> Layer | GpuLayer: ...
-
-
-def load(
-    source: Problem | str | os.PathLike[str],
-    weights: Weights,
-    db: Database | str | os.PathLike[str] | None = None,
-    target: Target | None = None,
-    load: str = "uniform",
-    *,
-    trust: str = "signed",
-    problem: Problem | None = None,
-    device: object = None,
-) -> Layer | GpuLayer:
-    """A layer that runs on this machine: `source` is a Problem, or the path of a bundle.
-
-    Checks and packs the weights once (a second copy of them in memory; the given arrays may be
-    dropped afterwards, all but the router). `load` is the expected load of the experts, one key of the
-    selection; `target` is what the code has to run on, this machine unless given. `device` names a GPU
-    as torch does (`cuda:0`): then weights may lie there, and it is a GpuLayer.
-
-    With a Problem, `db` is the database or its path; an empty one works too: the template's default is
-    compiled on first use. With a bundle, `trust` says what is needed of its signature ("unsigned" takes
-    any), and `problem` which one is meant where it holds several.
-
-    Raises WeightsError when an array does not fit, DeviceError when there is no such GPU, CompileError when
-    nothing is cached and the toolchain is missing, DatabaseError when the database is damaged, UsageError
-    when an argument belongs to the other kind of source, and what `tuner.bundle` says of a bundle that it
-    refuses.
-    """
-    name = "cpu" if device is None else str(device)
-    if name == "cpu":
-        if target is not None:
-            require_cpu(target, "tuner.load without device=")
-        return Layer(_catalogue(source, db, target, trust, problem), weights, load)
-    from tuner.gpu_device import opened, target_of
-    from tuner.gpu_runtime import GpuLayer
-
-    if target is not None:
-        raise UsageError(f"target: device={name!r} says what the code has to run on; leave it out")
-    gpu = opened(name)
-    return GpuLayer(_catalogue(source, db, target_of(gpu), trust, problem), weights, gpu, load)
-
-
-def _catalogue(
-    source: Problem | str | os.PathLike[str],
-    db: Database | str | os.PathLike[str] | None,
-    target: Target | None,
-    trust: str,
-    problem: Problem | None,
-) -> Catalogue:
-    """Imports one of the two ways: a bundle needs no compiler, a database no signatures."""
-    if isinstance(source, Problem):
-        if problem is not None:
-            raise UsageError("problem: is for a bundle that holds several; give one Problem")
-        from tuner.tuned import Tuned
-
-        return Tuned(source, db, target)
-    if db is not None:
-        raise UsageError(f"db: a bundle ({os.fspath(source)}) brings its own winners; leave it out")
-    from tuner.bundle import open_bundle
-
-    return open_bundle(Path(source), trust=trust, problem=problem, target=target)

@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuner.compile import toolchain_version
 from tuner.database import Database, default_path
 from tuner.errors import CompileError
 from tuner.fitness import Request, cost, differences, octaves, refusal
 from tuner.problem import Problem
 from tuner.selection import MAX_TOKEN_DISTANCE, Selection
 from tuner.target import Target, detect, older
+from tuner.toolchain import toolchain_version
 from tuner.variant import Variant, default_variant
 from tuner.winners import Group, Row, winners
 from tuner.workload import Workload

@@ -17,9 +17,10 @@ from tuner.builder import Builder
 from tuner.ceilings import Ceilings
 from tuner.database import Database
 from tuner.earlier import Stopped
-from tuner.plan import Pace, Plan, Progress, Report
+from tuner.plan import Plan, Progress, Report
 from tuner.problem import Problem
 from tuner.records import TrialRow
+from tuner.result import Pace
 from tuner.space import Config, Space
 from tuner.target import Target
 from tuner.trial import Build, Outcome

@@ -21,7 +21,8 @@ from tuner import features as feature_table
 from tuner.errors import TargetError
 from tuner.features import older
 from tuner.paths import cache_dir
-from tuner.process import find_mojo, run
+from tuner.process import run
+from tuner.toolchain import find_mojo
 
 __all__ = [
     "Target",

@@ -1,4 +1,4 @@
-"""Templates: Mojo sources with Jinja structure. With the pages of `tuner.serve` all that knows jinja2.
+"""Templates: which there are, where they lie and what they are made of. ``tuner.render`` fills them.
 
 A template NAME is `templates/NAME.mojo.j2` with its space `templates/NAME.toml`; what it
 includes lies in `templates/NAME/` or `templates/shared/`. In a wheel the folder travels inside
@@ -9,11 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import jinja2
 
 from tuner.errors import TemplateError
 
@@ -51,25 +47,3 @@ def digest(name: str) -> str:
     parts = [place / f"{name}.mojo.j2", *place.glob(f"{name}/*.j2"), *place.glob("shared/*.j2")]
     texts = [f"{path.relative_to(place)}\n{path.read_text()}" for path in sorted(parts)]
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
-
-
-@functools.cache
-def _environment(place: Path) -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(place),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=False,
-    )
-
-
-def fill(name: str, values: Mapping[str, Any], place: Path | None = None) -> str:
-    """The text of template NAME with these values; a name it lacks is a TemplateError."""
-    try:
-        template = _environment(place or folder()).get_template(f"{name}.mojo.j2")
-        return template.render(**values).rstrip("\n") + "\n"
-    except jinja2.TemplateNotFound as error:
-        raise TemplateError(f"template {name!r}: {error.name} is missing in {folder()}") from error
-    except jinja2.TemplateError as error:
-        raise TemplateError(f"template {name!r}: {error}") from error

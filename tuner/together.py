@@ -20,14 +20,13 @@ from tuner.binaries import Binary, SourceRefused, look_up, place, publish, sha25
 from tuner.compile import (
     all_flags,
     binary_key,
-    cache_dir,
-    require_linker,
     run_mojo,
-    toolchain_version,
 )
 from tuner.drafts import build_folder
+from tuner.paths import cache_dir
 from tuner.process import run
 from tuner.target import Target
+from tuner.toolchain import require_linker, toolchain_version
 
 _LINK_S = 30.0
 # An undefined name is an error now, not when the library is loaded: then a piece of the text is missing.

@@ -15,8 +15,9 @@ import torch
 
 from tuner.arrays import to_numpy
 from tuner.errors import UsageError, WeightsError
+from tuner.loading import load
 from tuner.problem import Problem
-from tuner.runtime import Layer, load
+from tuner.runtime import Layer
 from tuner.weights import Weights
 
 Loader: TypeAlias = Callable[[Problem, Weights], Layer]

@@ -23,7 +23,6 @@ from tuner.compile import (
     CompileTimeout,
     SourceRefused,
     compile_source,
-    toolchain_version,
 )
 from tuner.errors import KernelError
 from tuner.problem import Problem
@@ -32,6 +31,7 @@ from tuner.render import Source, render
 from tuner.target import Target
 from tuner.template import digest
 from tuner.together import compile_together
+from tuner.toolchain import toolchain_version
 from tuner.variant import Variant
 from tuner.verify import Verdict
 from tuner.version import __version__

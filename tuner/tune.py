@@ -19,25 +19,14 @@ from tuner.builder import Builder, split_cores
 from tuner.cell import Candidate, Cell
 from tuner.database import Database
 from tuner.finals import LEAST_FLOOR
-from tuner.plan import CellResult, HeldOut, Pace, Plan, Progress, Report, TuneResult
+from tuner.plan import Plan, Progress, Report
 from tuner.problem import Problem
+from tuner.result import TuneResult
 from tuner.schedule import deal
 from tuner.session import Session
 from tuner.target import Target
 from tuner.turns import WAITING, turn
 from tuner.worker import Worker
-
-__all__ = [
-    "CellResult",
-    "HeldOut",
-    "Pace",
-    "Plan",
-    "Progress",
-    "Report",
-    "TuneResult",
-    "run",
-    "tune",
-]
 
 # The packed form is settled after this share of the budget, or so many trials a cell.
 SETTLE_SHARE = 1 / 3

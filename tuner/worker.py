@@ -23,7 +23,7 @@ from tuner.errors import MoetuneError, WorkerError
 from tuner.problem import Problem
 from tuner.target import Target
 
-BENCH_STATE = "tuner.bench_state:BenchState"
+BENCH_STATE = "tuner.own_bench:open_bench"
 # OpenBLAS threads spin for 2^28 cycles after a call, which is in the way of what is timed next;
 # 2^24 cycles are some milliseconds.
 THREADS = {"OMP_NUM_THREADS": str(os.cpu_count() or 1), "OPENBLAS_THREAD_TIMEOUT": "24"}
@@ -56,7 +56,7 @@ class Worker:
         state: str = BENCH_STATE,
         cores: frozenset[int] | None = None,
     ) -> None:
-        """`state` names the class of the child's state, as MODULE:CLASS; it stays on `cores`."""
+        """`state` makes the child's state, as MODULE:FUNCTION; it stays on `cores`."""
         self._state = (state, problem, target, seed)
         self._cores = cores
         self._child: subprocess.Popen[bytes] | None = None

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from tuner import recorded
 from tuner.errors import ProblemError
-from tuner.problem import DTYPE_BYTES, Problem
+from tuner.forms import DTYPE_BYTES
+from tuner.problem import Problem
 
 
 @dataclass(frozen=True)

@@ -15,20 +15,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tuner import gpu_probe, probe
+from tuner import probes
 from tuner.bundle import selftest
 from tuner.bundle.archive import MANIFEST, SIGNATURE, write
 from tuner.bundle.elf import without_search_path
 from tuner.bundle.manifest import Build, Manifest, Member, Part, Section
 from tuner.bundle.signing import sign
 from tuner.bundle.table import Choice, choose
-from tuner.compile import compile_source, toolchain_version
+from tuner.compile import compile_source
 from tuner.errors import UsageError
 from tuner.kernel import ABI
 from tuner.problem import Problem
 from tuner.render import render
 from tuner.selection import Selection
 from tuner.target import Target, can_run, detect
+from tuner.toolchain import toolchain_version
 from tuner.variant import make
 from tuner.version import __version__
 
@@ -139,11 +140,11 @@ def _part(problem: Problem, target: Target, db: Path, content: _Content) -> Part
     }
     if target.kind == "gpu":
         served, machine = target, "ptx"
-        ceilings = content.add(f"bin/{place}/probe.ptx", gpu_probe.compiled(target).read_bytes())
+        ceilings = content.add(f"bin/{place}/probe.ptx", probes.of_gpu(target).read_bytes())
     else:
         needed = sorted({name for build in builds.values() for name in build.target.features})
         served, machine = dataclasses.replace(target, features=tuple(needed)), platform.machine()
-        library = without_search_path(probe.compiled(served).read_bytes())
+        library = without_search_path(probes.of_cpu(served).read_bytes())
         ceilings = content.add(f"bin/{place}/probe.so", library)
     return Part(
         target=served,

@@ -66,7 +66,8 @@ class Probation:
         ]
         weights, self._expected = selftest.material(section, bundle.archive)
         seed = section.selftest.seed
-        self._state = BenchState(self.problem, self.host, seed, _weights=weights)
+        library = self.catalogues[0].member(self.catalogues[0].part.probe)
+        self._state = BenchState(self.problem, self.host, seed, lambda _: library, _weights=weights)
 
     def report(self, what: str) -> dict[str, Any]:
         """What became of the `first` part, of `all` that run here, or of the first `timed`.

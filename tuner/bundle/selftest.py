@@ -21,7 +21,7 @@ from tuner.arrays import NUMPY_DTYPES
 from tuner.bundle import manifest as manifests
 from tuner.bundle.archive import Archive
 from tuner.errors import SelfTestError
-from tuner.memory import available_bytes, weights_bytes
+from tuner.footprint import available_bytes, weights_bytes
 from tuner.problem import Problem
 from tuner.verify import TOLERANCES, Case, Expected, answer
 from tuner.weights import Weights, array_shapes, deviation

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tuner import doctor
+from tuner import doctor, words
 from tuner.cli import screen
 from tuner.cli.options import Model, db_option, json_option, optional_model_options, seconds
 from tuner.cli.tune import check_memory
@@ -45,7 +45,7 @@ def audit(model: Model | None, time_s: float, db: Path | None, as_json: bool) ->
     def report(number: int, count: int, claim: Claim) -> None:
         name = claim.problem.name or claim.problem.describe()
         place = f"{claim.workload.tokens} tokens {claim.workload.load}"
-        progress.print(f"{number}/{count} {name}, {place}, about {screen.clock(claim.cost_s)}")
+        progress.print(f"{number}/{count} {name}, {place}, about {words.clock(claim.cost_s)}")
 
     def measure(claim: Claim, ceilings: Ceilings | None) -> stage.Measured:
         check_memory(claim.problem)
@@ -89,11 +89,11 @@ def _lines(finding: Finding) -> Iterator[str]:
 
 def _winner(finding: Finding) -> str:
     """What the winner changes; of a default that won, what its contender would."""
-    told = screen.changed(finding.changes)
+    told = words.changed(finding.changes)
     if finding.is_default:
         return f"default, its contender {told}" if told else "default"
     return told or finding.winner
 
 
 def _speed(ratio: tuple[float, float, float]) -> str:
-    return screen.times(*screen.speed_up(*ratio))
+    return words.times(*words.speed_up(*ratio))

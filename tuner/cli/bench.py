@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tuner import words
 from tuner.cli import screen, traces
 from tuner.cli.options import (
     Model,
@@ -86,14 +87,14 @@ def _names(text: str) -> tuple[str, ...]:
 def _row(row: PeerRow) -> tuple[str, ...]:
     theirs = ("cannot run", "")
     if not row.refused:
-        faster = screen.times(row.ratio, row.ratio_low, row.ratio_high)
-        theirs = screen.duration(row.peer_median_ns), faster
+        faster = words.times(row.ratio, row.ratio_low, row.ratio_high)
+        theirs = words.duration(row.peer_median_ns), faster
     return (
         str(row.tokens),
         row.match,
-        screen.duration(row.ours_median_ns),
+        words.duration(row.ours_median_ns),
         f"{row.peer} ({row.form})" if row.form else row.peer,
         *theirs,
-        screen.rate(row.ceiling, row.gflop_s, row.gb_s),
-        f"{screen.percent(row.ceiling_fraction)} of {row.ceiling}",
+        words.rate(row.ceiling, row.gflop_s, row.gb_s),
+        f"{words.percent(row.ceiling_fraction)} of {row.ceiling}",
     )

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from tuner.cli import screen, traces
+from tuner import words
+from tuner.cli import traces
 from tuner.cli.options import (
     Model,
     db_option,
@@ -75,9 +76,9 @@ def _evidence(selection: Selection) -> Iterator[str]:
     if row["is_default"]:
         yield "the template's default, which nothing beat"
     else:
-        speed_up = screen.times(*screen.speed_up(row["ratio"], row["ratio_low"], row["ratio_high"]))
+        speed_up = words.times(*words.speed_up(row["ratio"], row["ratio_low"], row["ratio_high"]))
         yield f"{speed_up} of the default's speed"
-    yield f"median {screen.duration(row['median_ns'])} {row['temperature'] or ''}".strip()
-    yield screen.rate(row["ceiling"] or "", row["gflop_s"], row["gb_s"])
+    yield f"median {words.duration(row['median_ns'])} {row['temperature'] or ''}".strip()
+    yield words.rate(row["ceiling"] or "", row["gflop_s"], row["gb_s"])
     if row["ceiling_fraction"] is not None:
-        yield f"{screen.percent(row['ceiling_fraction'])} of the {row['ceiling']} ceiling"
+        yield f"{words.percent(row['ceiling_fraction'])} of the {row['ceiling']} ceiling"

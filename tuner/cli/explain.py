@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
+from tuner import words
 from tuner.cli import screen
 from tuner.cli.options import (
     Model,
@@ -88,11 +89,11 @@ def _winner(winner: Winner, trials: int) -> Iterator[tuple[str, str]]:
             f"recorded as the winner {winner.recorded}"
         ),
     )
-    median = f"median {screen.duration(winner.median_ns)} {winner.temperature}".strip()
+    median = f"median {words.duration(winner.median_ns)} {winner.temperature}".strip()
     if winner.is_default:
         yield "paired", f"it is what the others were paired with; {median}"
     else:
-        speed = screen.times(*screen.speed_up(winner.ratio, winner.ratio_low, winner.ratio_high))
+        speed = words.times(*words.speed_up(winner.ratio, winner.ratio_low, winner.ratio_high))
         yield "paired", f"{speed} of the default's speed in {winner.pairs} pairs; {median}"
     if winner.regret is not None and winner.regret > 1:
         yield (
@@ -115,7 +116,7 @@ def _difference(winner: Winner) -> str:
         )
     if winner.changes is None:
         return "the default that it was paired with is not recorded"
-    return screen.changed(winner.changes)
+    return words.changed(winner.changes)
 
 
 def _search(found: Found) -> Iterator[tuple[str, str]]:
@@ -133,8 +134,8 @@ def _search(found: Found) -> Iterator[tuple[str, str]]:
     yield (
         "took",
         (
-            f"{screen.clock(work)} of work (compile {screen.clock(found.compile_s)}, verify "
-            f"{screen.clock(found.verify_s)}, timing {screen.clock(found.benchmark_s)}), "
+            f"{words.clock(work)} of work (compile {words.clock(found.compile_s)}, verify "
+            f"{words.clock(found.verify_s)}, timing {words.clock(found.benchmark_s)}), "
             f"trials from {found.first} to {found.last}"
         ),
     )
@@ -143,9 +144,9 @@ def _search(found: Found) -> Iterator[tuple[str, str]]:
 def _account(account: Account) -> str:
     workloads = "1 workload" if account.workloads == 1 else f"{account.workloads} workloads"
     foreign = account.foreign or 0.0
-    loaded = f"; the machine was loaded: others took {screen.percent(foreign)} of it"
+    loaded = f"; the machine was loaded: others took {words.percent(foreign)} of it"
     return (
-        f"{account.session} searched {workloads} in {screen.clock(account.search_s)}, "
+        f"{account.session} searched {workloads} in {words.clock(account.search_s)}, "
         f"{account.per_minute:.1f} variants a minute; noise floor here {100 * account.noise_floor:.1f}%"
         f"{loaded if foreign > FOREIGN_LIMIT else ''}"
     )
@@ -160,7 +161,7 @@ def _roofline(roofline: Roofline) -> Iterator[str]:
         f"read {roofline.read_gb_s:.1f} GB/s)"
     )
     if roofline.fraction is not None:
-        yield f"{roofline.binds} binds: {screen.percent(roofline.fraction)} of it"
+        yield f"{roofline.binds} binds: {words.percent(roofline.fraction)} of it"
         if roofline.fraction > 1:
             yield "more than the ceiling: it was measured on a busy machine"
     if (roofline.binds == "read") != (roofline.intensity < roofline.ridge):
@@ -172,10 +173,10 @@ def _importances(found: Importances) -> str:
         return f"too few trials were timed to tell ({found.trials})"
     if not found.values:
         return "no parameter took two values"
-    named = [f"{n} {screen.percent(v)}" for n, v in found.values.items() if v >= _LEAST_SHARE]
+    named = [f"{n} {words.percent(v)}" for n, v in found.values.items() if v >= _LEAST_SHARE]
     rest = len(found.values) - len(named)
-    named += [f"{rest} others below {screen.percent(_LEAST_SHARE)}"] if rest else []
-    best = screen.percent(found.best_share)
+    named += [f"{rest} others below {words.percent(_LEAST_SHARE)}"] if rest else []
+    best = words.percent(found.best_share)
     return f"{', '.join(named)} (PED-ANOVA, best {best} of {found.trials} timed trials)"
 
 
@@ -200,7 +201,7 @@ def _row(contender: Contender) -> tuple[str, ...]:
         _speed(contender.ratio, contender.ratio_low, contender.ratio_high),
         contender.kind,
         contender.status,
-        screen.changed(contender.changes),
+        words.changed(contender.changes),
         contender.message,
     )
 
@@ -209,4 +210,4 @@ def _speed(ratio: float | None, low: float | None, high: float | None) -> str:
     """A ratio of times as one of speeds; above 1 is faster than the default."""
     if ratio is None or low is None or high is None:
         return ""
-    return screen.times(*screen.speed_up(ratio, low, high))
+    return words.times(*words.speed_up(ratio, low, high))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tuner import words
 from tuner.cli import screen
 from tuner.database import Database, default_path
 from tuner.problem import Problem
@@ -61,8 +62,8 @@ def _row(cell: CellEstimate) -> tuple[str, ...]:
         str(cell.trials),
         str(cell.cached),
         str(cell.builds),
-        screen.clock(cell.search_s),
-        screen.clock(cell.visits_s + cell.finals_s),
+        words.clock(cell.search_s),
+        words.clock(cell.visits_s + cell.finals_s),
     )
 
 
@@ -80,12 +81,12 @@ def _lines(estimate: Estimate) -> Iterator[str]:
             f"{times.benchmark_s:.2g} s ({source})"
         )
     yield (
-        f"weights and right answers of each process take {screen.clock(estimate.start_s)} in all"
-        f"{f', workloads held out {screen.clock(estimate.held_out_s)}' if estimate.held_out_s else ''}"
+        f"weights and right answers of each process take {words.clock(estimate.start_s)} in all"
+        f"{f', workloads held out {words.clock(estimate.held_out_s)}' if estimate.held_out_s else ''}"
     )
     builds = sum(cell.builds for cell in estimate.cells)
-    stops = "" if estimate.budget_s is None else f"; stops after {screen.clock(estimate.budget_s)}"
+    stops = "" if estimate.budget_s is None else f"; stops after {words.clock(estimate.budget_s)}"
     yield (
         f"{estimate.trials} new trials with {builds} builds take about "
-        f"{screen.clock(estimate.seconds)}{stops}"
+        f"{words.clock(estimate.seconds)}{stops}"
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from tuner import words
 from tuner.cli import screen
 from tuner.cli.options import Model, db_option, json_option, seconds
 from tuner.database import Database
@@ -78,10 +79,10 @@ def _show(told: Told) -> None:
         rows = [
             (
                 str(cell.tokens),
-                screen.duration(cell.default_ns),
+                words.duration(cell.default_ns),
                 "default" if cell.winner == cell.default else cell.winner,
-                screen.duration(cell.winner_ns),
-                screen.times(1 / cell.ratio, 1 / cell.high, 1 / cell.low),
+                words.duration(cell.winner_ns),
+                words.times(1 / cell.ratio, 1 / cell.high, 1 / cell.low),
             )
             for cell in told.cells
         ]

@@ -15,7 +15,8 @@ import click
 
 from tuner.cli.traces import spelled
 from tuner.errors import UsageError
-from tuner.problem import ACTIVATIONS, DTYPE_BYTES, PRESETS, Problem
+from tuner.forms import ACTIVATIONS, DTYPE_BYTES
+from tuner.problem import PRESETS, Problem
 from tuner.workload import parse_load
 
 Command = Callable[..., int | None]

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from tuner import words
 from tuner.cli import screen
 
 if TYPE_CHECKING:
-    from tuner.tune import CellResult, HeldOut, Pace, TuneResult
+    from tuner.result import CellResult, HeldOut, Pace, TuneResult
 
 
 # A floor above this hides gains that matter.
@@ -100,7 +101,7 @@ def _loaded(cell: CellResult) -> str:
     stays = " an earlier winner, if there is one, stays;" if cell.is_default else ""
     return (
         f"could not tell at {where}: the machine was loaded, other processes took "
-        f"{screen.percent(cell.foreign)} of it;{stays} run it again on a quiet machine"
+        f"{words.percent(cell.foreign)} of it;{stays} run it again on a quiet machine"
     )
 
 
@@ -108,7 +109,7 @@ def _pace(pace: Pace) -> str:
     rest = max(0.0, pace.search_s - pace.build_s - pace.verify_s - pace.race_s)
     return (
         f"pace: {pace.per_minute:.1f} variants a minute, compile to verdict ({pace.compiled} compiled, "
-        f"{pace.judged} judged in {screen.clock(pace.search_s)}: builds {pace.build_s:.1f} s, verifying "
+        f"{pace.judged} judged in {words.clock(pace.search_s)}: builds {pace.build_s:.1f} s, verifying "
         f"{pace.verify_s:.1f} s, races {pace.race_s:.1f} s, the rest {rest:.1f} s)"
     )
 

@@ -1,10 +1,9 @@
-"""What people see: tables on stdout, progress on stderr, numbers in words."""
+"""What people see: tables on stdout and progress on stderr."""
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from tuner.words import clock, inverse
+
 if TYPE_CHECKING:
-    from tuner.tune import Progress as Report
+    from tuner.plan import Progress as Report
 
 # Where no terminal says how wide it is: what a log or a page holds.
 _WIDE = 120
@@ -41,53 +42,6 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     for row in rows:
         made.add_row(*row)
     return made
-
-
-def duration(ns: float) -> str:
-    """A kernel's time."""
-    for limit, unit in ((1e3, "ns"), (1e6, "us"), (1e9, "ms")):
-        if ns < limit:
-            return f"{ns / limit * 1e3:.3g} {unit}"
-    return f"{ns / 1e9:.3g} s"
-
-
-def rate(ceiling: str, gflop_s: float | None, gb_s: float | None) -> str:
-    """The rate that the binding ceiling limits: GFLOP/s under ``fma``, else GB/s."""
-    value, unit = (gb_s, "GB/s") if ceiling == "read" else (gflop_s, "GFLOP/s")
-    return "" if value is None else f"{value:.1f} {unit}"
-
-
-def counted(count: int, noun: str) -> str:
-    """``1 row``, ``2 rows``."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def percent(fraction: float | None) -> str:
-    return "" if fraction is None else f"{100 * fraction:.0f}%"
-
-
-def speed_up(ratio: float, low: float, high: float) -> tuple[float, float, float]:
-    """A ratio of times, winner over default, turned into one of speeds, with its interval."""
-    return _inverse(ratio), _inverse(high), _inverse(low)
-
-
-def _inverse(ratio: float) -> float:
-    return 1 / ratio if ratio else math.inf
-
-
-def changed(changes: Mapping[str, tuple[int, int]]) -> str:
-    """In what two configurations differ."""
-    return ", ".join(f"{name} {before}->{after}" for name, (before, after) in changes.items())
-
-
-def times(speed: float, low: float, high: float) -> str:
-    """A speed-up with its interval."""
-    return f"{speed:.2f}x [{low:.2f}, {high:.2f}]"
-
-
-def clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes}:{rest:02d}"
 
 
 class TuneProgress:
@@ -149,7 +103,7 @@ def state(report: Report, left_s: float) -> str:
     planned = f" of {report.planned}" if report.planned else ""
     parts = [f"trials{planned}: {counts or 'none yet'}"]
     if report.best_ratio:
-        parts.append(f"best {_inverse(report.best_ratio):.2f}x")
+        parts.append(f"best {inverse(report.best_ratio):.2f}x")
     budget = f" of {clock(report.budget_s)}" if report.budget_s else ""
     parts.append(f"{clock(report.elapsed_s)}{budget}, {clock(left_s)} left")
     if report.per_minute:

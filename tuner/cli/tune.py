@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuner import doctor, memory
+from tuner import doctor, footprint, words
 from tuner.cli import forecast, job, outcome, screen, traces
 from tuner.cli.options import (
     Model,
@@ -32,15 +32,14 @@ from tuner.cli.options import (
 from tuner.database import Database
 from tuner.errors import MoetuneError, UsageError
 from tuner.offline import Round
-from tuner.plan import SAMPLERS
+from tuner.plan import SAMPLERS, Plan
 from tuner.problem import Problem
 from tuner.target import Target, named
 from tuner.variant import parse
 from tuner.workload import Workload
 
 if TYPE_CHECKING:
-    from tuner import tune as stage
-    from tuner.tune import CellResult, TuneResult
+    from tuner.result import CellResult, TuneResult
 
 # A session without --trials and --time ends after this.
 DEFAULT_TIME_S = 600.0
@@ -124,7 +123,7 @@ def tune(
     loads, tokens, about_trace = traces.resolve(model.problem, loads, tokens)
     if about_trace:
         click.echo(about_trace, err=True)
-    plan = stage.Plan(
+    plan = Plan(
         tuple(tokens), tuple(loads), trials, time_s, seed, temperature, keep, noise_floor,
         tokens, loads, _untuned(tokens, loads, *(held_out or ((), ()))), sampler=sampler,
     )  # fmt: skip
@@ -166,7 +165,7 @@ def _offline(
     model: Model,
     target: Target,
     db: Path | None,
-    plan: stage.Plan,
+    plan: Plan,
     folder: Path,
     most_mib: int,
     cores: int | None,
@@ -198,11 +197,11 @@ def check_memory(problem: Problem) -> None:
     from tuner.bench_state import MOST_PACKED
 
     copies = 1 + MOST_PACKED
-    need = copies * memory.weights_bytes(problem)
-    have = memory.available_bytes()
+    need = copies * footprint.weights_bytes(problem)
+    have = footprint.available_bytes()
     if need <= have:
         return
-    experts = memory.experts_that_fit(problem, copies, have)
+    experts = footprint.experts_that_fit(problem, copies, have)
     mend = f"use --experts {experts}" if experts else "use a larger machine"
     raise UsageError(
         f"{problem.name or 'the layer'}: {copies} copies of its weights (as given and packed) take "
@@ -219,7 +218,7 @@ def changes(default: str, winner: str) -> dict[str, tuple[int, int]]:
 def _changed(result: CellResult) -> str:
     if result.is_default:
         return "default"
-    return screen.changed(changes(result.default, result.winner))
+    return words.changed(changes(result.default, result.winner))
 
 
 def _cell(result: CellResult) -> dict[str, Any]:
@@ -239,7 +238,7 @@ def _cell(result: CellResult) -> dict[str, Any]:
 
 
 def _speed_up(result: CellResult) -> tuple[float, float, float]:
-    return screen.speed_up(result.ratio, result.ratio_low, result.ratio_high)
+    return words.speed_up(result.ratio, result.ratio_low, result.ratio_high)
 
 
 def _show(problem: Problem, result: TuneResult, lines: Sequence[str]) -> None:
@@ -261,12 +260,12 @@ def _row(result: CellResult) -> tuple[str, ...]:
     load = "" if workload.load == "uniform" else f" {workload.load}"
     return (
         f"{workload.tokens}{load}",
-        screen.duration(result.default_median_ns),
+        words.duration(result.default_median_ns),
         _changed(result),
-        screen.duration(result.median_ns),
-        screen.times(*_speed_up(result)),
-        screen.rate(result.ceiling, result.gflop_s, result.gb_s),
-        f"{screen.percent(result.ceiling_fraction)} of {result.ceiling}",
+        words.duration(result.median_ns),
+        words.times(*_speed_up(result)),
+        words.rate(result.ceiling, result.gflop_s, result.gb_s),
+        f"{words.percent(result.ceiling_fraction)} of {result.ceiling}",
     )
 
 

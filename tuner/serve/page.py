@@ -13,8 +13,7 @@ from typing import Any
 
 import jinja2
 
-from tuner import figures
-from tuner.cli import screen
+from tuner import figures, words
 from tuner.figures import Point, Tried
 from tuner.overview import Overview, inverse
 from tuner.peer_times import PeerTimes
@@ -50,11 +49,11 @@ def _environment() -> jinja2.Environment:
         loader=jinja2.FileSystemLoader(_FOLDER), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    words = {
-        "duration": screen.duration, "percent": screen.percent, "rate": screen.rate,
-        "changed": screen.changed, "counted": screen.counted, "inverse": inverse, "file": text,
+    known = {
+        "duration": words.duration, "percent": words.percent, "rate": words.rate,
+        "changed": words.changed, "counted": words.counted, "inverse": inverse, "file": text,
     }  # fmt: skip
-    made.globals.update(words)
+    made.globals.update(known)
     return made
 
 
@@ -80,7 +79,7 @@ def _times(view: Overview, peers: PeerTimes) -> Drawing:
     if all(cell.is_default for cell in cells):
         told += "The template's default won everywhere."
     else:
-        at = screen.counted(best.tokens, "token")
+        at = words.counted(best.tokens, "token")
         told += f"At most {best.speedup:.2f} times the default's speed, at {at}."
     beside = f" Beside it: {', '.join(others)}." if others else ""
     svg = figures.times(
@@ -99,7 +98,7 @@ def _roofline(view: Overview) -> Drawing | None:
         return None
     points = {c.tokens: (c.gflop_s / c.gb_s, c.gflop_s) for c in cells if c.gflop_s and c.gb_s}
     shares = [
-        f"{c.tokens}: {screen.percent(c.fraction)} of {c.ceiling}" for c in cells if c.fraction
+        f"{c.tokens}: {words.percent(c.fraction)} of {c.ceiling}" for c in cells if c.fraction
     ]
     told = f"Winners by tokens, of the ceiling that was probed beside them. {'; '.join(shares)}."
     return Drawing("Roofline", told, figures.roofline(points, roofs, read))
@@ -112,8 +111,8 @@ def _importances(view: Overview) -> Drawing | None:
         return None
     first = next(iter(values))
     told = (
-        f"PED-ANOVA over {found.trials} timed trials at {screen.counted(view.chosen.tokens, 'token')}; "
-        f"{first} decides most ({screen.percent(values[first])})."
+        f"PED-ANOVA over {found.trials} timed trials at {words.counted(view.chosen.tokens, 'token')}; "
+        f"{first} decides most ({words.percent(values[first])})."
     )
     return Drawing("Parameter importances", told, figures.importances(values))
 
@@ -129,6 +128,6 @@ def _history(view: Overview) -> Drawing | None:
     told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
     return Drawing(
         "Trials by status",
-        f"At {screen.counted(view.chosen.tokens, 'token')}: {told}.",
+        f"At {words.counted(view.chosen.tokens, 'token')}: {told}.",
         figures.history(tried),
     )

@@ -1,0 +1,10 @@
+"""Forms: the words of the field for what an expert and a router compute, and gpt-oss's constants."""
+
+from __future__ import annotations
+
+ACTIVATIONS = ("swiglu", "geglu", "geglu_tanh", "swiglu_clamped", "relu")
+SCORES = ("softmax", "topk_softmax", "sigmoid")
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+# gpt-oss: transformers/models/gpt_oss/configuration_gpt_oss.py
+SWIGLU_LIMIT = 7.0
+SWIGLU_ALPHA = 1.702

@@ -1,0 +1,112 @@
+"""Loading: `tuner.load` makes a layer of a database or of a bundle, on CPU cores or on a GPU.
+
+What only one of these ways needs is imported when that way is taken: a bundle needs no compiler, a database
+no signatures, and a CPU no CUDA driver.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, overload
+
+from tuner.catalogue import Catalogue
+from tuner.errors import UsageError
+from tuner.problem import Problem
+from tuner.runtime import Layer
+from tuner.target import Target, require_cpu
+from tuner.weights import Weights
+
+if TYPE_CHECKING:
+    from tuner.database import Database
+    from tuner.gpu_runtime import GpuLayer
+
+
+@overload
+def load(
+    source: Problem | str | os.PathLike[str],
+    weights: Weights,
+    db: Database | str | os.PathLike[str] | None = None,
+    target: Target | None = None,
+    load: str = "uniform",
+    *,
+    trust: str = "signed",
+    problem: Problem | None = None,
+    device: None = None,
+) -> Layer: ...
+
+
+@overload
+def load(
+    source: Problem | str | os.PathLike[str],
+    weights: Weights,
+    db: Database | str | os.PathLike[str] | None = None,
+    target: Target | None = None,
+    load: str = "uniform",
+    *,
+    trust: str = "signed",
+    problem: Problem | None = None,
+    device: object,
+) -> Layer | GpuLayer: ...
+
+
+def load(
+    source: Problem | str | os.PathLike[str],
+    weights: Weights,
+    db: Database | str | os.PathLike[str] | None = None,
+    target: Target | None = None,
+    load: str = "uniform",
+    *,
+    trust: str = "signed",
+    problem: Problem | None = None,
+    device: object = None,
+) -> Layer | GpuLayer:
+    """A layer that runs on this machine: `source` is a Problem, or the path of a bundle.
+
+    Checks and packs the weights once (a second copy of them in memory; the given arrays may be
+    dropped afterwards, all but the router). `load` is the expected load of the experts, one key of the
+    selection; `target` is what the code has to run on, this machine unless given. `device` names a GPU
+    as torch does (`cuda:0`): then weights may lie there, and it is a GpuLayer.
+
+    With a Problem, `db` is the database or its path; an empty one works too: the template's default is
+    compiled on first use. With a bundle, `trust` says what is needed of its signature ("unsigned" takes
+    any), and `problem` which one is meant where it holds several.
+
+    Raises WeightsError when an array does not fit, DeviceError when there is no such GPU, CompileError when
+    nothing is cached and the toolchain is missing, DatabaseError when the database is damaged, UsageError
+    when an argument belongs to the other kind of source, and what `tuner.bundle` says of a bundle that it
+    refuses.
+    """
+    name = "cpu" if device is None else str(device)
+    if name == "cpu":
+        if target is not None:
+            require_cpu(target, "tuner.load without device=")
+        return Layer(_catalogue(source, db, target, trust, problem), weights, load)
+    from tuner.gpu_device import opened, target_of
+    from tuner.gpu_runtime import GpuLayer
+
+    if target is not None:
+        raise UsageError(f"target: device={name!r} says what the code has to run on; leave it out")
+    gpu = opened(name)
+    return GpuLayer(_catalogue(source, db, target_of(gpu), trust, problem), weights, gpu, load)
+
+
+def _catalogue(
+    source: Problem | str | os.PathLike[str],
+    db: Database | str | os.PathLike[str] | None,
+    target: Target | None,
+    trust: str,
+    problem: Problem | None,
+) -> Catalogue:
+    """Imports one of the two ways: a bundle needs no compiler, a database no signatures."""
+    if isinstance(source, Problem):
+        if problem is not None:
+            raise UsageError("problem: is for a bundle that holds several; give one Problem")
+        from tuner.tuned import Tuned
+
+        return Tuned(source, db, target)
+    if db is not None:
+        raise UsageError(f"db: a bundle ({os.fspath(source)}) brings its own winners; leave it out")
+    from tuner.bundle import open_bundle
+
+    return open_bundle(Path(source), trust=trust, problem=problem, target=target)
