@@ -18,13 +18,13 @@ from collections.abc import Callable
 import numpy as np
 
 import tuner
-from tuner.arrays import NUMPY_DTYPES
-from tuner.engine import kernel_of
-from tuner.memory import allocate
-from tuner.packing import pack
-from tuner.pool import ready_argument
-from tuner.statistics import Median, median
-from tuner.tuned import Tuned
+from tuner.cpu.buffers import allocate
+from tuner.cpu.worker_pool import ready_argument
+from tuner.intervals import Median, median
+from tuner.problem.arrays import NUMPY_DTYPES
+from tuner.runtime.engine import kernel_of
+from tuner.runtime.from_database import Tuned
+from tuner.runtime.packing import pack
 
 Call = Callable[[], object]
 

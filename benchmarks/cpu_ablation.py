@@ -24,12 +24,11 @@ from ablation.measure import COPIES, Asked, measure
 from ablation.page import page
 from cpu_peers import RESERVE_BYTES, fitted, numbers, problem_of, words
 
-from tuner import footprint
-from tuner.compile import toolchain_version
-from tuner.database import default_path
+from tuner.codegen.compile import toolchain_version
 from tuner.errors import MoetuneError, UsageError
-from tuner.forms import DTYPE_BYTES
-from tuner.problem import Problem
+from tuner.problem import Problem, footprint
+from tuner.problem.forms import DTYPE_BYTES
+from tuner.store.database import default_path
 from tuner.target import Target, detect
 
 

@@ -30,14 +30,14 @@ from peer_page import page
 from peer_plot import check, plot
 from peer_rows import Row, RowsFile
 
-from tuner import footprint, peers
-from tuner.compile import toolchain_version
-from tuner.database import Database, default_path
+from tuner.codegen.compile import toolchain_version
 from tuner.errors import MoetuneError, UsageError
-from tuner.forms import ACTIVATIONS
-from tuner.problem import Problem
+from tuner.peers import compare
+from tuner.problem import Problem, footprint
+from tuner.problem.forms import ACTIVATIONS
+from tuner.problem.workload import Workload
+from tuner.store.database import Database, default_path
 from tuner.target import Target, detect
-from tuner.workload import Workload
 
 MODELS = ("granite-3.0-1b-a400m", "classic-moe")
 TOKENS = (1, 4, 16, 128, 512, 2048)
@@ -89,7 +89,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tokens", type=numbers, help=",".join(map(str, TOKENS)))
     parser.add_argument("--dtypes", type=words, default=list(DTYPES))
     parser.add_argument("--loads", type=words, help=f"{','.join(LOADS)}; preset runs: uniform")
-    parser.add_argument("--against", type=words, default=list(peers.installed()))
+    parser.add_argument("--against", type=words, default=list(compare.installed()))
     parser.add_argument("--db", type=Path, default=default_path())
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="keep the rows")
     parser.add_argument("--again", action="store_true", help="measure the rows that it has, too")
@@ -126,7 +126,7 @@ class Job:
 
 def measure(options: argparse.Namespace) -> list[str]:
     """Fills the file and shows it; what failed, in words."""
-    peers.require(options.against)
+    compare.require(options.against)
     target = detect()
     file = RowsFile(options.out)
     run = file.start(surroundings(target, options))
@@ -163,7 +163,7 @@ def jobs(options: argparse.Namespace, file: RowsFile) -> Iterator[Job]:
                 problem = problem.replace(num_experts=experts)
             else:
                 have = footprint.available_bytes() - RESERVE_BYTES
-                problem = fitted(problem, peers.copies(problem, options.against), have)
+                problem = fitted(problem, compare.copies(problem, options.against), have)
             yield Job(problem, whole.num_experts, workloads)
 
 
@@ -233,7 +233,7 @@ def fill(
     p, left, failures = job.problem, list(workloads), []
     while left:
         try:
-            for rows in peers.compare(p, target, database, tuple(left), against, tell):
+            for rows in compare.compare(p, target, database, tuple(left), against, tell):
                 file.add(
                     Row(p.name, p.dtype, p.num_experts, job.of_experts, run, row) for row in rows
                 )
@@ -259,7 +259,7 @@ def surroundings(target: Target, options: argparse.Namespace) -> dict[str, str]:
         f"NumPy {np.__version__} ({blas['name']} {blas['version']})",
     ]
     libraries = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime"}
-    for name in (n for n in libraries if n in options.against and n in peers.installed()):
+    for name in (n for n in libraries if n in options.against and n in compare.installed()):
         versions.append(f"{libraries[name]} {importlib.metadata.version(name)}")
     return {
         "machine": f"{target.describe()}, Linux {platform.release()}",

@@ -19,11 +19,11 @@ from peer_page import page
 from peer_plot import check, plot
 from peer_rows import About, Row, RowsFile
 
-from tuner.benchmark import Race
-from tuner.measurement import memory_limit
-from tuner.peers import PeerRow
+from tuner.intervals import median
+from tuner.measure.metrics import memory_limit
+from tuner.measure.race import Race
+from tuner.peers.compare import PeerRow
 from tuner.problem import Problem
-from tuner.statistics import median
 
 
 def variants(told: dict[str, Any]) -> list[str]:

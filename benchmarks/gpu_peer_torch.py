@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from tuner.measure.reference import route
 from tuner.problem import Problem
-from tuner.reference import route
-from tuner.weights import Weights
+from tuner.problem.weights import Weights
 
 Routing = tuple[NDArray[np.int32], NDArray[np.float32]]
 Call = Callable[[], torch.Tensor]

@@ -25,14 +25,15 @@ import numpy as np
 import torch
 from gpu_peer_torch import Call, EagerLoop, GroupedMm, Matrices, VllmFused, refusal
 
-from tuner import job as jobs
-from tuner import job_data, job_gpu, job_work
-from tuner.arrays import NUMPY_DTYPES
-from tuner.job import Job
-from tuner.job_gpu import JobOnGpu
-from tuner.job_run import finalists
-from tuner.statistics import median
-from tuner.workload import Workload, route_by_load
+from tuner.intervals import median
+from tuner.offline import data, gpu
+from tuner.offline import job as jobs
+from tuner.offline import work as job_work
+from tuner.offline.gpu import JobOnGpu
+from tuner.offline.job import Job
+from tuner.offline.run import finalists
+from tuner.problem.arrays import NUMPY_DTYPES
+from tuner.problem.workload import Workload, route_by_load
 
 TOKENS = (1, 16, 128, 1024, 4096, 16384)
 LOADS = ("uniform", "zipf:1.2", "onehot")
@@ -145,9 +146,9 @@ def main() -> None:
         raise SystemExit(f"{job.problem_name}: {why}; compare another model")
     torch.cuda.init()
     torch.zeros(1, device="cuda")
-    weights = job_data.random_weights(job.layer, job.seed)
+    weights = data.random_weights(job.layer, job.seed)
     with tempfile.TemporaryDirectory(prefix="moetune-peers-") as name:
-        job_gpu.write(job.layer, weights, Path(name))
+        gpu.write(job.layer, weights, Path(name))
         mine = JobOnGpu(options.job, Path(name))
     comparison = Comparison(mine, Matrices(job.layer, weights))
     ceilings = {f"{name}_gb_s": rate for name, rate in mine.bench.ceilings().items()}

@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 
 import tuner
-from tuner import verify
-from tuner.arrays import to_torch
-from tuner.job_data import random_weights
+from tuner.measure import verify
+from tuner.offline.data import random_weights
 from tuner.problem import Problem
-from tuner.weights import Weights
+from tuner.problem.arrays import to_torch
+from tuner.problem.weights import Weights
 
 DEVICE = "cuda:0"
 TOKENS = (1, 7, 128, 1000)
@@ -46,7 +46,7 @@ _SLEEP_CYCLES = 200_000_000  # some 0.1 s
 def build(folder: Path, db: Path | None) -> None:
     """Both bundles: one of all problems, and one of granite for `bundle install`."""
     from tuner.bundle.build import build as built
-    from tuner.database import default_path
+    from tuner.store.database import default_path
     from tuner.target import named
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ class Ready:
 
 def host(tensor: Any) -> Any:
     """A tensor as NumPy has it."""
-    from tuner.arrays import to_numpy
+    from tuner.problem.arrays import to_numpy
 
     return to_numpy(tensor.cpu())
 
@@ -222,7 +222,7 @@ def dlpack(ready: Ready) -> Iterator[str]:
     """Arrays that are not torch's, eager and in the driver's own graph."""
     import torch
 
-    from tuner.gpu_device import opened
+    from tuner.gpu.device import opened
 
     x = ready.x(128)
     right, y = ready.layer(x), torch.zeros_like(x)

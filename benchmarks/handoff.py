@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tuner import probes
-from tuner.probe import MEET, Probe
-from tuner.statistics import Median, median
+from tuner.codegen import probes
+from tuner.host.toolchain import find_mojo
+from tuner.intervals import Median, median
+from tuner.measure.probe import MEET, Probe
 from tuner.target import detect
-from tuner.toolchain import find_mojo
 
 REGIONS = 5000
 

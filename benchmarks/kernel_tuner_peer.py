@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tuner.errors import UsageError
-from tuner.replay import Answer, Grid
+from tuner.search.replay import Answer, Grid
 
 STRATEGIES = (
     "random_sample", "genetic_algorithm", "simulated_annealing", "bayes_opt", "greedy_ils", "diff_evo",

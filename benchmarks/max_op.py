@@ -29,10 +29,10 @@ from max.graph import DeviceRef, Graph, TensorType, TensorValue, ops
 
 import tuner
 import tuner.max
-from tuner import reference
+from tuner.cpu.buffers import allocate
 from tuner.errors import UsageError
-from tuner.memory import allocate
-from tuner.statistics import median
+from tuner.intervals import median
+from tuner.measure import reference
 
 CPU = DeviceRef.CPU()
 COLD_UP_TO = 16  # tokens; more read the weights often enough

@@ -11,7 +11,7 @@ from pathlib import Path
 from peer_page import best, by_dtype, cells, facts, markdown, ms, ratio, slower
 from peer_rows import About, Row
 
-from tuner.foreign import FOREIGN_LIMIT
+from tuner.host.interference import FOREIGN_LIMIT
 
 SCRIPT = "python benchmarks/cpu_peers.py"
 # The page is for a folder beside benchmarks/: its links start there.

@@ -7,7 +7,7 @@ from itertools import groupby
 
 from peer_rows import About, Row
 
-from tuner.peers import PeerRow
+from tuner.peers.compare import PeerRow
 
 NOTES = """\
 Ratio = the peer's time / ours, median of the paired rounds with its 95 % interval: above 1 ours is

@@ -11,7 +11,7 @@ from peer_page import best, by_dtype, cells
 from peer_rows import Row
 
 from tuner.errors import UsageError
-from tuner.peers import PeerRow
+from tuner.peers.compare import PeerRow
 
 # A model's points stand this much (as a factor on the log axis) beside the next one's.
 _BESIDE = 1.06

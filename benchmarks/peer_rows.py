@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from tuner.errors import UsageError
-from tuner.foreign import FOREIGN_LIMIT
-from tuner.peers import PeerRow
+from tuner.host.interference import FOREIGN_LIMIT
+from tuner.peers.compare import PeerRow
 
 About: TypeAlias = dict[str, str]
 # model, dtype, load, tokens, peer

@@ -20,25 +20,25 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
-from tuner import space as spaces
-from tuner import t4
-from tuner import trial as trials
-from tuner.bench_state import Entrant, is_cold
-from tuner.benchmark import Effort
 from tuner.cli.options import seconds
-from tuner.compile import toolchain_version
-from tuner.database import Database
+from tuner.codegen.compile import toolchain_version
+from tuner.codegen.render import render
 from tuner.errors import MoetuneError, TemplateError, UsageError
-from tuner.forms import DTYPE_BYTES
-from tuner.measurement import measurement
+from tuner.measure import trial as trials
+from tuner.measure.bench import Entrant, is_cold
+from tuner.measure.metrics import measurement
+from tuner.measure.race import Effort
+from tuner.measure.worker import Worker
 from tuner.problem import Problem
-from tuner.records import TrialRow, now
-from tuner.render import render
-from tuner.space import Space
+from tuner.problem.forms import DTYPE_BYTES
+from tuner.problem.workload import Workload
+from tuner.space import space as spaces
+from tuner.space.space import Space
+from tuner.space.variant import CPU_TEMPLATE, Variant, make
+from tuner.store import t4
+from tuner.store.database import Database
+from tuner.store.records import TrialRow, now
 from tuner.target import detect
-from tuner.variant import CPU_TEMPLATE, Variant, make
-from tuner.worker import Worker
-from tuner.workload import Workload
 
 # The first race of a point tells good from bad. Those that come near the best are raced again, for
 # longer: of hundreds of short races the least time is that of the luckiest, not of the fastest.

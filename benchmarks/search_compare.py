@@ -23,12 +23,12 @@ from pathlib import Path
 import kernel_tuner_peer
 import optuna
 
-from tuner import replay
-from tuner.builder import BATCH_PER_BUILDER
 from tuner.errors import MoetuneError, UsageError
-from tuner.replay import Grid
-from tuner.search import Search
-from tuner.space import Config
+from tuner.search import replay
+from tuner.search.replay import Grid
+from tuner.search.search import Search
+from tuner.space.space import Config
+from tuner.tune.builder import BATCH_PER_BUILDER
 
 # The goal: within 5 % of the grid's best in at most 40 trials.
 GOAL_TRIALS = 40

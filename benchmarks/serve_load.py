@@ -25,11 +25,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuner.database import Database
 from tuner.problem import Problem
-from tuner.records import MeasurementRow, TrialRow, WinnerRow
+from tuner.space.variant import default_variant
+from tuner.store.database import Database
+from tuner.store.records import MeasurementRow, TrialRow, WinnerRow
 from tuner.target import detect
-from tuner.variant import default_variant
 
 # Workloads of each made-up problem.
 TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024)

@@ -3,8 +3,8 @@
     python benchmarks/warm_replay.py benchmarks/data/granite-float32-T128.t4.json.gz --winners db/best.jsonl
 
 Winners of the grid's own cell are left out: what is told are those of other token counts and problems, as
-`tuner.warm` ranks them. Both searches have a random point in the default's place, and no starts: compared is
-what the winners are worth to a search that knows nothing else. Nothing is compiled or timed.
+`tuner.tune.warm_start` ranks them. Both searches have a random point in the default's place, and no starts:
+compared is what the winners are worth to a search that knows nothing else. Nothing is compiled or timed.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuner import replay, warm
-from tuner.database import Database
-from tuner.exchange import import_best
 from tuner.problem import Problem
-from tuner.replay import Grid
-from tuner.search import Search
+from tuner.problem.workload import Workload
+from tuner.search import replay
+from tuner.search.replay import Grid
+from tuner.search.search import Search
+from tuner.store.database import Database
+from tuner.store.jsonl import import_best
 from tuner.target import Target
-from tuner.workload import Workload
+from tuner.tune import warm_start
 
 WITHIN = (0.05, 0.02)
 MOST_TRIALS = 40
@@ -37,7 +38,7 @@ class Winners:
     """Stored winners but for those of the grid's own cell, and the request that ranks them."""
 
     rows: Sequence[Mapping[str, Any]]
-    request: warm.Request
+    request: warm_start.Request
 
 
 def near_winners(grid: Grid, path: Path) -> Winners:
@@ -48,7 +49,7 @@ def near_winners(grid: Grid, path: Path) -> Winners:
     with tempfile.TemporaryDirectory() as folder, Database(Path(folder) / "db.sqlite3") as db:
         import_best(db, path)
         rows = [row for row in db.best() if not _is_own(row, problem, workload)]
-    return Winners(rows, warm.Request(problem, target, workload, about["toolchain"]))
+    return Winners(rows, warm_start.Request(problem, target, workload, about["toolchain"]))
 
 
 def _is_own(row: Mapping[str, Any], problem: Problem, workload: Workload) -> bool:
@@ -61,7 +62,7 @@ def needed(grid: Grid, seed: int, winners: Winners | None) -> list[float]:
     space = dataclasses.replace(grid.space, default=anywhere, starts=())
     search = Search(space, seed)
     if winners is not None:
-        for config in warm.starts(winners.rows, winners.request, space, MOST_STARTS):
+        for config in warm_start.starts(winners.rows, winners.request, space, MOST_STARTS):
             search.enqueue(config)
     ratios = [step.answer.ratio for step in replay.run(grid, search, MOST_TRIALS)]
     return [replay.trials_to(grid, ratios, within) or MOST_TRIALS + 1 for within in WITHIN]

@@ -16,11 +16,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tuner.database import Database
-from tuner.plan import Plan, Progress
 from tuner.problem import Problem
+from tuner.store.database import Database
 from tuner.target import detect
-from tuner.tune import tune
+from tuner.tune.plan import Plan, Progress
+from tuner.tune.run import tune
 
 NEAR_ENOUGH = 1.02
 

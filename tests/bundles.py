@@ -25,10 +25,10 @@ from tuner.bundle.manifest import (
     SelfTest,
     Table,
 )
-from tuner.features import LEVELS
-from tuner.kernel import ABI
+from tuner.cpu.kernel import ABI
 from tuner.problem import Problem
 from tuner.target import Target
+from tuner.target.features import LEVELS
 
 ROW = {"median_ns": 1000.5, "ceiling_fraction": 0.5, "temperature": "warm"}
 A, B = "k_a1", "k_a2"

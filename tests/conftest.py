@@ -14,8 +14,8 @@ from tests.kernels import TINY
 from tests.shipped import record
 from tuner.bundle.build import build
 from tuner.cli import main
+from tuner.host.toolchain import find_linker, find_mojo
 from tuner.target import detect
-from tuner.toolchain import find_linker, find_mojo
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -16,7 +16,10 @@ from typing import Any, ClassVar
 import pytest
 
 from tests.programs import PARAMS, READ_PARAMS
-from tuner import cuda, gpu_device, gpu_programs, gpu_scratch
+from tuner.gpu import device as gpu_device
+from tuner.gpu import driver as cuda
+from tuner.gpu import scratch
+from tuner.runtime import gpu_programs
 
 INVALID, NO_DEVICE = 201, 101
 _CODES = {0: b"CUDA_SUCCESS", 2: b"CUDA_ERROR_OUT_OF_MEMORY", 101: b"CUDA_ERROR_INVALID_DEVICE"}
@@ -185,7 +188,7 @@ def plugged(monkeypatch: pytest.MonkeyPatch, **facts: Any) -> FakeDriver:
     """The stand-in in the driver's place, in a process that has opened no GPU yet."""
     driver = FakeDriver(**facts)
     monkeypatch.setattr(cuda, "_library", lambda: driver)
-    monkeypatch.setattr(gpu_scratch, "_of_devices", {})
+    monkeypatch.setattr(scratch, "_of_devices", {})
     monkeypatch.setattr(gpu_programs, "_loaded", {})
     gpu_device._opened.cache_clear()
     return driver

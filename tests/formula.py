@@ -12,24 +12,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuner.bench_state import Entrant, Timing, is_cold
-from tuner.benchmark import Effort, Race
-from tuner.builder import Builder, Cores
-from tuner.ceilings import Ceilings
-from tuner.compile import Binary
-from tuner.database import Database
-from tuner.plan import Plan, Progress
+from tuner.codegen.compile import Binary
+from tuner.codegen.render import render
+from tuner.intervals import median
+from tuner.measure.bench import Entrant, Timing, is_cold
+from tuner.measure.race import Effort, Race
+from tuner.measure.trial import Build
+from tuner.measure.verify import Verdict
+from tuner.measure.worker import WorkerCrash
 from tuner.problem import Problem
-from tuner.render import render
-from tuner.session import Session
-from tuner.statistics import median
+from tuner.problem.workload import Workload
+from tuner.space.variant import Variant, parse
+from tuner.store.database import Database
 from tuner.target import Target
-from tuner.trial import Build
-from tuner.tune import run
-from tuner.variant import Variant, parse
-from tuner.verify import Verdict
-from tuner.worker import WorkerCrash
-from tuner.workload import Workload
+from tuner.target.roofline import Ceilings
+from tuner.tune.builder import Builder, Cores
+from tuner.tune.plan import Plan, Progress
+from tuner.tune.run import run
+from tuner.tune.session import Session
 
 PROBLEM = Problem(hidden=256, expert_dim=128, num_experts=8, top_k=2, name="formula")
 TARGET = Target("amd", "znver4", ("avx512f",), 2, 32 << 10, 1 << 20, 32 << 20, name="Test CPU")

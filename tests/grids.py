@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from tuner import t4
-from tuner.records import MeasurementRow, TrialRow
-from tuner.space import Monotone, Restriction, Space
+from tuner.space.space import Monotone, Restriction, Space
+from tuner.store import t4
+from tuner.store.records import MeasurementRow, TrialRow
 
 SPACE = Space(
     template="synthetic",

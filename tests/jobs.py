@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 
 from tests.programs import PROBE
-from tuner import job as jobs
-from tuner import offline
-from tuner.compile import Binary
-from tuner.database import Database
-from tuner.job import Job
-from tuner.offline import Made, Round, make_job
+from tuner.codegen.compile import Binary
+from tuner.codegen.render import render
+from tuner.measure.trial import Build
+from tuner.offline import job as jobs
+from tuner.offline import make
+from tuner.offline.job import Job
+from tuner.offline.make import Made, Round, make_job
 from tuner.problem import Problem
-from tuner.render import render
+from tuner.space.variant import Variant
+from tuner.store.database import Database
 from tuner.target import Target, named
-from tuner.trial import Build
-from tuner.variant import Variant
 
 PROBLEM = Problem(hidden=128, expert_dim=64, num_experts=8, top_k=2, dtype="bfloat16", name="tiny")
 DEVICE = {
@@ -52,15 +52,15 @@ def without_compiler(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         path.write_text("//// layer abi 1\n" + "//\n" * 1000)
         return Build(source, Binary(path, f"key-{variant.id}", 2.0, False), "ok", "", 1.0, 2000.0)
 
-    monkeypatch.setattr(offline, "build", build)
+    monkeypatch.setattr(make, "build", build)
     probe = folder / "compiled-probe.so"
     probe.write_text("a probe")
-    monkeypatch.setattr(offline, "toolchain_version", lambda: "Mojo of the test")
-    monkeypatch.setattr(offline.probes, "of_cpu", lambda target: probe)
+    monkeypatch.setattr(make, "toolchain_version", lambda: "Mojo of the test")
+    monkeypatch.setattr(make.probes, "of_cpu", lambda target: probe)
     reader = folder / "compiled-probe.ptx"
     reader.write_text(PROBE)
-    monkeypatch.setattr(offline.probes, "of_gpu", lambda target: reader)
-    monkeypatch.setattr(offline, "without_search_path", lambda library: library)
+    monkeypatch.setattr(make.probes, "of_gpu", lambda target: reader)
+    monkeypatch.setattr(make, "without_search_path", lambda library: library)
 
 
 def made(

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from tuner.compile import compile_source
-from tuner.kernel import Kernel
+from tuner.codegen.compile import compile_source
+from tuner.codegen.render import render
+from tuner.cpu.kernel import Kernel
 from tuner.problem import PRESETS, Problem
-from tuner.render import render
+from tuner.space.variant import Variant, default_variant, make
 from tuner.target import detect
-from tuner.variant import Variant, default_variant, make
 
 TINY = Problem(hidden=48, expert_dim=40, num_experts=4, top_k=2, name="tiny")
 

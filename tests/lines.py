@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.services import BEST
-from tuner import template
+from tuner.space import templates
 
 Change = Callable[[dict[str, Any]], None]
 
@@ -17,7 +17,7 @@ def stored() -> list[dict[str, Any]]:
     rows = [json.loads(text) for text in BEST.read_text().splitlines()]
     for row in rows:
         for tried in filter(None, (row["tried"], row["default"])):
-            tried["trial"]["environment"]["template"] = template.digest("moe_cpu")
+            tried["trial"]["environment"]["template"] = templates.digest("moe_cpu")
     return rows
 
 

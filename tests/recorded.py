@@ -8,16 +8,16 @@ import signal
 import time
 from pathlib import Path
 
-from tuner import replay
-from tuner.bench_state import Entrant, Timing, is_cold
-from tuner.benchmark import Call, Effort, Race, race
-from tuner.ceilings import Ceilings
 from tuner.errors import KernelError
+from tuner.measure.bench import Entrant, Timing, is_cold
+from tuner.measure.race import Call, Effort, Race, race
+from tuner.measure.verify import Verdict
 from tuner.problem import Problem
+from tuner.problem.workload import Workload
+from tuner.search import replay
+from tuner.space.variant import parse
 from tuner.target import Target
-from tuner.variant import parse
-from tuner.verify import Verdict
-from tuner.workload import Workload
+from tuner.target.roofline import Ceilings
 
 STATE = "tests.recorded:Recorded"
 # Its environment: which grid answers, and at which request something happens.

@@ -16,14 +16,16 @@ import pytest
 
 from tests.formula import PROBLEM, TARGET
 from tests.recorded import GRID, STATE, Recorded, Spinning
-from tuner import space, t4, tune
-from tuner.database import Database
-from tuner.plan import Plan
+from tuner.measure.worker import Worker
 from tuner.problem import Problem
-from tuner.records import MeasurementRow, TrialRow
-from tuner.result import TuneResult
+from tuner.space import space
+from tuner.store import t4
+from tuner.store.database import Database
+from tuner.store.records import MeasurementRow, TrialRow
 from tuner.target import Target
-from tuner.worker import Worker
+from tuner.tune import run
+from tuner.tune.plan import Plan
+from tuner.tune.result import TuneResult
 
 TOKENS = 24
 TRIALS = 14
@@ -49,7 +51,7 @@ def status(config: Mapping[str, int]) -> str:
 
 
 def write_grid(path: Path) -> Path:
-    """The grid as a file that `tuner.replay` reads."""
+    """The grid as a file that `tuner.search.replay` reads."""
     default = ratio(SPACE.default)
     rows = [_row(config, ratio(config) / default) for config in SPACE.points()]
     t4.write(path, t4.document(rows, {"space": SPACE.to_json()}))
@@ -86,12 +88,12 @@ cp "$2" "$1"
 """
     )
     script.chmod(0o755)
-    patch.setattr("tuner.toolchain.find_mojo", lambda: script)
-    patch.setattr("tuner.target.find_mojo", lambda: None)
+    patch.setattr("tuner.host.toolchain.find_mojo", lambda: script)
+    patch.setattr("tuner.target.target.find_mojo", lambda: None)
     patch.setattr(space, "resolve", lambda file, problem, target, tokens: SPACE)
     patch.setenv(GRID, str(write_grid(folder / "grid.t4.json")))
 
-    patch.setattr(tune, "Worker", Inside)
+    patch.setattr(run, "Worker", Inside)
     return act
 
 
@@ -132,7 +134,7 @@ class InsideSpinning(Inside):
 def session(database: Path, plan: Plan = PLAN) -> TuneResult:
     """A session in this process, to its end."""
     with Database(database) as db:
-        return tune.tune(PROBLEM, TARGET, db, plan, lambda progress: None)
+        return run.tune(PROBLEM, TARGET, db, plan, lambda progress: None)
 
 
 def ended(*bodies: Callable[[], Any], timeout_s: float = 60.0) -> list[int]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tuner.database import Database
 from tuner.problem import Problem
-from tuner.records import MeasurementRow, TrialRow, WinnerRow
+from tuner.store.database import Database
+from tuner.store.records import MeasurementRow, TrialRow, WinnerRow
 from tuner.target import Target
 
 PROBLEM = Problem(hidden=64, expert_dim=32, num_experts=8, top_k=2, name="small")

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from tuner.database import Database
-from tuner.exchange import import_best
 from tuner.serve.app import create
 from tuner.serve.settings import Settings
+from tuner.store.database import Database
+from tuner.store.jsonl import import_best
 
 # Lines of `moetune export` for one CPU; not db/best.jsonl, which grows.
 BEST = Path(__file__).with_name("winners.jsonl")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.kernels import TINY, variant
-from tuner.compile import toolchain_version
-from tuner.database import Database
-from tuner.records import MeasurementRow, TrialRow, WinnerRow
+from tuner.codegen.compile import toolchain_version
+from tuner.space.variant import Variant
+from tuner.store.database import Database
+from tuner.store.records import MeasurementRow, TrialRow, WinnerRow
 from tuner.target import detect
-from tuner.variant import Variant
 
 # Their reach, eight times up and down, covers every count: no default is compiled besides.
 TUNED = (1, 64, 4096, 1 << 18, 1 << 24)

@@ -21,8 +21,8 @@ from tests.services import GRANITE, served
 from tuner.errors import ServiceError, UsageError
 from tuner.serve.app import create
 from tuner.serve.settings import Settings
+from tuner.serve.tokens import RESULTS, Tokens, path_beside
 from tuner.target import Target
-from tuner.tokens import RESULTS, Tokens, path_beside
 
 __all__ = ["served"]
 

@@ -13,8 +13,8 @@ import pytest
 from tests.rows import add_winner
 from tuner import doctor
 from tuner.cli import main
-from tuner.compile import Binary
-from tuner.database import Database
+from tuner.codegen.compile import Binary
+from tuner.store.database import Database
 from tuner.target import detect
 
 
@@ -23,7 +23,7 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine on which nothing is installed."""
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CC", raising=False)
-    for place in ("tuner.toolchain", "tuner.doctor", "tuner.target"):
+    for place in ("tuner.host.toolchain", "tuner.doctor", "tuner.target.target"):
         monkeypatch.setattr(f"{place}.find_mojo", lambda: None)
 
 

@@ -14,15 +14,16 @@ from max.engine import InferenceSession
 from max.graph import DeviceRef, Graph, TensorType
 
 import tuner
-from tests.benchmarks import script
+from tests.benchmark_scripts import script
 from tests.kernels import REDUCED, TINY, tokens
 from tuner import max as tuner_max
-from tuner import reference, render
-from tuner.arrays import NUMPY_DTYPES
+from tuner.codegen import render
 from tuner.errors import UsageError
+from tuner.measure import reference
 from tuner.problem import Problem
-from tuner.select import best_config
-from tuner.weights import Weights
+from tuner.problem.arrays import NUMPY_DTYPES
+from tuner.problem.weights import Weights
+from tuner.select.select import best_config
 
 CPU = DeviceRef.CPU()
 

@@ -12,7 +12,7 @@ import pytest
 from tests.kernels import TINY
 from tuner.errors import UsageError, WeightsError
 from tuner.problem import Problem
-from tuner.weights import Weights, array_shapes
+from tuner.problem.weights import Weights, array_shapes
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

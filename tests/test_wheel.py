@@ -29,7 +29,7 @@ print(json.dumps({
     "place": tuner.__file__,
     "version": importlib.metadata.version("moetune"),
     "templates": {str(f): f.read_text() for f in files(package / "templates")},
-    "pages": {f.name: f.read_text() for f in files(package / "serve" / "pages")},
+    "pages": {f.name: f.read_text() for f in files(package / "report" / "pages")},
     "best": (package / "db" / "best.jsonl").read_text(),
 }))
 """
@@ -59,7 +59,7 @@ BITS = """\
 import json, sys
 from pathlib import Path
 import numpy as np, tuner
-from tuner.target import detect
+from tuner.target.target import detect
 
 folder, library = map(Path, sys.argv[1:])
 
@@ -152,7 +152,7 @@ def test_the_data_travel_in_the_wheel(python: Path) -> None:
         str(path.relative_to(ROOT / "templates")): path.read_text() for path in here
     }
     assert "moe_cpu.mojo.j2" in travelled
-    pages = ROOT / "tuner" / "serve" / "pages"
+    pages = ROOT / "tuner" / "report" / "pages"
     assert installed["pages"] == {path.name: path.read_text() for path in pages.iterdir()}
     assert installed["best"] == (ROOT / "db" / "best.jsonl").read_text()
     assert installed["version"] == "0.1.0"

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 from tuner.errors import MoetuneError
 from tuner.loading import load
 from tuner.problem import Problem
-from tuner.runtime import Layer
-from tuner.selection import Selection
-from tuner.stats import Stats
+from tuner.problem.weights import Weights
+from tuner.problem.workload import Workload
+from tuner.runtime.layer import Layer
+from tuner.runtime.stats import Stats
+from tuner.runtime.trace import trace
+from tuner.select.selection import Selection
 from tuner.target import Target
-from tuner.traffic import trace
 from tuner.version import __version__
-from tuner.weights import Weights
-from tuner.workload import Workload
 
 if TYPE_CHECKING:
     from tuner.client import Client
-    from tuner.database import Database
-    from tuner.gpu_runtime import GpuLayer
-    from tuner.select import best_config
+    from tuner.runtime.gpu_layer import GpuLayer
+    from tuner.select.select import best_config
+    from tuner.store.database import Database
 
 __all__ = [
     "Client",
@@ -46,9 +46,9 @@ __all__ = [
 
 _LATE = {
     "Client": "tuner.client",
-    "Database": "tuner.database",
-    "GpuLayer": "tuner.gpu_runtime",
-    "best_config": "tuner.select",
+    "Database": "tuner.store.database",
+    "GpuLayer": "tuner.runtime.gpu_layer",
+    "best_config": "tuner.select.select",
 }
 
 

@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import CompileError, ServiceError, TargetError, UsageError
-from tuner.exchange_fields import target_of
-from tuner.paths import cache_dir
+from tuner.host.paths import cache_dir
+from tuner.host.toolchain import toolchain_version
 from tuner.problem import Problem
-from tuner.selection import Selection
+from tuner.problem.workload import Workload
+from tuner.select.selection import Selection
+from tuner.store.fields import target_of
 from tuner.target import Target, detect
-from tuner.toolchain import toolchain_version
-from tuner.workload import Workload
 
 TIMEOUT_S = 5.0
 # A selection has a few KiB; what is much larger is none.
@@ -78,7 +78,7 @@ class Client:
         """Select the variant to run; the arguments are those of ``tuner.best_config``.
 
         Raises:
-            ProblemError: ``tokens`` or ``load`` make no sense.
+            ProblemError: ``tuner.serve.tokens`` or ``load`` make no sense.
             ServiceError: the service says no, or is away and never answered this.
         """
         workload = Workload(tokens, load)

@@ -15,16 +15,17 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from tuner import probes, space, template
-from tuner.compile import compile_source
-from tuner.database import Database
+from tuner.codegen import probes
+from tuner.codegen.compile import compile_source
 from tuner.errors import CompileError, DatabaseError, KernelError, MoetuneError
-from tuner.generate import shipped_best
-from tuner.paths import cache_dir
-from tuner.probe import Limit, Probe
-from tuner.process import run
+from tuner.host.paths import cache_dir
+from tuner.host.process import run
+from tuner.host.toolchain import find_linker, find_mojo, require_linker, toolchain_version
+from tuner.measure.probe import Limit, Probe
+from tuner.space import space, templates
+from tuner.store.database import Database
+from tuner.store.generate import shipped_best
 from tuner.target import Target, detect, level
-from tuner.toolchain import find_linker, find_mojo, require_linker, toolchain_version
 
 # Features that decide how fast a kernel can be, in the compiler's names.
 _FAST = (
@@ -173,9 +174,9 @@ def _writable(path: Path) -> str:
 
 
 def _templates(_: Path) -> str:
-    for name in template.names():
+    for name in templates.names():
         space.load(name)
-    return f"{template.folder()}: {', '.join(template.names()) or 'none'}"
+    return f"{templates.folder()}: {', '.join(templates.names()) or 'none'}"
 
 
 def _shipped(_: Path) -> str:

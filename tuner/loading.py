@@ -10,16 +10,16 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
-from tuner.catalogue import Catalogue
 from tuner.errors import UsageError
 from tuner.problem import Problem
-from tuner.runtime import Layer
+from tuner.problem.weights import Weights
+from tuner.runtime.catalogue import Catalogue
+from tuner.runtime.layer import Layer
 from tuner.target import Target, require_cpu
-from tuner.weights import Weights
 
 if TYPE_CHECKING:
-    from tuner.database import Database
-    from tuner.gpu_runtime import GpuLayer
+    from tuner.runtime.gpu_layer import GpuLayer
+    from tuner.store.database import Database
 
 
 @overload
@@ -82,8 +82,8 @@ def load(
         if target is not None:
             require_cpu(target, "tuner.load without device=")
         return Layer(_catalogue(source, db, target, trust, problem), weights, load)
-    from tuner.gpu_device import opened, target_of
-    from tuner.gpu_runtime import GpuLayer
+    from tuner.gpu.device import opened, target_of
+    from tuner.runtime.gpu_layer import GpuLayer
 
     if target is not None:
         raise UsageError(f"target: device={name!r} says what the code has to run on; leave it out")
@@ -102,7 +102,7 @@ def _catalogue(
     if isinstance(source, Problem):
         if problem is not None:
             raise UsageError("problem: is for a bundle that holds several; give one Problem")
-        from tuner.tuned import Tuned
+        from tuner.runtime.from_database import Tuned
 
         return Tuned(source, db, target)
     if db is not None:

@@ -29,16 +29,16 @@ from max.dtype import DType
 from max.graph import DeviceRef, Dim, TensorType, TensorValue, ops
 
 from tuner import Selection
-from tuner.compile import compile_source
-from tuner.database import Database
+from tuner.codegen.compile import compile_source
+from tuner.codegen.render import HEADER, fill, render
+from tuner.cpu.kernel import Kernel
 from tuner.errors import UsageError
-from tuner.kernel import Kernel
-from tuner.paths import cache_dir
+from tuner.host.paths import cache_dir
 from tuner.problem import Problem
-from tuner.render import HEADER, fill, render
-from tuner.select import best_config
-from tuner.variant import Variant, make
-from tuner.weights import Weights
+from tuner.problem.weights import Weights
+from tuner.select.select import best_config
+from tuner.space.variant import Variant, make
+from tuner.store.database import Database
 
 _TEMPLATE = "moe_max"
 

@@ -13,12 +13,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
-from tuner.arrays import to_numpy
 from tuner.errors import UsageError, WeightsError
 from tuner.loading import load
 from tuner.problem import Problem
-from tuner.runtime import Layer
-from tuner.weights import Weights
+from tuner.problem.arrays import to_numpy
+from tuner.problem.weights import Weights
+from tuner.runtime.layer import Layer
 
 Loader: TypeAlias = Callable[[Problem, Weights], Layer]
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from ablation import edits, run_time
 
-from tuner import space as spaces
+from tuner.codegen.render import render
 from tuner.problem import Problem
-from tuner.render import render
+from tuner.space import space as spaces
+from tuner.space.variant import Variant, default_variant, make
 from tuner.target import Target, can_run, named, simd_bytes, supported
-from tuner.variant import Variant, default_variant, make
 
 LEVELS = ("x86-64-v3", "x86-64-v2")
 PLAIN = "plain_weights"

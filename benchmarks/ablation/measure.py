@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from ablation.edits import EditError
 from ablation.ideas import Form, Idea, ideas
 
-from tuner.bench_state import Entrant, Timing
-from tuner.benchmark import Effort
-from tuner.compile import SourceRefused, compile_source
-from tuner.finals import joined
+from tuner.codegen.compile import SourceRefused, compile_source
+from tuner.intervals import Median
+from tuner.measure.bench import Entrant, Timing
+from tuner.measure.race import Effort
+from tuner.measure.trial import COMPILE_S, VERIFY_S
+from tuner.measure.verify import Verdict
+from tuner.measure.worker import Worker
 from tuner.problem import Problem
-from tuner.select import best_config
-from tuner.statistics import Median
+from tuner.problem.workload import Workload
+from tuner.select.select import best_config
+from tuner.space.variant import default_variant, make
 from tuner.target import Target
-from tuner.trial import COMPILE_S, VERIFY_S
-from tuner.variant import default_variant, make
-from tuner.verify import Verdict
-from tuner.worker import Worker
-from tuner.workload import Workload
+from tuner.tune.verdicts import joined
 
 # Where threads and pages happen to lie differs from process to process.
 PROCESSES = 2

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from tuner.foreign import FOREIGN_LIMIT
+from tuner.host.interference import FOREIGN_LIMIT
 
 # The least gain that is claimed.
 NOISE = 0.03

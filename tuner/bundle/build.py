@@ -15,22 +15,22 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tuner import probes
 from tuner.bundle import selftest
 from tuner.bundle.archive import MANIFEST, SIGNATURE, write
 from tuner.bundle.elf import without_search_path
 from tuner.bundle.manifest import Build, Manifest, Member, Part, Section
 from tuner.bundle.signing import sign
 from tuner.bundle.table import Choice, choose
-from tuner.compile import compile_source
+from tuner.codegen import probes
+from tuner.codegen.compile import compile_source
+from tuner.codegen.render import render
+from tuner.cpu.kernel import ABI
 from tuner.errors import UsageError
-from tuner.kernel import ABI
+from tuner.host.toolchain import toolchain_version
 from tuner.problem import Problem
-from tuner.render import render
-from tuner.selection import Selection
+from tuner.select.selection import Selection
+from tuner.space.variant import make
 from tuner.target import Target, can_run, detect
-from tuner.toolchain import toolchain_version
-from tuner.variant import make
 from tuner.version import __version__
 
 HEADER = Path(__file__).parents[1] / "moetune.h"

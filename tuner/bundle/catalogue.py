@@ -15,12 +15,12 @@ from tuner.bundle.manifest import Evidence, Part, Rule, Section, Table
 from tuner.bundle.private import kept, private_folder, write_whole
 from tuner.bundle.reader import Bundle, read_bundle
 from tuner.errors import BundleProblemError
-from tuner.features import LEVELS
-from tuner.paths import cache_dir
+from tuner.host.paths import cache_dir
 from tuner.problem import Problem
-from tuner.selection import MAX_TOKEN_DISTANCE, OTHER_LOAD, Selection
+from tuner.problem.workload import Workload
+from tuner.select.selection import MAX_TOKEN_DISTANCE, OTHER_LOAD, Selection
 from tuner.target import Target, detect
-from tuner.workload import Workload
+from tuner.target.features import LEVELS
 
 _BINARY_MODE = 0o500
 _PROGRAM_MODE = 0o400

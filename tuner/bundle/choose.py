@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from tuner.bundle.manifest import Part
 from tuner.errors import BundleArchitectureError
-from tuner.features import LEVELS, UNUSED_BY_CODE, older
 from tuner.target import Target, can_run
+from tuner.target.features import LEVELS, UNUSED_BY_CODE, older
 
 _UNKNOWN = 1000
 
@@ -19,7 +19,7 @@ _UNKNOWN = 1000
 def ladder(parts: Sequence[Part], host: Target) -> list[Part]:
     """The parts that `host`, a processor or a GPU, can run, the best first.
 
-    Of a processor that is the order in which `tuner.features.older` falls back. On a host that is only known
+    Of a processor that is the order in which `tuner.target.older` falls back. On a host that is only known
     by its level (without a compiler nothing tells more), a part whose code runs and that falls back to
     another one is the better of the two.
 

@@ -8,19 +8,24 @@ from typing import Any
 
 import numpy as np
 
-from tuner import ptx
 from tuner.bundle import selftest
 from tuner.bundle.catalogue import BundleCatalogue
 from tuner.bundle.choose import ladder
 from tuner.bundle.manifest import Build, Evidence
 from tuner.bundle.reader import read_bundle
 from tuner.bundle.speed import cells, compared
-from tuner.gpu_bench import GpuBench
-from tuner.gpu_device import opened, target_of
-from tuner.gpu_layer import GpuKernel
-from tuner.gpu_probe import GpuProbe
-from tuner.gpu_weights import GpuWeights
-from tuner.workload import Workload, pairs_per_expert, route_by_load, weight_bytes_read
+from tuner.gpu import ptx
+from tuner.gpu.device import opened, target_of
+from tuner.gpu.kernel import GpuKernel
+from tuner.gpu.weights import GpuWeights
+from tuner.measure.gpu_bench import GpuBench
+from tuner.measure.gpu_probe import GpuProbe
+from tuner.problem.workload import (
+    Workload,
+    pairs_per_expert,
+    route_by_load,
+    weight_bytes_read,
+)
 
 _WARM_UPS, _ROUNDS = 3, 15
 

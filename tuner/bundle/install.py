@@ -14,9 +14,9 @@ from tuner.bundle.choose import ladder
 from tuner.bundle.manifest import Section
 from tuner.bundle.reader import Bundle, read_bundle
 from tuner.errors import BundleArchitectureError, BundleError, DeviceError, SelfTestError
-from tuner.foreign import FOREIGN_LIMIT
-from tuner.gpu_device import opened, target_of
-from tuner.process import run
+from tuner.gpu.device import opened, target_of
+from tuner.host.interference import FOREIGN_LIMIT
+from tuner.host.process import run
 from tuner.target import Target, detect
 
 OK, SLOWER, REFUSED = "ok", "slower than shipped", "refused"

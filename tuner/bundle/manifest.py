@@ -15,8 +15,8 @@ from typing import Any
 from tuner.bundle.fields import Fields, read_json
 from tuner.errors import BundleManifestError, ProblemError
 from tuner.problem import Problem
+from tuner.problem.workload import parse_load
 from tuner.target import Target
-from tuner.workload import parse_load
 
 FORMAT = "moetune-bundle"
 VERSION = 1
@@ -80,7 +80,7 @@ class Part:
 
     Attributes:
         target: as it was named when the bundle was built; its features are those that the code needs.
-        machine: instruction set, as ``uname -m`` has it; ``ptx`` for a GPU.
+        machine: instruction set, as ``uname -m`` has it; ``tuner.gpu.ptx`` for a GPU.
         tuned: whether the database had winners for it; `note` says what was taken.
         builds: by variant name.
         tables: by load; `uniform` is always there.

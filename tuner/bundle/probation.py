@@ -13,9 +13,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tuner import verify
-from tuner.bench_state import BenchState, Entrant, Timing
-from tuner.benchmark import Effort
 from tuner.bundle import selftest
 from tuner.bundle.catalogue import BundleCatalogue
 from tuner.bundle.choose import ladder
@@ -23,12 +20,15 @@ from tuner.bundle.gpu_probation import GpuProbation
 from tuner.bundle.manifest import Evidence
 from tuner.bundle.reader import read_bundle
 from tuner.bundle.speed import SLOWER, cells, compared
-from tuner.ceilings import Ceilings
 from tuner.errors import MoetuneError
-from tuner.measurement import measurement
-from tuner.probe import Probe
+from tuner.measure import verify
+from tuner.measure.bench import BenchState, Entrant, Timing
+from tuner.measure.metrics import measurement
+from tuner.measure.probe import Probe
+from tuner.measure.race import Effort
+from tuner.problem.workload import Workload
 from tuner.target import detect
-from tuner.workload import Workload
+from tuner.target.roofline import Ceilings
 
 # A part further down the ladder must be faster by this before it is taken.
 WORTH = 0.97

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuner import gpu_probe, ptx
 from tuner.bundle import manifest as manifests
 from tuner.bundle import signing
 from tuner.bundle.archive import MANIFEST, SIGNATURE, Archive, parse, read_file
 from tuner.bundle.manifest import Manifest
+from tuner.cpu.kernel import ABI
 from tuner.errors import (
     BundleAbiError,
     BundleDigestError,
@@ -26,7 +26,8 @@ from tuner.errors import (
     MoetuneError,
     UsageError,
 )
-from tuner.kernel import ABI
+from tuner.gpu import ptx
+from tuner.measure import gpu_probe
 
 _PINNED = re.compile(r"sha256:([0-9a-fA-F]{64})")
 

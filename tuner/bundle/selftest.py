@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tuner.arrays import NUMPY_DTYPES
 from tuner.bundle import manifest as manifests
 from tuner.bundle.archive import Archive
 from tuner.errors import SelfTestError
-from tuner.footprint import available_bytes, weights_bytes
+from tuner.measure.verify import TOLERANCES, Case, Expected, answer
 from tuner.problem import Problem
-from tuner.verify import TOLERANCES, Case, Expected, answer
-from tuner.weights import Weights, array_shapes, deviation
+from tuner.problem.arrays import NUMPY_DTYPES
+from tuner.problem.footprint import available_bytes, weights_bytes
+from tuner.problem.weights import Weights, array_shapes, deviation
 
 SEED = 5
 # Tokens, load, rows whose answer is shipped. 33 is more than two of the largest tiles (14 rows), and ragged.

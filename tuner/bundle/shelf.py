@@ -17,7 +17,7 @@ from typing import Any
 from tuner.bundle.private import unwritable_folder, write_whole
 from tuner.bundle.reader import Bundle, read_bytes
 from tuner.errors import BundleFolderError, BundleTrustError
-from tuner.records import now
+from tuner.store.records import now
 
 _ID = re.compile("[0-9a-f]{64}")
 _MODE = 0o600

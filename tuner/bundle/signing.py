@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from tuner.bundle.private import check_unwritable, unwritable_folder, write_whole
 from tuner.errors import BundleSignatureError, BundleTrustError, UsageError
-from tuner.paths import trust_dir
+from tuner.host.paths import trust_dir
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

@@ -1,6 +1,6 @@
 """The selection table of a bundle: what the database answers for every token count, as thresholds.
 
-The answers are those of ``tuner.select.best_config``, asked as a layer asks it: so a bundle runs what the
+The answers are those of ``tuner.best_config``, asked as a layer asks it: so a bundle runs what the
 machine that it was tuned on would run.
 """
 
@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from tuner.bundle.manifest import Evidence, Rule, Table
-from tuner.database import Database
-from tuner.dispatch import Bucket, buckets
 from tuner.problem import Problem
-from tuner.select import EVIDENCE, best_config
-from tuner.selection import Selection
+from tuner.runtime.dispatch import Bucket, buckets
+from tuner.select.select import EVIDENCE, best_config
+from tuner.select.selection import Selection
+from tuner.store.database import Database
 from tuner.target import Target
 
 _NO_DATABASE = Path(os.devnull)

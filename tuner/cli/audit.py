@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tuner import doctor, words
+from tuner import doctor
 from tuner.cli import screen
 from tuner.cli.options import Model, db_option, json_option, optional_model_options, seconds
 from tuner.cli.tune import check_memory
-from tuner.database import Database
+from tuner.report import words
+from tuner.store.database import Database
 from tuner.target import detect
 
 if TYPE_CHECKING:
-    from tuner.ceilings import Ceilings
-    from tuner.claims import Claim, Finding
+    from tuner.target.roofline import Ceilings
+    from tuner.tune.claims import Claim, Finding
 
 # Of the column of verdicts.
 _WIDTH = 22
@@ -37,8 +38,8 @@ def audit(model: Model | None, time_s: float, db: Path | None, as_json: bool) ->
 
     Those of MODEL, or of all problems. Ends with 1 where a winner no longer holds or is gone.
     """
-    from tuner import audit as stage
-    from tuner.claims import Verdict  # the rules of the finals bring the search's engine
+    from tuner.tune import audit as stage
+    from tuner.tune.claims import Verdict  # the rules of the finals bring the search's engine
 
     doctor.require_toolchain()
 

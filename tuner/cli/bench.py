@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tuner import words
 from tuner.cli import screen, traces
 from tuner.cli.options import (
     Model,
@@ -20,11 +19,12 @@ from tuner.cli.options import (
     target_option,
     tokens_option,
 )
-from tuner.database import Database
+from tuner.report import words
+from tuner.store.database import Database
 from tuner.target import named, require_cpu
 
 if TYPE_CHECKING:
-    from tuner.peers import PeerRow
+    from tuner.peers.compare import PeerRow
 
 _COLUMNS = (
     "> tokens",
@@ -60,15 +60,15 @@ def bench(
     as_json: bool,
 ) -> None:
     """Time the layer against its peers."""
-    from tuner import peers  # they bring more than the other commands need
+    from tuner.peers import compare  # they bring more than the other commands need
 
     hardware = named(target)
     require_cpu(hardware, "`moetune bench`")
     load = traces.named(model.problem, load)
-    names = _names(against) if against is not None else peers.installed()
+    names = _names(against) if against is not None else compare.installed()
     with Database(db) as database:
         report = screen.stderr().print
-        rows = peers.side_by_side(model.problem, hardware, database, tokens, names, load, report)
+        rows = compare.side_by_side(model.problem, hardware, database, tokens, names, load, report)
     if as_json:
         told = {"problem": model.problem.key, "name": model.problem.name}
         click.echo(json.dumps({**told, "rows": [asdict(row) for row in rows]}, indent=2))

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import click
 
-from tuner import words
 from tuner.cli import traces
 from tuner.cli.options import (
     Model,
@@ -20,8 +19,9 @@ from tuner.cli.options import (
 )
 from tuner.client import Client
 from tuner.errors import UsageError
-from tuner.select import best_config
-from tuner.selection import Selection
+from tuner.report import words
+from tuner.select.select import best_config
+from tuner.select.selection import Selection
 from tuner.target import Target, named
 
 

@@ -18,8 +18,8 @@ from tuner.bundle.private import write_whole
 from tuner.bundle.reader import Bundle, read_bundle
 from tuner.bundle.report import lines
 from tuner.cli.options import Model, db_option, json_option, models_options
-from tuner.database import default_path
-from tuner.paths import trust_dir
+from tuner.host.paths import trust_dir
+from tuner.store.database import default_path
 from tuner.target import named
 
 _path = click.Path(path_type=Path)

@@ -11,7 +11,7 @@ import click
 
 from tuner import doctor as stage
 from tuner.cli.options import db_option, json_option
-from tuner.database import Database, default_path
+from tuner.store.database import Database, default_path
 from tuner.target import detect
 
 

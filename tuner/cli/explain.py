@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from tuner import words
 from tuner.cli import screen
 from tuner.cli.options import (
     Model,
@@ -20,14 +19,15 @@ from tuner.cli.options import (
     model_options,
     target_option,
 )
-from tuner.database import Database
-from tuner.foreign import FOREIGN_LIMIT
+from tuner.host.interference import FOREIGN_LIMIT
+from tuner.problem.workload import Workload
+from tuner.report import words
+from tuner.store.database import Database
 from tuner.target import named
-from tuner.workload import Workload
 
 if TYPE_CHECKING:
-    from tuner.explain import Account, Contender, Explanation, Found, Roofline, Winner
-    from tuner.importance import Importances
+    from tuner.report.explain import Account, Contender, Explanation, Found, Roofline, Winner
+    from tuner.report.importance import Importances
 
 _CONTENDERS = ("> speed / default's", "measured", "status", "differs in")
 # Importances below this share are not named one by one.
@@ -45,7 +45,7 @@ def explain(
     model: Model, tokens: int, load: str, target: str, db: Path | None, as_json: bool
 ) -> None:
     """Say how the best kernel was found, and what it beat."""
-    from tuner import explain as stage  # importances bring the search's engine
+    from tuner.report import explain as stage  # importances bring the search's engine
 
     with Database(db, read_only=True) as database:
         told = stage.explain(model.problem, Workload(tokens, load), named(target), database)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from tuner import generate as stage
-from tuner import merge, t4
 from tuner.cli.options import db_option, json_option
-from tuner.database import Database
 from tuner.errors import UsageError
-from tuner.exchange import export_best, import_best, texts
+from tuner.store import generate as stage
+from tuner.store import merge, t4
+from tuner.store.database import Database
+from tuner.store.jsonl import export_best, import_best, texts
 
 BEST = Path("db", "best.jsonl")
 # What every SQLite file starts with.

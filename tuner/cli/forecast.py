@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tuner import words
 from tuner.cli import screen
-from tuner.database import Database, default_path
 from tuner.problem import Problem
+from tuner.report import words
+from tuner.store.database import Database, default_path
 
 if TYPE_CHECKING:
-    from tuner.estimate import CellEstimate, Estimate
-    from tuner.points import Count
+    from tuner.space.count import Count
+    from tuner.tune.estimate import CellEstimate, Estimate
 
 _COLUMNS = (
     "> tokens", "load", "> points", "> recorded", "> new trials", "> cached", "> builds", "> search",

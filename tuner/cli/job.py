@@ -8,15 +8,15 @@ from pathlib import Path
 
 import click
 
-from tuner import words
 from tuner.cli import screen
 from tuner.cli.options import Model, db_option, json_option, seconds
-from tuner.database import Database
-from tuner.job_run import run
-from tuner.offline import Round, described, make_job
+from tuner.offline.make import Round, described, make_job
+from tuner.offline.run import run
+from tuner.offline.tell import Told
+from tuner.offline.tell import tell as read_back
+from tuner.report import words
+from tuner.store.database import Database
 from tuner.target import Target
-from tuner.tell import Told
-from tuner.tell import tell as read_back
 
 _COLUMNS = ("> tokens", "> default", "winner", "> time", "> speed-up")
 _folder = click.Path(path_type=Path, file_okay=False)

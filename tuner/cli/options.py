@@ -15,9 +15,9 @@ import click
 
 from tuner.cli.traces import spelled
 from tuner.errors import UsageError
-from tuner.forms import ACTIVATIONS, DTYPE_BYTES
 from tuner.problem import PRESETS, Problem
-from tuner.workload import parse_load
+from tuner.problem.forms import ACTIVATIONS, DTYPE_BYTES
+from tuner.problem.workload import parse_load
 
 Command = Callable[..., int | None]
 

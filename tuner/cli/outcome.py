@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from tuner import words
 from tuner.cli import screen
+from tuner.report import words
 
 if TYPE_CHECKING:
-    from tuner.result import CellResult, HeldOut, Pace, TuneResult
+    from tuner.tune.result import CellResult, HeldOut, Pace, TuneResult
 
 
 # A floor above this hides gains that matter.

@@ -8,10 +8,10 @@ import click
 
 from tuner.cli import screen
 from tuner.cli.options import Model, db_option, model_options
-from tuner.database import Database
 from tuner.errors import UsageError
-from tuner.extras import required
-from tuner.peer_times import PeerTimes
+from tuner.host.optional import required
+from tuner.report.peer_times import PeerTimes
+from tuner.store.database import Database
 
 _path = click.Path(path_type=Path)
 
@@ -31,7 +31,7 @@ def report(model: Model, out: Path | None, form: str, peers: Path | None, db: Pa
     The page holds its plots and styles itself and loads nothing.
     """
     with required("serve"):
-        from tuner import report as stage
+        from tuner.report import report as stage
 
         with Database(db, read_only=True) as database:
             found = stage.views(database, model.problem)

@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from tuner.words import clock, inverse
+from tuner.report.words import clock, inverse
 
 if TYPE_CHECKING:
-    from tuner.plan import Progress as Report
+    from tuner.tune.plan import Progress as Report
 
 # Where no terminal says how wide it is: what a log or a page holds.
 _WIDE = 120

@@ -9,10 +9,10 @@ import click
 
 from tuner.cli import screen
 from tuner.cli.options import db_option
-from tuner.database import Database, default_path
 from tuner.errors import DatabaseError
-from tuner.extras import required
+from tuner.host.optional import required
 from tuner.serve.settings import Settings
+from tuner.store.database import Database, default_path
 
 _DEFAULTS = {field.name: field.default for field in fields(Settings)}
 

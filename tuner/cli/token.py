@@ -9,8 +9,8 @@ import click
 
 from tuner.cli import screen
 from tuner.cli.options import db_option, json_option
-from tuner.database import default_path
-from tuner.tokens import SCOPES, Tokens, path_beside
+from tuner.serve.tokens import SCOPES, Tokens, path_beside
+from tuner.store.database import default_path
 
 
 @click.group()

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from tuner import recorded, trace_file
 from tuner.errors import UsageError
-from tuner.problem import Problem
-from tuner.workload import parse_load
+from tuner.problem import Problem, trace_file, trace_load
+from tuner.problem.workload import parse_load
 
 PREFIX = "trace:"
 
@@ -28,8 +27,8 @@ def named(problem: Problem, load: str) -> str:
     """A load by its key; the counts in a file are kept, so that they can be drawn from now on."""
     if not is_file(load):
         return str(parse_load(load))
-    found = recorded.of(trace_file.read(load.removeprefix(PREFIX)), problem)
-    recorded.keep(found)
+    found = trace_load.of(trace_file.read(load.removeprefix(PREFIX)), problem)
+    trace_load.keep(found)
     return found.load
 
 
@@ -46,7 +45,7 @@ def resolve(
     files = [load for load in loads if is_file(load)]
     if len(files) != 1:
         raise UsageError("--tokens from-trace needs one --load trace:FILE; name the token counts")
-    rows = recorded.rows(trace_file.read(files[0].removeprefix(PREFIX)), problem)
-    heaviest, share = recorded.heaviest(rows)
+    rows = trace_load.rows(trace_file.read(files[0].removeprefix(PREFIX)), problem)
+    heaviest, share = trace_load.heaviest(rows)
     told = ",".join(f"{count}={weight:g}" for count, weight in heaviest.items())
     return keys, heaviest, f"tokens from the trace: {told}, {100 * share:.0f} % of its time"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuner import doctor, footprint, words
+from tuner import doctor
 from tuner.cli import forecast, job, outcome, screen, traces
 from tuner.cli.options import (
     Model,
@@ -29,17 +29,18 @@ from tuner.cli.options import (
     weighted_loads,
     weighted_tokens,
 )
-from tuner.database import Database
 from tuner.errors import MoetuneError, UsageError
-from tuner.offline import Round
-from tuner.plan import SAMPLERS, Plan
-from tuner.problem import Problem
+from tuner.offline.make import Round
+from tuner.problem import Problem, footprint
+from tuner.problem.workload import Workload
+from tuner.report import words
+from tuner.space.variant import parse
+from tuner.store.database import Database
 from tuner.target import Target, named
-from tuner.variant import parse
-from tuner.workload import Workload
+from tuner.tune.plan import SAMPLERS, Plan
 
 if TYPE_CHECKING:
-    from tuner.result import CellResult, TuneResult
+    from tuner.tune.result import CellResult, TuneResult
 
 # A session without --trials and --time ends after this.
 DEFAULT_TIME_S = 600.0
@@ -115,8 +116,8 @@ def tune(
 
     Every trial is stored as it ends: stopped at any moment, the same command goes on.
     """
-    from tuner import tune as stage  # it brings the search's engine, which takes a moment
-    from tuner.estimate import TimeLeft, estimate
+    from tuner.tune import run as stage  # it brings the search's engine, which takes a moment
+    from tuner.tune.estimate import TimeLeft, estimate
 
     if trials is None and time_s is None:
         time_s = DEFAULT_TIME_S
@@ -194,7 +195,7 @@ def _untuned(
 
 def check_memory(problem: Problem) -> None:
     """Refuse weights that would not fit: the system would end the process, without a word."""
-    from tuner.bench_state import MOST_PACKED
+    from tuner.measure.bench import MOST_PACKED
 
     copies = 1 + MOST_PACKED
     need = copies * footprint.weights_bytes(problem)

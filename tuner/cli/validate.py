@@ -12,11 +12,11 @@ import click
 from tuner import doctor
 from tuner.cli import screen
 from tuner.cli.options import db_option, json_option
-from tuner.database import Database
+from tuner.store.database import Database
 from tuner.target import detect
 
 if TYPE_CHECKING:
-    from tuner.validate import Row
+    from tuner.peers.validate import Row
 
 _COLUMNS = ("claim", "> claimed", "> measured here", "unit", "holds")
 _WORDS = {True: "yes", False: "no", None: "not measured"}
@@ -30,7 +30,7 @@ def validate(db: Path | None, as_json: bool) -> None:
 
     A claim that does not hold is said not to hold. Rows of accelerators in the database stand beside it.
     """
-    from tuner import validate as stage  # peers bring more than the other commands need
+    from tuner.peers import validate as stage  # peers bring more than the other commands need
 
     doctor.require_toolchain()
     target = detect()

@@ -16,15 +16,15 @@ from starlette.types import ASGIApp
 
 from tuner.bundle import shelf
 from tuner.errors import DatabaseError
-from tuner.peer_times import PeerTimes
-from tuner.serve import best, bundles, health, listings, people, results, variants
+from tuner.report.peer_times import PeerTimes
 from tuner.serve.answers import KeptAnswers
 from tuner.serve.limits import Limits
 from tuner.serve.metrics import Metrics
 from tuner.serve.problem_document import SCHEMA, SCHEMA_NAME, Refusal
+from tuner.serve.routes import best, bundles, health, listings, people, results, variants
 from tuner.serve.settings import Settings
 from tuner.serve.store import Store
-from tuner.tokens import Tokens, path_beside
+from tuner.serve.tokens import Tokens, path_beside
 from tuner.version import __version__
 
 _LOG = logging.getLogger(__name__)

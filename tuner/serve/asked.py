@@ -11,12 +11,12 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from tuner import contents
-from tuner.database import Database
 from tuner.errors import ProblemError, TargetError
-from tuner.exchange_fields import target_of
 from tuner.problem import PRESETS, Problem
 from tuner.serve.problem_document import Refusal
+from tuner.store import listings
+from tuner.store.database import Database
+from tuner.store.fields import target_of
 from tuner.target import Target, detect
 
 # So many rows tell that a name is not the only one.
@@ -57,8 +57,8 @@ def _problem(db: Database, model: str) -> Problem:
             raise Refusal(422, f"model: {error}") from error
     if model in PRESETS:
         return PRESETS[model]
-    row = contents.layer(db, model)
-    rows = [row] if row else contents.layers_named(db, model, _SEVERAL)
+    row = listings.layer(db, model)
+    rows = [row] if row else listings.layers_named(db, model, _SEVERAL)
     if len(rows) > 1:
         ids = ", ".join(found["id"] for found in rows)
         raise Refusal(422, f"model {model!r}: several problems have this label ({ids}); give an id")
@@ -89,8 +89,8 @@ def target_for(db: Database, text: str) -> Target:
     host = _host()
     if text in (HOST, host.arch, host.digest):
         return host
-    row = contents.target(db, text)
-    rows = [row] if row else contents.targets_of(db, text, 1)
+    row = listings.target(db, text)
+    rows = [row] if row else listings.targets_of(db, text, 1)
     if not rows:
         raise Refusal(
             404,

@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tuner import contents
 from tuner.problem import Problem
+from tuner.select.winner_cache import Group, Row, grouped, target_of
 from tuner.serve import asked
 from tuner.serve.store import Store, Version
 from tuner.serve.stored_row import StoredRow
+from tuner.store import listings
 from tuner.target import Target
-from tuner.winners import Group, Row, grouped, target_of
 
 # Rows to keep, some 2 KB each, and names; of the rows those go that nobody asked for the longest time.
 MOST_ROWS = 150_000
@@ -80,7 +80,7 @@ class Index:
             return self._targets[text]
 
     def groups(self, version: Version, problem: Problem) -> tuple[Group, ...]:
-        """The winners of a problem, as ``tuner.winners.winners`` gives them."""
+        """The winners of a problem, as ``tuner.select.winner_cache.winners`` gives them."""
         with self._lock:
             known = self._known.get(problem.digest)
             if known is None or known.version != version:
@@ -93,7 +93,7 @@ class Index:
         version = self._store.version()
         with self._lock:
             self._forget_names(version)
-            for row in self._store.quick(contents.won_layers):
+            for row in self._store.quick(listings.won_layers):
                 if self.rows >= MOST_ROWS:
                     return
                 self._by_id[row["id"]] = Problem.from_key(row["problem"], name=row["name"])

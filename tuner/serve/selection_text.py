@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import functools
 
-from tuner.select import Fallback, Found
+from tuner.select.select import Fallback, Found
 from tuner.serve.stored_row import StoredRow, encode
+from tuner.space.variant import Variant
 from tuner.target import Target
-from tuner.variant import Variant
 
 
 def text(chosen: Found | Fallback) -> str:

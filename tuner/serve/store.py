@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from tuner.database import Database
 from tuner.errors import DatabaseError
+from tuner.store.database import Database
 
 Version = tuple[int, ...]
 Answer = TypeVar("Answer")

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tuner.select import EVIDENCE
+from tuner.select.select import EVIDENCE
 
 JSON_COLUMNS = frozenset(("problem", "target", "config", "environment"))
 encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode

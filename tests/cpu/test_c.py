@@ -1,0 +1,72 @@
+"""A kernel without Python: the C header says what the library takes, and the example runs it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tuner
+from tests.kernels import TINY, kernel
+from tuner.cpu.kernel import ABI
+from tuner.cpu.worker_pool import ARGUMENT_WORDS
+from tuner.host.toolchain import find_linker
+from tuner.problem.weights import Weights
+
+ROOT = Path(__file__).parents[2]
+HEADER = ROOT / "tuner" / "moetune.h"
+
+
+def words(prefix: str) -> list[str]:
+    return re.findall(rf"^    MOE_{prefix}_(\w+)(?: = 0)?,", HEADER.read_text(), re.MULTILINE)
+
+
+def test_the_header_has_the_words_of_the_template() -> None:
+    memory = (ROOT / "templates" / "moe_cpu" / "memory.mojo.j2").read_text()
+    arguments = re.findall(r"^comptime ARG_(\w+) = (\d+)", memory, re.MULTILINE)
+    assert [(name, str(i)) for i, name in enumerate(words("ARG"))] == arguments
+    assert f"MOE_ARG_WORDS = {ARGUMENT_WORDS}" in HEADER.read_text()
+    template = (ROOT / "templates" / "moe_cpu.mojo.j2").read_text()
+    info = re.findall(r"info\[unsafe_offset=(\d+)\]", template)
+    assert len(words("INFO")) == len(info)
+    assert f"#define MOE_ABI {ABI}\n" in HEADER.read_text()
+
+
+def build(source: Path, target: Path, *options: str) -> None:
+    command = [str(find_linker()), "-Wall", "-Werror", "-O1", f"-I{HEADER.parent}", *options]
+    done = subprocess.run(
+        [*command, source, "-o", target, "-ldl", "-lpthread"], capture_output=True
+    )
+    assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.mark.compiler
+def test_the_header_is_c_and_cpp(tmp_path: Path) -> None:
+    source = tmp_path / "x.c"
+    source.write_text('#include "moetune.h"\nint main(void) { return MOE_ARG_ROUTED - 10; }\n')
+    build(source, tmp_path / "x", "-std=c99", "-pedantic")
+    build(source, tmp_path / "y", "-x", "c++", "-std=c++17")
+    assert subprocess.run([tmp_path / "x"]).returncode == 0
+
+
+def made_up(*shape: int, salt: int) -> np.ndarray:
+    numbers = np.arange(np.prod(shape), dtype=np.int64)
+    return (((numbers * 7 + salt * 13) % 64 - 32) / 256).astype(np.float32).reshape(shape)
+
+
+@pytest.mark.compiler
+def test_the_example_computes_what_a_layer_does(tmp_path: Path) -> None:
+    e, f, d = TINY.num_experts, TINY.expert_dim, TINY.hidden
+    up, gate = made_up(e, f, d, salt=2), made_up(e, f, d, salt=1)
+    weights = Weights(router=made_up(e, d, salt=5), gate=gate, up=up, down=made_up(e, d, f, salt=3))
+    build(ROOT / "examples" / "layer.c", tmp_path / "layer")
+    command = [tmp_path / "layer", kernel(TINY).path, "7"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    y = np.array([line.split() for line in done.stdout.splitlines()], np.float32)
+    layer = tuner.load(TINY, weights)
+    assert layer.selection(7).variant == layer.selection(1).variant
+    np.testing.assert_array_equal(y, layer(made_up(7, d, salt=4)))
+    assert np.abs(y).max() > 1e-3

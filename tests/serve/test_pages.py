@@ -1,0 +1,114 @@
+"""The pages for people: what stands in them, and that nothing in them comes from outside."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.commands import Run
+from tests.rows import PROBLEM, TARGET, add_winner
+from tests.services import GRANITE, client, served
+from tuner.serve.settings import Settings
+from tuner.store import listings
+from tuner.store.database import Database
+
+__all__ = ["served"]
+
+ROWS = Path(__file__).parents[2] / "benchmarks" / "data" / "peers-readme-znver4.json"
+
+
+def place(path: Path) -> str:
+    with Database(path, read_only=True) as db:
+        row = listings.overview(db, 0, 1)[0]
+    return f"/problems/{row['problem_id']}/{row['target_id']}"
+
+
+def test_the_first_page_lists_problems_and_targets(served: Path) -> None:
+    answer = client(served).get("/")
+    assert answer.headers["content-type"].startswith("text/html")
+    assert re.findall(r'<a href="/problems/[^"]+">([^<]+)</a>', answer.text) == [
+        "classic-moe", "granite-3.0-1b-a400m", "granite-3.0-1b-a400m-bfloat16",
+    ]  # fmt: skip
+    assert re.search(r"1\.00. to 1\.06.<", answer.text)
+    assert "No more rows." in client(served).get("/?skip=3").text
+
+
+def test_an_empty_database_says_what_to_do(database: Path) -> None:
+    Database(database).close()
+    assert "moetune tune granite" in client(database).get("/").text
+
+
+def test_a_problem_has_its_plots_and_its_story(served: Path) -> None:
+    answer = client(served).get(place(served) + "?tokens=128&load=uniform")
+    assert answer.status_code == 200
+    for part in (
+        "Time against tokens",
+        "Roofline",
+        "The choice at 128 tokens, uniform",
+        "paired samples",
+    ):
+        assert part in answer.text, part
+    assert answer.text.count("<svg ") == 2
+
+
+def test_labels_are_text(database: Path) -> None:
+    with Database(database) as db:
+        add_winner(db, problem=PROBLEM.replace(name="<script>alert(1)</script>"))
+    asked = client(database)
+    pages = [asked.get("/").text, asked.get(place(database)).text]
+    assert all("&lt;script&gt;alert" in page and "<script>alert" not in page for page in pages)
+
+
+def test_unknown_problems_and_workloads_are_not_there(served: Path) -> None:
+    asked = client(served)
+    for path in ("/problems/a/b", f"{place(served)}?tokens=3", f"{place(served)}?tokens=1&load=x"):
+        assert asked.get(path).status_code == 404, path
+
+
+def test_pages_load_nothing_from_elsewhere(served: Path) -> None:
+    asked = client(served)
+    for path in ("/", place(served)):
+        answer = asked.get(path)
+        assert "default-src 'self'" in answer.headers["content-security-policy"]
+        loaded = re.findall(r'(?:src|href)="(?!#|data:|/|\?)([^"]*)"', answer.text)
+        assert loaded == []
+    assert asked.get("/style.css").headers["content-type"].startswith("text/css")
+    assert asked.get("/page.js").headers["content-type"].startswith("text/javascript")
+    assert TARGET.arch not in asked.get("/").text
+
+
+def test_the_command_hands_on_what_it_is_given(
+    served: Path, moetune: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Settings] = []
+    monkeypatch.setattr("tuner.serve.server.run", lambda settings, *rest: given.append(settings))
+    line = f"serve --db {served} --peers {ROWS} --reads 5 --writes 2 --most-body 2048"
+    assert moetune(line).code == 0
+    assert moetune(f"serve --db {served} --unsigned-bundles").code == 0
+    assert given == [
+        Settings(served, most_body_bytes=2048, reads_per_s=5, writes_per_s=2, peers=ROWS),
+        Settings(served, unsigned_bundles=True),
+    ]
+
+
+def test_peers_stand_beside(served: Path) -> None:
+    with Database(served, read_only=True) as db:
+        rows = listings.overview(db, 0, 9)
+    row = next(row for row in rows if row["problem_name"] == GRANITE)
+    page = f"/problems/{row['problem_id']}/{row['target_id']}"
+    assert "Beside it: numpy, onnxruntime, torch." in client(served, peers=ROWS).get(page).text
+    assert "Beside it" not in client(served).get(page).text
+
+
+def test_one_of_a_kind_is_no_several(database: Path) -> None:
+    with Database(database) as db:
+        add_winner(db, 1)
+    asked = client(database)
+    index = asked.get("/").text
+    assert '<span id="count" role="status">1 row</span>' in index
+    assert "<small>1 token</small>" in index
+    choice = asked.get(f"/problems/{PROBLEM.digest}/{TARGET.digest}").text
+    assert "The choice at 1 token, uniform" in choice
+    assert "1 tokens" not in index + choice

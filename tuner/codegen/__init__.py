@@ -1,0 +1,1 @@
+"""Codegen: from a variant to Mojo source and from there to a binary, in a cache."""

@@ -1,0 +1,1 @@
+"""Host: this machine and its files: processes, the toolchain, folders, locks, cores and caches."""

@@ -1,0 +1,78 @@
+"""Measurement: what follows from the raw samples of a race."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tuner.measure.bench import Timing
+from tuner.measure.race import Race
+from tuner.problem import Problem
+from tuner.store.records import MeasurementRow
+from tuner.target import Target
+from tuner.target.roofline import Ceilings, multiplies_pairs
+
+
+def measurement(
+    timing: Timing,
+    kernel: int,
+    ceilings: Ceilings,
+    target: Target,
+    problem: Problem,
+    kind: str = "trial",
+) -> MeasurementRow:
+    """The row of one kernel of a race: median, percentiles, rates, fraction of the ceiling.
+
+    Weights count as read from memory when they were made cold, or are larger than the last cache.
+    """
+    race = timing.race
+    pairs = multiplies_pairs(problem, target)
+    limits = ceilings.at_the_moment(race.read_gb_s, race.peak_gflop_s, pairs)
+    weights = problem.num_experts * problem.expert_weight_bytes + problem.shared_weight_bytes
+    from_memory = timing.temperature == "cold" or weights > target.l3_bytes
+    floor_ns, ceiling = limits.floor_ns(
+        int(timing.flops),
+        int(timing.read_bytes) if from_memory else 0,
+        pairs,
+    )
+    time_ns = race.time(kernel).value
+    work = timing.flops, timing.read_bytes
+    limit = ceiling, floor_ns / time_ns
+    return row_of(race, kernel, kind, timing.temperature, work, limit)
+
+
+def memory_limit(rates: Mapping[str, Any], moved_bytes: float, time_ns: float) -> tuple[str, float]:
+    """Of a GPU: which bandwidth is the ceiling, the higher of `read_gb_s` and `copy_gb_s`, and the
+    fraction of it that so many bytes in such a time are."""
+    ceiling = max(("read", "copy"), key=lambda name: float(rates[f"{name}_gb_s"]))
+    return ceiling, moved_bytes / rates[f"{ceiling}_gb_s"] / time_ns
+
+
+def row_of(
+    race: Race,
+    kernel: int,
+    kind: str,
+    temperature: str,
+    work: tuple[float, float],
+    limit: tuple[str, float],
+) -> MeasurementRow:
+    """The row of one kernel of a race. `work` is a call's operations and the bytes it reads at least;
+    `limit` the ceiling that binds it and the fraction that it reaches."""
+    time_ns, ratio = race.time(kernel), race.ratio(kernel)
+    return MeasurementRow(
+        kind=kind,
+        temperature=temperature,
+        samples=tuple(float(t) for t in race.times_ns[kernel]),
+        median_ns=time_ns.value,
+        low_ns=time_ns.low,
+        high_ns=time_ns.high,
+        p95_ns=race.percentile(kernel, 95),
+        p99_ns=race.percentile(kernel, 99),
+        ratio=ratio.value,
+        ratio_low=ratio.low,
+        ratio_high=ratio.high,
+        gflop_s=work[0] / time_ns.value,
+        gb_s=work[1] / time_ns.value,
+        ceiling=limit[0],
+        ceiling_fraction=limit[1],
+    )

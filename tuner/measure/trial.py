@@ -1,0 +1,209 @@
+"""Trial: one variant through the stages, and what became of it as a row.
+
+Render, compile, verify, race against the default. Stages raise; here, and nowhere else, what they
+raise becomes a status.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tuner.codegen.batch import compile_together
+from tuner.codegen.compile import (
+    Binary,
+    CompilerKilled,
+    CompileTimeout,
+    SourceRefused,
+    compile_source,
+)
+from tuner.codegen.render import Source, render
+from tuner.errors import KernelError
+from tuner.host.toolchain import toolchain_version
+from tuner.measure.bench import Entrant, Timing
+from tuner.measure.race import SLOW, Effort
+from tuner.measure.verify import Verdict
+from tuner.measure.worker import Bench, WorkerCrash, WorkerTimeout
+from tuner.problem import Problem
+from tuner.problem.workload import Workload
+from tuner.space.templates import digest
+from tuner.space.variant import Variant
+from tuner.store.records import TrialRow
+from tuner.target import Target
+from tuner.target.roofline import Ceilings
+from tuner.version import __version__
+
+COMPILE_S = 120.0
+VERIFY_S = 300.0
+RACE_S = 120.0
+CONFIRM_EFFORT = Effort(budget_s=1.5)
+
+
+@dataclass(frozen=True)
+class Build:
+    """A source and its binary, or why there is none."""
+
+    source: Source
+    binary: Binary | None
+    status: str
+    message: str
+    render_ms: float
+    compile_ms: float
+
+
+@dataclass
+class Outcome:
+    """What became of a variant on a workload; `ratio` is its time / the default's."""
+
+    status: str
+    message: str = ""
+    ratio: float | None = None
+    timing: Timing | None = None
+    verify_ms: float | None = None
+    benchmark_ms: float | None = None
+    environment: dict[str, Any] = field(default_factory=dict)
+
+
+def build(problem: Problem, target: Target, variant: Variant) -> Build:
+    """Renders and compiles; a refusal is a status. A missing toolchain still raises."""
+    return _build(*_render(problem, variant), target, None)
+
+
+def build_all(problem: Problem, target: Target, variants: Sequence[Variant]) -> list[Build]:
+    """The same for several, in one run of the compiler where that works."""
+    rendered = [_render(problem, variant) for variant in variants]
+    texts = [source.text for source, _ in rendered]
+    together = compile_together(texts, target, timeout_s=COMPILE_S)
+    return [_build(source, ms, target, together.get(source.text)) for source, ms in rendered]
+
+
+def _render(problem: Problem, variant: Variant) -> tuple[Source, float]:
+    """The source, and the milliseconds that it took."""
+    start = time.perf_counter()
+    source = render(problem, variant)
+    return source, 1e3 * (time.perf_counter() - start)
+
+
+def _build(source: Source, render_ms: float, target: Target, built: Binary | None) -> Build:
+    """`built` is the binary where there is one already."""
+    try:
+        binary = built or _compile(source, target)
+    except CompileTimeout as error:
+        return Build(source, None, "timeout", str(error), render_ms, 1e3 * COMPILE_S)
+    except (CompilerKilled, SourceRefused) as error:
+        return Build(source, None, "compile", str(error), render_ms, 0.0)
+    return Build(source, binary, "ok", "", render_ms, 1e3 * binary.seconds)
+
+
+def _compile(source: Source, target: Target) -> Binary:
+    """Once more where the compiler was killed: it may have been short of memory beside other builds."""
+    with contextlib.suppress(CompilerKilled):
+        return compile_source(source.text, target, timeout_s=COMPILE_S)
+    return compile_source(source.text, target, timeout_s=COMPILE_S)
+
+
+def evaluate(
+    worker: Bench,
+    built: Build,
+    variant: Variant,
+    base: Entrant | None,
+    workload: Workload,
+    effort: Effort,
+    temperature: str,
+) -> Outcome:
+    """Verifies and times a built variant, against `base` (the default) in the same race."""
+    if built.binary is None:
+        return Outcome(built.status, built.message)
+    entrant = Entrant(built.binary.path, variant.pack)
+    outcome = Outcome("ok")
+    try:
+        with _timed(outcome, "verify_ms"):
+            verdict: Verdict = worker.ask(
+                "verify", entrant, workload.tokens, variant.config["tile_rows"], timeout_s=VERIFY_S
+            )
+        if not verdict.ok:
+            return Outcome("wrong", verdict.message, verify_ms=outcome.verify_ms)
+        entrants = [base, entrant] if base else [entrant]
+        with _timed(outcome, "benchmark_ms"):
+            timing: Timing = worker.ask(
+                "race", entrants, workload, effort, temperature, timeout_s=RACE_S
+            )
+    except WorkerTimeout as error:
+        return Outcome("timeout", str(error))
+    except (WorkerCrash, KernelError) as error:
+        return Outcome("crash", str(error))
+    ratio = timing.race.ratio(len(entrants) - 1)
+    outcome.timing, outcome.ratio = timing, ratio.value
+    if ratio.low > SLOW:
+        outcome.status, outcome.message = "slow", f"{ratio.value:.2f} times the default's time"
+    return outcome
+
+
+@contextlib.contextmanager
+def _timed(outcome: Outcome, name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    setattr(outcome, name, 1e3 * (time.perf_counter() - start))
+
+
+def environment(target: Target, ceilings: Ceilings) -> dict[str, Any]:
+    """What a row should say about where it was measured, besides its Target."""
+    return {
+        "toolchain": toolchain_version(),
+        "moetune": __version__,
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+        "cpu": target.name,
+        "cores": target.cores,
+        "load_1m": round(os.getloadavg()[0], 2),
+        **{f"{name}_limit": round(value, 1) for name, value, _ in ceilings.rows()},
+    }
+
+
+def row(
+    variant: Variant,
+    built: Build,
+    outcome: Outcome,
+    keys: tuple[str, str],
+    workload: Workload,
+    session: str,
+    surroundings: dict[str, Any],
+) -> TrialRow:
+    """The trial's row; `keys` are the ids of problem and target."""
+    race = outcome.timing.race if outcome.timing else None
+    noise = (
+        {
+            "foreign": round(race.foreign, 3),
+            "probe_gb_s": round(race.read_gb_s, 1),
+            "probe_gflop_s": round(race.peak_gflop_s, 1),
+        }
+        if race
+        else {}
+    )
+    return TrialRow(
+        problem_id=keys[0],
+        target_id=keys[1],
+        variant_id=variant.id,
+        tokens=workload.tokens,
+        load=workload.load,
+        status=outcome.status,
+        message=outcome.message.splitlines()[0] if outcome.message else "",
+        source_digest=built.source.digest,
+        binary_key=built.binary.key if built.binary else "",
+        render_ms=built.render_ms,
+        compile_ms=built.compile_ms,
+        verify_ms=outcome.verify_ms,
+        benchmark_ms=outcome.benchmark_ms,
+        environment={
+            **surroundings,
+            **noise,
+            **outcome.environment,
+            "template": digest(variant.template),
+        },
+        session=session,
+    )

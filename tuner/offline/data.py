@@ -1,0 +1,76 @@
+"""What all trials of a job share: weights and right answers, made once, read by every process.
+
+Both are pure functions of the job. They lie in memory-backed files where the system has room for them there.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.measure import verify
+from tuner.offline import bench
+from tuner.offline.job import Job
+from tuner.problem import Problem
+from tuner.problem.arrays import NUMPY_DTYPES
+from tuner.problem.weights import Weights, array_shapes, deviation
+
+_ELEMENTS_AT_ONCE = 1 << 22
+
+
+def make(job: Job, folder: Path) -> None:
+    """Writes weights and answers of every case into a folder."""
+    kind, problem = bench.kind_of(job), job.layer
+    weights = random_weights(problem, job.seed)
+    kind.write(problem, weights, folder)
+    tiles = sorted({variant.config[kind.TILE] for variant in job.variants})
+    wanted = (verify.cases(problem, t, tile, job.seed) for tile in tiles for t in job.tokens)
+    cases = tuple(dict.fromkeys(case for cases in wanted for case in cases))
+    answers = dict(zip(cases, verify.Answers(problem, weights).of(cases), strict=True))
+    with (folder / "answers.pickle").open("wb") as stream:
+        pickle.dump(answers, stream)
+
+
+def answers_of(folder: Path) -> dict[verify.Case, verify.Expected]:
+    """The right answers by case."""
+    with (folder / "answers.pickle").open("rb") as stream:
+        return pickle.load(stream)  # type: ignore[no-any-return]  # written by `make`, a moment ago
+
+
+def save(folder: Path, name: str, array: NDArray[Any]) -> None:
+    """Writes an array under a name, 16-bit types as plain numbers: a .npy file cannot name bfloat16."""
+    np.save(folder / f"{name}.npy", array.view(np.uint16) if array.dtype.itemsize == 2 else array)
+
+
+def saved(folder: Path, name: str) -> NDArray[Any]:
+    """What was saved, mapped from its file."""
+    array: NDArray[Any] = np.load(folder / f"{name}.npy", mmap_mode="r")
+    return array
+
+
+def random_weights(problem: Problem, seed: int) -> Weights:
+    """Weights like those of ``Weights.random``, drawn on all cores: another stream for each slice."""
+    dtype = NUMPY_DTYPES[problem.weight_dtype]
+    arrays = {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for number, (name, shape) in enumerate(array_shapes(problem).items()):
+            array = np.empty(shape, dtype)
+            flat = array.reshape(-1)
+            scale = np.float32(deviation(problem, name, shape))
+
+            def draw(
+                at: int, flat: NDArray[Any] = flat, scale: Any = scale, number: int = number
+            ) -> None:
+                part = flat[at : at + _ELEMENTS_AT_ONCE]
+                rng = np.random.default_rng([seed, number, at])
+                part[...] = rng.standard_normal(part.size, dtype=np.float32) * scale
+
+            list(pool.map(draw, range(0, flat.size, _ELEMENTS_AT_ONCE)))
+            arrays[name] = array
+    return Weights(**arrays)

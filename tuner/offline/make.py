@@ -1,0 +1,272 @@
+"""An offline round: which variants another machine should try, compiled and put into a job folder.
+
+The search asks for a batch for each token count, knowing all that the database knows; `moetune tell` reads the
+results back into it, and the next round starts from there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuner.bundle.elf import without_search_path
+from tuner.codegen import probes
+from tuner.errors import UsageError
+from tuner.host.toolchain import toolchain_version
+from tuner.measure import gpu_peak
+from tuner.measure.trial import Build, build
+from tuner.offline import code
+from tuner.offline import job as jobs
+from tuner.offline.job import Job, JobVariant
+from tuner.problem import Problem
+from tuner.problem.workload import Workload
+from tuner.search.search import Search
+from tuner.space import failure, space
+from tuner.space import templates as template
+from tuner.space.variant import TEMPLATES, Variant, default_variant, make, pack_config
+from tuner.store.database import Database
+from tuner.target import Target
+from tuner.version import __version__
+
+_BUILDS_AT_ONCE = 2
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Round:
+    """What is asked of a round: ``trials`` variants for each token count, in at most ``most_bytes``.
+
+    Of a CPU: ``cores``, those that measured the problem before, else as many as are here, unless given; and
+    ``temperature`` of the weights, cold, warm or auto.
+    """
+
+    tokens: tuple[int, ...]
+    load: str
+    trials: int
+    seed: int
+    sampler: str
+    most_bytes: int
+    cores: int | None = None
+    temperature: str = "auto"
+
+
+@dataclass(frozen=True)
+class Made:
+    """A job folder: for which target, how many programs it holds, how many did not compile, and its size."""
+
+    target: Target
+    programs: int
+    failed: int
+    left_out: int
+    size_bytes: int
+
+
+def make_job(
+    problem: Problem, target: Target, db: Database, asked: Round, folder: Path, progress: Progress
+) -> Made:
+    """Asks, compiles and writes a job folder.
+
+    Raises:
+        UsageError: the load is a trace, the folder is a job already, or a default or ceiling did not compile.
+        TemplateError, SpaceError: no template serves the problem.
+    """
+    if asked.load.startswith("trace:"):
+        raise UsageError(
+            f"--load {asked.load}: a trace lies on this machine, and a job folder takes none; "
+            "use uniform, onehot or zipf:S"
+        )
+    if (folder / "job.json").exists():
+        raise UsageError(
+            f"{folder}: holds a job already; `moetune tell` it, and name another folder"
+        )
+    if target.kind == "cpu":
+        target = machine(problem, target, db, asked.cores)
+    variants = _ask(problem, target, db, asked)
+    builds = _build(problem, target, list(variants), progress)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "programs").mkdir(exist_ok=True)
+    code.write(folder, target.kind)
+    probes = _probes(folder, problem, target)
+    kept, failed, left_out = [], [], 0
+    for variant, built in builds.items():
+        if built.binary is None:
+            failed.append(
+                {"variant": variant.name, "status": built.status, "message": built.message}
+            )
+        elif folder_bytes(folder) + built.binary.path.stat().st_size > asked.most_bytes:
+            left_out += 1
+        else:
+            kept.append(_put(folder, variant, built, variants[variant]))
+    job = Job(
+        problem=problem.key,
+        problem_name=problem.name,
+        target=target.key,
+        target_name=target.name,
+        template=TEMPLATES[target.kind],
+        tokens=asked.tokens,
+        load=asked.load,
+        seed=asked.seed,
+        session=uuid.uuid4().hex[:12],
+        defaults={str(t): default_variant(problem, target, None, t).name for t in asked.tokens},
+        variants=tuple(kept),
+        failed=tuple(failed),
+        environment={
+            "toolchain": toolchain_version(),
+            "moetune": __version__,
+            "template": template.digest(TEMPLATES[target.kind]),
+        },
+        probe=probes["probe"],
+        dense=probes.get("dense", ""),
+        temperature=asked.temperature,
+    )
+    _check_defaults(job, asked)
+    jobs.write(folder, job)
+    return Made(target, len(kept), len(failed), left_out, folder_bytes(folder))
+
+
+def machine(problem: Problem, target: Target, db: Database, cores: int | None) -> Target:
+    """The machine of this architecture that measured the problem last, with its caches and features.
+
+    Where the database knows none (with so many cores), it is thought to have the caches of the one here.
+    """
+    wanted = dataclasses.replace(target, cores=cores or target.cores)
+    known: dict[Target, int] = {}
+    for row in db.workloads():
+        there = Target.from_key({**row["target"], "name": row["target_name"]})
+        same = (there.kind, there.arch) == (target.kind, target.arch)
+        if row["problem_id"] == problem.digest and same and cores in (None, there.cores):
+            trials = db.trials(problem.digest, there.digest, row["tokens"], row["load"])
+            known[there] = max(known.get(there, 0), trials[-1].id or 0)
+    return wanted if wanted in known else max(known, key=lambda t: known[t], default=wanted)
+
+
+def _ask(
+    problem: Problem, target: Target, db: Database, asked: Round
+) -> dict[Variant, tuple[int, ...]]:
+    """Variants -> the token counts on which they are tried: all where their space has them. Defaults first."""
+    file = space.load(TEMPLATES[target.kind])
+    spaces = {t: space.resolve(file, problem, target, t) for t in asked.tokens}
+    batches = {t: _batch(spaces[t], problem, target, db, asked, t) for t in asked.tokens}
+    order = [batch[i] for i in range(asked.trials) for batch in batches.values() if i < len(batch)]
+    variants = dict.fromkeys(make(file.template, config) for config in order)
+    idle = {t: space.idle(file, s.facts) for t, s in spaces.items()}
+    return {v: tuple(t for t, s in spaces.items() if _has(s, v.config, idle[t])) for v in variants}
+
+
+def _has(points: space.Space, config: Mapping[str, int], idle: Collection[str]) -> bool:
+    """Whether a space has a configuration, whatever its parameters of no effect there may be."""
+    values = {name: points.default[name] if name in idle else v for name, v in config.items()}
+    inside = all(values[name] in options for name, options in points.values.items())
+    return inside and points.broken(config) is None
+
+
+def _batch(
+    points: space.Space, problem: Problem, target: Target, db: Database, asked: Round, tokens: int
+) -> list[dict[str, int]]:
+    """The default, then what the search wants to try next on this token count: in the packed form that
+    earlier winners settled, if there are any."""
+    default = dict(points.default)
+    rows = db.best(problem.digest, target.digest)
+    if rows and rows[0]["template"] == points.template and rows[0]["pack"]:
+        points = points.pin(pack_config(rows[0]["pack"], points.template))
+    search = Search(points, asked.seed, asked.sampler, asked.trials)
+    workload = Workload(tokens, asked.load)
+    current = template.digest(points.template)
+    for trial in db.trials(problem.digest, target.digest, workload.tokens, workload.load):
+        if trial.template == points.template and trial.environment.get("template") == current:
+            ratio = trial.measurement.ratio if trial.measurement else None
+            search.remember(trial.config, ratio, failure.kind(trial.status, trial.message))
+    batch = [default]
+    while len(batch) < asked.trials and (suggestion := search.ask()) is not None:
+        if suggestion.config != default:
+            batch.append(dict(suggestion.config))
+    return batch
+
+
+def _build(
+    problem: Problem, target: Target, variants: Sequence[Variant], progress: Progress
+) -> dict[Variant, Build]:
+    """All variants built, some at once."""
+    builds: dict[Variant, Build] = {}
+    with ThreadPoolExecutor(_BUILDS_AT_ONCE) as pool:
+        for variant, built in zip(
+            variants, pool.map(lambda v: build(problem, target, v), variants), strict=True
+        ):
+            builds[variant] = built
+            progress(
+                f"{len(builds)}/{len(variants)} {variant.name}: {built.status} {built.message}".rstrip()
+            )
+    return builds
+
+
+def _put(folder: Path, variant: Variant, built: Build, tokens: tuple[int, ...]) -> JobVariant:
+    assert built.binary is not None
+    file = f"programs/{variant.name}{built.binary.path.suffix}"
+    _install(built.binary.path, folder / file)
+    return JobVariant(
+        variant.name,
+        variant.config,
+        tokens,
+        file,
+        built.source.digest,
+        built.binary.key,
+        built.compile_ms,
+        variant.pack,
+    )
+
+
+def _install(program: Path, to: Path) -> None:
+    """Copies a program; a library without the search path that its linker left, a folder of this machine."""
+    content = program.read_bytes()
+    to.write_bytes(without_search_path(content) if program.suffix == ".so" else content)
+
+
+def _probes(folder: Path, problem: Problem, target: Target) -> dict[str, str]:
+    """Writes the programs that measure the target's ceilings; their places, by the job's names for them."""
+    if target.kind == "cpu":
+        made = {"probe": probes.of_cpu(target)}
+    else:
+        dense = gpu_peak.layer(problem.dtype)
+        built = build(dense, target, default_variant(dense, target, None, gpu_peak.TOKENS))
+        if built.binary is None:
+            raise UsageError(
+                f"the dense product of the arithmetic ceiling did not compile: {built.message}"
+            )
+        made = {"probe": probes.of_gpu(target), "dense": built.binary.path}
+    places = {name: f"programs/{name}{path.suffix}" for name, path in made.items()}
+    for name, path in made.items():
+        _install(path, folder / places[name])
+    return places
+
+
+def _check_defaults(job: Job, asked: Round) -> None:
+    there = {variant.name for variant in job.variants}
+    for tokens in asked.tokens:
+        if job.default(tokens) not in there:
+            raise UsageError(
+                f"the default of {tokens} tokens has no program: nothing could be compared with it; "
+                "raise --most-mib, or see why it did not compile"
+            )
+
+
+def folder_bytes(folder: Path) -> int:
+    """Size of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def described(made: Made, folder: Path) -> dict[str, Any]:
+    """What was made, for programs."""
+    return {
+        "folder": str(folder),
+        "target": made.target.key,
+        "programs": made.programs,
+        "failed": made.failed,
+        "left_out": made.left_out,
+        "size_bytes": made.size_bytes,
+    }

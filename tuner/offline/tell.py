@@ -1,0 +1,183 @@
+"""Reads the results of a job folder into the database: trials as far as they got, and winners.
+
+A job may be told at any time, and again when more of it has run: what is recorded already is left out.
+Rows belong to the GPU or CPU that measured, which the job may not have asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuner.measure.race import SLOW
+from tuner.offline import job as jobs
+from tuner.offline.job import Job
+from tuner.offline.rows import Machine, Result, machine_of, race_of
+from tuner.offline.run import FINAL_RUNS
+from tuner.space.variant import parse
+from tuner.store.database import Database
+from tuner.store.records import TrialRow, WinnerRow
+from tuner.target import Target
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The winner of one token count: names, medians in ns, and the ratio to the default."""
+
+    tokens: int
+    default: str
+    winner: str
+    default_ns: float
+    winner_ns: float
+    ratio: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a job brought: trials that are new, how they ended, and winners."""
+
+    target: Target
+    asked_for: Target
+    recorded: int
+    statuses: Mapping[str, int]
+    cells: tuple[Cell, ...]
+
+
+def tell(folder: Path, db: Database) -> Told:
+    """Reads a job's results.
+
+    Raises:
+        JobError: the folder is no job.
+        TargetError: nothing was measured yet, or on a card that is not known.
+    """
+    job, results = jobs.read(folder), list(jobs.results(folder))
+    machine = machine_of(folder, job, results)
+    asked_for = Target.from_key({**job.target, "name": job.target_name})
+    book = _Book(job, machine, db, results)
+    with db.transaction():
+        recorded = book.record_trials()
+        cells = [cell for t in job.tokens if (cell := book.record_winner(t)) is not None]
+    statuses: dict[str, int] = {}
+    for result in book.trials:
+        statuses[result["status"]] = statuses.get(result["status"], 0) + 1
+    return Told(machine.target, asked_for, recorded, statuses, tuple(cells))
+
+
+class _Book:
+    """Writes one job's rows."""
+
+    def __init__(self, job: Job, machine: Machine, db: Database, results: Sequence[Result]) -> None:
+        self.job, self.machine, self.db, self.results = job, machine, db, results
+        target_id = db.add_target(machine.target)
+        self.ids = {"problem_id": db.add_problem(job.layer), "target_id": target_id}
+        for limit in machine.ceilings():
+            db.set_ceiling(target_id, *limit)
+        failed = [{"kind": "trial", "tokens": t, **f} for f in job.failed for t in job.tokens]
+        self.trials = [*failed, *(r for r in results if r["kind"] == "trial")]
+        self.rows: dict[tuple[str, int], int] = {}
+
+    def record_trials(self) -> int:
+        """Rows of all trials; returns how many are new."""
+        known = {
+            (row.variant, t): row.id
+            for t in self.job.tokens
+            for row in self.db.trials(**self._workload(t))
+            if row.session == self.job.session and row.id is not None
+        }
+        new = 0
+        for result in self.trials:
+            key = (result["variant"], result["tokens"])
+            if key in known:
+                self.rows[key] = known[key]
+            else:
+                self.rows[key] = known[key] = self._record(result)
+                new += 1
+        return new
+
+    def _record(self, result: Result) -> int:
+        parts = {v.name: v for v in self.job.variants}.get(result["variant"])
+        variant = parse(result["variant"], self.job.template)
+        self.db.add_variant(
+            variant.id, variant.template, variant.name, variant.config, variant.pack
+        )
+        measured = None
+        if result["status"] == "ok":
+            line = {**result, "samples": [result["default_samples"], result["samples"]]}
+            measured = self.machine.measured(result["tokens"], [line], 1, "trial")
+        slow = measured is not None and (measured.ratio_low or 0.0) > SLOW
+        row = TrialRow(
+            **self._workload(result["tokens"]),
+            variant_id=variant.id,
+            status="slow" if slow else result["status"],
+            message=result.get("message", ""),
+            source_digest=parts.source_digest if parts else "",
+            binary_key=parts.binary_key if parts else "",
+            compile_ms=parts.compile_ms if parts else None,
+            verify_ms=result.get("verify_ms"),
+            benchmark_ms=result.get("benchmark_ms"),
+            environment={**self.job.environment, **self.machine.environment(result)},
+            session=self.job.session,
+            created=result.get("created", ""),
+        )
+        return self.db.record_trial(row, measured)
+
+    def record_winner(self, tokens: int) -> Cell | None:
+        """The winner of a token count by its finals, if all of them ran; recorded once."""
+        finals = [r for r in self.results if r["kind"] == "final" and r["tokens"] == tokens]
+        if len(finals) < FINAL_RUNS:
+            return None
+        names = finals[0]["variants"]
+        best = _winner(finals, self.machine.floor(finals), self._keeps_default(names))
+        base = self.machine.measured(tokens, finals, 0, "final")
+        measured = self.machine.measured(tokens, finals, best, "final")
+        ratios = measured.ratio or 1.0, measured.ratio_low or 1.0, measured.ratio_high or 1.0
+        trial, default = self.rows[names[best], tokens], self.rows[names[0], tokens]
+        if not any(m.kind == "final" for m in self.db.trial(trial).measurements):
+            self.db.record_measurement(trial, measured)
+        if best and not any(m.kind == "final" for m in self.db.trial(default).measurements):
+            self.db.record_measurement(default, base)
+        self.db.record_winner(
+            WinnerRow(
+                **self._workload(tokens),
+                trial_id=trial,
+                default_trial_id=default,
+                median_ns=measured.median_ns,
+                ratio=ratios[0],
+                ratio_low=ratios[1],
+                ratio_high=ratios[2],
+                is_default=best == 0,
+                gflop_s=measured.gflop_s,
+                gb_s=measured.gb_s,
+                ceiling_fraction=measured.ceiling_fraction,
+                foreign_share=race_of(finals).foreign if "timing" in finals[0] else None,
+            )
+        )
+        return Cell(tokens, names[0], names[best], base.median_ns, measured.median_ns, *ratios)
+
+    def _keeps_default(self, names: Sequence[str]) -> bool:
+        """Whether the finalists read the default's packed form, so that a layer may run it beside them."""
+        return len({parse(name, self.job.template).pack for name in names}) == 1
+
+    def _workload(self, tokens: int) -> dict[str, Any]:
+        return {**self.ids, "tokens": tokens, "load": self.job.load}
+
+
+def _winner(finals: Sequence[Result], floor: float, keeps_default: bool) -> int:
+    """The variant that is surely faster than the default in every final, and by the most; else the default.
+
+    Where a layer that has the finalists' packed form cannot run the default, it is else the fastest that is not
+    surely slower.
+    """
+    races, whole = [race_of([final]) for final in finals], race_of(finals)
+    ratios = {n: whole.ratio(n) for n in range(1, len(whole.times_ns))}
+    sure = {
+        n: ratio.value
+        for n, ratio in ratios.items()
+        if all(race.ratio(n).high < 1 for race in races) and ratio.value < 1 - floor
+    }
+    pool = sure or ({} if keeps_default else {n: r.value for n, r in ratios.items() if r.low <= 1})
+    return min(pool, key=lambda n: pool[n], default=0)

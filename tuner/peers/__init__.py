@@ -1,0 +1,1 @@
+"""Peers: other libraries' layers beside ours, in one run."""

@@ -1,0 +1,1 @@
+"""Report: what people are shown of the database: how a winner was found, plots and pages."""

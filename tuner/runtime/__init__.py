@@ -1,0 +1,1 @@
+"""Runtime: a layer that serves calls, on CPU cores or on a GPU."""

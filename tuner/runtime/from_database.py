@@ -1,0 +1,37 @@
+"""Tuned: kernels from the tuning database, compiled on this machine where the cache has none."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuner.codegen.compile import compile_source
+from tuner.codegen.render import render
+from tuner.problem import Problem
+from tuner.select.select import best_config
+from tuner.select.selection import Selection
+from tuner.space.variant import make
+from tuner.store.database import Database
+from tuner.target import Target
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The Catalogue of a problem in a database (or its path; the default one unless given).
+
+    An empty database works: the template's default is compiled. `target` is this machine unless given.
+    """
+
+    problem: Problem
+    db: Database | str | os.PathLike[str] | None = None
+    target: Target | None = None
+
+    def select(self, tokens: int, load: str, pack: str | None) -> Selection:
+        """The database's answer. Raises DatabaseError when it is damaged."""
+        return best_config(self.problem, tokens, load, self.target, self.db, pack)
+
+    def binary(self, selection: Selection) -> Path:
+        """From the cache, or compiled. Raises CompileError when there is no toolchain to do that."""
+        source = render(self.problem, make(selection.template, selection.config))
+        return compile_source(source.text, selection.target).path

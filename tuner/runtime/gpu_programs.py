@@ -1,0 +1,72 @@
+"""Programs of a layer on a GPU: each loaded once in a process, and what serves where one does not load."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+
+from tuner.gpu import ptx
+from tuner.gpu.driver import CudaError, Device
+from tuner.gpu.kernel import GpuKernel
+from tuner.runtime.catalogue import Catalogue
+from tuner.runtime.dispatch import Dispatch
+from tuner.select.selection import Selection
+
+# By device and text: layers of one problem share them.
+_loaded: dict[tuple[int, str], GpuKernel] = {}
+
+
+class Programs:
+    """The programs of a layer by bucket. Whoever calls it holds the device's lock and works on the device."""
+
+    def __init__(self, catalogue: Catalogue, dispatch: Dispatch, device: Device) -> None:
+        self._catalogue, self._dispatch, self._device = catalogue, dispatch, device
+        self._by_bucket: list[GpuKernel | None] = [None] * len(dispatch.buckets)
+
+    def of(self, bucket: int) -> GpuKernel:
+        """The program that serves a bucket.
+
+        Where the driver refuses the one that was selected, that of the nearest token count that it takes; the
+        layer's selection says so from then on. Raises CudaError where it takes none, and KernelError where
+        a program is another problem's.
+        """
+        found = self._by_bucket[bucket]
+        if found is None:
+            found = self._by_bucket[bucket] = self._first(bucket)
+        return found
+
+    def _first(self, bucket: int) -> GpuKernel:
+        buckets = self._dispatch.buckets
+        wanted = buckets[bucket]
+        refusals: list[CudaError] = []
+        for other in sorted(buckets, key=lambda b: abs(math.log2(b.first / wanted.first))):
+            selection = other.selection
+            try:
+                program = self._load(selection)
+            except CudaError as error:
+                refusals.append(error)
+                continue
+            if refusals:
+                self._dispatch.replace(bucket, _instead(wanted.selection, selection, refusals[0]))
+            return program
+        raise refusals[0]
+
+    def _load(self, selection: Selection) -> GpuKernel:
+        text = self._catalogue.binary(selection).read_text()
+        key = (self._device.index, hashlib.sha256(text.encode()).hexdigest())
+        if key not in _loaded:
+            program = ptx.parse(text)
+            ptx.check(self._catalogue.problem, program, selection.variant)
+            _loaded[key] = GpuKernel(self._device, program)
+        return _loaded[key]
+
+
+def _instead(wanted: Selection, taken: Selection, error: CudaError) -> Selection:
+    """The selection that serves in place of one that does not load."""
+    return dataclasses.replace(
+        taken,
+        match="tokens" if taken.match == "exact" else taken.match,
+        reason=f"{taken.reason}; in place of {wanted.variant}, which does not load here ({error})",
+        tokens=wanted.tokens,
+    )

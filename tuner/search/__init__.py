@@ -1,0 +1,1 @@
+"""Search: which variant to try next, asked and told without a compiler."""

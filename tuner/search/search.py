@@ -1,0 +1,147 @@
+"""Search: which configuration to try next, and what is known of those that were tried.
+
+Starts come first: what the caller enqueued, the default, the starts of the space file. Then a proposer
+takes over (`PROPOSERS`). A configuration is valid, new, and not ruled out by an earlier failure when
+it is suggested, so no trial is spent on what is known.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import count, islice
+
+from tuner.errors import UsageError
+from tuner.search.optuna_samplers import Sampler
+from tuner.search.strategies import LISTED, Enumeration, Model, Proposer
+from tuner.space import neighbours
+from tuner.space.space import Config, Monotone, Space
+
+# `auto` lists a space instead of modelling it when all of it fits into the trials planned (or, where time
+# is what is planned, into FEW: some five minutes), up to MANY: of more points than that the model's
+# order finds the best ones so much sooner that a session may end early.
+FEW = 64
+MANY = 200
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A configuration to try, with a number of its own."""
+
+    config: Config
+    number: int
+
+
+class Search:
+    """Ask and tell over one space; objective: time of a candidate / time of the default.
+
+    `trials` is how many are planned, if that is known. Raises UsageError for a sampler that is not known
+    or cannot be had here.
+    """
+
+    def __init__(
+        self, space: Space, seed: int, sampler: str = "auto", trials: int | None = None
+    ) -> None:
+        if sampler not in PROPOSERS:
+            raise UsageError(f"--sampler {sampler}: not known; use {', '.join(PROPOSERS)}")
+        self.space = space
+        self._proposer = PROPOSERS[sampler](space, seed, trials)
+        self._numbers = count()
+        self._open: dict[int, Config] = {}
+        self._known: dict[tuple[int, ...], float | None] = {}
+        self._failed: list[tuple[Monotone, Config]] = []
+        self._enqueued: deque[Config] = deque()
+        starts = [space.default, *({**space.default, **start} for start in space.starts)]
+        self._starts = deque(filter(self._inside, starts))
+
+    def ask(self) -> Suggestion | None:
+        """The next configuration that is valid and new; None when none was found."""
+        config = self._start() or self._proposer.propose(self._is_new)
+        if config is None:
+            return None
+        self._known[self._key(config)] = None
+        suggestion = Suggestion(config, next(self._numbers))
+        self._open[suggestion.number] = config
+        return suggestion
+
+    def tell(self, suggestion: Suggestion, ratio: float | None, failure: str = "crash") -> None:
+        """The outcome of a suggestion: its ratio to the default, or None with its kind of failure."""
+        self._learn(self._open.pop(suggestion.number), ratio, failure)
+
+    def remember(
+        self, config: Mapping[str, int], ratio: float | None, failure: str = "crash"
+    ) -> None:
+        """A configuration that was tried earlier; one outside the space is left out."""
+        if self._inside(config):
+            self._learn(dict(config), ratio, failure)
+
+    def enqueue(self, config: Mapping[str, int]) -> None:
+        """Asks for this configuration before others, if it is new: what won for a near workload.
+
+        One of another space is brought to the nearest valid point of this one.
+        """
+        near = neighbours.snapped(self.space, config)
+        if self.space.broken(near) is not None:
+            near = (
+                neighbours.nearest(self.space, near, lambda c: self.space.broken(c) is None) or near
+            )
+        self._enqueued.append(near)
+
+    def _start(self) -> Config | None:
+        for queue in (self._enqueued, self._starts):
+            while queue:
+                config = queue.popleft()
+                if self._is_new(config):
+                    return config
+        return None
+
+    def _learn(self, config: Config, ratio: float | None, failure: str) -> None:
+        self._known[self._key(config)] = ratio
+        self._proposer.tell(config, ratio, failure)
+        if ratio is None:
+            rules = [rule for rule in self.space.monotone if rule.failure == failure]
+            self._failed += [(rule, config) for rule in rules]
+
+    def _inside(self, config: Mapping[str, int]) -> bool:
+        return all(config.get(name) in values for name, values in self.space.values.items())
+
+    def _is_new(self, config: Config) -> bool:
+        """Whether it is worth a trial: unknown, not as large as what failed, no restriction broken."""
+        if self._key(config) in self._known:
+            return False
+        if any(rule.rules_out(failed, config) for rule, failed in self._failed):
+            return False
+        return self.space.broken(config) is None
+
+    def _key(self, config: Mapping[str, int]) -> tuple[int, ...]:
+        return neighbours.key(self.space, config)
+
+
+def _auto(space: Space, seed: int, trials: int | None) -> Proposer:
+    bound = min(FEW if trials is None else trials, MANY)
+    if space.size() <= LISTED and len(list(islice(space.points(), bound + 1))) <= bound:
+        return _brute(space, seed, trials)
+    return Model(space, seed)
+
+
+def _brute(space: Space, seed: int, trials: int | None) -> Proposer:
+    """Every point, the default's neighbours first."""
+    return Enumeration(neighbours.walk(space, space.default))
+
+
+def _sampled(name: str, space: Space, seed: int, trials: int | None) -> Proposer:
+    return Sampler(space, name, seed)
+
+
+# By the names of ``tuner.tune.plan.SAMPLERS``.
+PROPOSERS: dict[str, Callable[[Space, int, int | None], Proposer]] = {
+    "auto": _auto,
+    "model": lambda space, seed, trials: Model(space, seed),
+    "tpe": functools.partial(_sampled, "tpe"),
+    "gp": functools.partial(_sampled, "gp"),
+    "random": functools.partial(_sampled, "random"),
+    "grid": lambda space, seed, trials: Enumeration(space.points()),
+    "brute": _brute,
+}

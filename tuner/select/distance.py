@@ -1,0 +1,102 @@
+"""Distance: whether winners can be the answer to a request, and in what they differ from it.
+
+Every difference has a price in octaves of token count, the unit of all distances.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tuner.select.selection import OTHER_LOAD
+from tuner.select.winner_cache import Group
+from tuner.space import space, templates
+from tuner.target import Target, can_run
+
+OTHER_COMPILER = 0.5
+OTHER_CACHES = 0.5
+OTHER_TEMPLATE = 0.5
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for: a workload, what the code has to run on, and what it has to read.
+
+    Attributes:
+        pack: the packed form of the weights; any where it is None.
+        compiler: version to compile with; empty where there is none.
+    """
+
+    tokens: int
+    load: str
+    target: Target
+    pack: str | None
+    compiler: str
+
+
+def octaves(a: int, b: int) -> float:
+    """How far two counts are apart; 0 counts as 1."""
+    return abs(math.log2(max(a, 1) / max(b, 1)))
+
+
+def cost(request: Request, group: Group) -> float:
+    """The price of all differences."""
+    return sum(price for price, _ in differences(request, group))
+
+
+def differences(request: Request, group: Group) -> Iterator[tuple[float, str]]:
+    """What lowers the rank of a whole group: the price in octaves, and the words for it."""
+    here, there = request.target, group.target
+    if group.load != request.load:
+        yield OTHER_LOAD, f"load {group.load} instead of {request.load}"
+    if request.compiler and group.compiler and group.compiler != request.compiler:
+        yield OTHER_COMPILER, f"compiler {group.compiler} instead of {request.compiler}"
+    if group.template_digest and group.template_digest != _template_digest(group.template):
+        yield OTHER_TEMPLATE, f"template {group.template} was another when it was tuned"
+    if there.cores != here.cores:
+        yield octaves(there.cores, here.cores), f"{there.cores} cores instead of {here.cores}"
+    if _caches(there) != _caches(here):
+        yield OTHER_CACHES, f"caches of {_sizes(there)} KiB instead of {_sizes(here)} KiB"
+
+
+def _caches(target: Target) -> tuple[int, int, int]:
+    return target.l1d_bytes, target.l2_bytes, target.l3_bytes
+
+
+def _sizes(target: Target) -> str:
+    return "/".join(str(size >> 10) for size in _caches(target))
+
+
+def refusal(request: Request, group: Group) -> str | None:
+    """Why a group can never be the answer, whatever its rank; None where it can."""
+    here, there = request.target, group.target
+    if request.pack is not None and group.pack != request.pack:
+        return f"packing {group.pack} instead of {request.pack}"
+    if not _fits(group.template, group.parameters):
+        return f"template {group.template} has other parameters now"
+    if there.kind != here.kind:
+        return f"made for a {there.kind}"
+    if not _runs(here, there):
+        lacking = [name for name in there.features if name not in here.features]
+        return f"code for {there.arch} needs {', '.join(lacking[:4])}, which is not here"
+    return None
+
+
+@functools.lru_cache(maxsize=1024)
+def _fits(name: str, parameters: frozenset[str]) -> bool:
+    """Whether a template, where it is installed, still has just the parameters of these winners."""
+    if name not in templates.names():
+        return True
+    return parameters == {p.name for p in space.load(name).parameters}
+
+
+@functools.cache
+def _template_digest(name: str) -> str:
+    return templates.digest(name) if name in templates.names() else ""
+
+
+@functools.lru_cache(maxsize=1024)
+def _runs(here: Target, there: Target) -> bool:
+    return can_run(here, there.features)

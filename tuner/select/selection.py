@@ -1,0 +1,57 @@
+"""Selection: the answer to "which variant", from a tuning database or from a bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from tuner.target import Target
+
+# A winner for 8 times the tokens or an eighth is the furthest that says anything: beyond that
+# another form of the kernel (matrix-vector, small or large blocks) wins.
+MAX_TOKEN_DISTANCE = 3.0
+OTHER_LOAD = 1.0  # in octaves of token count, as all distances are
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """The answer to "which variant".
+
+    Attributes:
+        template, variant, config: what to render; ``variant`` is the name.
+        pack: name of the packed form of the weights that it reads.
+        match: exact, tokens, load (another load, and perhaps other tokens), arch (same
+            architecture, another machine), older (architecture) or default.
+        reason: one sentence: where the winner comes from and what differs from the request.
+        distance: 0 for the same workload, machine and compiler; see the constants of ``tuner.select.select``;
+            infinite for the default.
+        evidence: of the winner: times (ns), rates, ratio to the default, workload, target,
+            environment; empty for the default.
+        tokens, load: as asked.
+        target: what to compile for; runs on the target that was asked for.
+    """
+
+    template: str
+    variant: str
+    config: dict[str, int]
+    pack: str
+    match: str
+    reason: str
+    distance: float
+    evidence: dict[str, Any]
+    tokens: int
+    load: str
+    target: Target
+
+    @property
+    def arch(self) -> str:
+        """Name of the architecture to compile for."""
+        return self.target.arch
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON can hold them: ``target`` as its key, no distance as null."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        distance = self.distance if math.isfinite(self.distance) else None
+        return values | {"arch": self.arch, "target": self.target.key, "distance": distance}

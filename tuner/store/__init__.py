@@ -1,0 +1,1 @@
+"""Store: the database of what was measured, and its forms as text."""

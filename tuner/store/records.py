@@ -1,0 +1,177 @@
+"""The rows of the database as values: what a tuner hands in and gets back.
+
+Field names are column names. Times are nanoseconds or milliseconds by suffix; ``gb_s`` is
+10^9 bytes a second, ``gflop_s`` 10^9 useful operations a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+STATUSES = ("ok", "invalid", "compile", "timeout", "crash", "wrong", "slow")
+
+
+def now() -> str:
+    """The current time in UTC, to the second, as ISO 8601: such texts sort by time."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasurementRow:
+    """Timings of one trial: raw samples and what follows from them.
+
+    Attributes:
+        kind: ``trial`` (during the search), ``final`` (finalists, interleaved with the default) or
+            ``tuner.tune.audit`` (a winner measured again later; never what a winner rests on).
+        temperature: of the weights: ``cold`` or ``warm``.
+        samples: ns, in the order taken; empty in a row that was imported.
+        sample_count: how many samples there were; follows ``samples`` unless given.
+        low_ns, high_ns: interval of the median.
+        ratio: time over the time of the default in the same race, with its interval.
+        ceiling: name of the limit that ``ceiling_fraction`` is a fraction of.
+        created: UTC, ISO 8601; the time of recording unless given, empty where it is not known.
+    """
+
+    median_ns: float
+    low_ns: float
+    high_ns: float
+    kind: str = "trial"
+    temperature: str = "cold"
+    samples: tuple[float, ...] = ()
+    sample_count: int = 0
+    p95_ns: float | None = None
+    p99_ns: float | None = None
+    ratio: float | None = None
+    ratio_low: float | None = None
+    ratio_high: float | None = None
+    gflop_s: float | None = None
+    gb_s: float | None = None
+    ceiling: str = ""
+    ceiling_fraction: float | None = None
+    created: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        if self.samples:
+            object.__setattr__(self, "sample_count", len(self.samples))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRow:
+    """One variant tried on one workload.
+
+    The fields from ``id`` on are filled in by the database when it reads a row, and not looked at
+    when it writes one.
+
+    Attributes:
+        message: first line of what went wrong; empty where nothing did.
+        environment: whatever decides speed; ``tuner.host.toolchain`` is the compiler's version, in full.
+        session: one run of the tuner.
+        created: UTC, ISO 8601; the time of recording unless given.
+        measurements: in the order of recording.
+    """
+
+    target_id: str
+    problem_id: str
+    variant_id: str
+    tokens: int
+    load: str
+    status: str
+    message: str = ""
+    source_digest: str = ""
+    binary_key: str = ""
+    render_ms: float | None = None
+    compile_ms: float | None = None
+    verify_ms: float | None = None
+    benchmark_ms: float | None = None
+    environment: dict[str, Any] = field(default_factory=dict)
+    session: str = ""
+    created: str = ""
+    id: int | None = None
+    template: str = ""
+    variant: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    pack: str = ""
+    measurements: tuple[MeasurementRow, ...] = ()
+
+    @property
+    def measurement(self) -> MeasurementRow | None:
+        """The measurement of the search; of another kind where that one is not there."""
+        return _last(self.measurements, "trial")
+
+    @property
+    def final(self) -> MeasurementRow | None:
+        """The paired re-measurement; that of the search where the trial was no finalist."""
+        return _last(self.measurements, "final")
+
+    @property
+    def audits(self) -> tuple[MeasurementRow, ...]:
+        """What audits measured since, oldest first."""
+        return tuple(row for row in self.measurements if row.kind == "audit")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WinnerRow:
+    """The best variant for one target, problem, token count and load.
+
+    Attributes:
+        trial_id: the winner's trial, of status ok and of the same target, problem and workload.
+        default_trial_id: the trial of the template's default that it was paired with.
+        ratio: time of the winner over time of the default, paired; below 1 is faster.
+        ratio_low, ratio_high: its interval.
+        is_default: the default itself won.
+        regret: its time over that of the variant that is fastest for this workload alone: a session
+            ships few. None where that was not measured.
+        foreign_share: of the machine, what other processes took in its finals; None: not known.
+    """
+
+    trial_id: int
+    target_id: str
+    problem_id: str
+    tokens: int
+    load: str
+    median_ns: float
+    default_trial_id: int | None = None
+    ratio: float = 1.0
+    ratio_low: float = 1.0
+    ratio_high: float = 1.0
+    is_default: bool = False
+    gflop_s: float | None = None
+    gb_s: float | None = None
+    ceiling_fraction: float | None = None
+    regret: float | None = None
+    foreign_share: float | None = None
+    created: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionRow:
+    """A session that went to its end.
+
+    Attributes:
+        data: what it kept and lost, each cell's outcome, and its pace; as JSON can hold it.
+    """
+
+    id: str
+    target_id: str
+    problem_id: str
+    data: dict[str, Any]
+    created: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CeilingRow:
+    """A measured limit of a target, such as its FMA peak (GFLOP/s) or read rate (GB/s)."""
+
+    name: str
+    value: float
+    unit: str
+    created: str = ""
+
+
+def _last(rows: Sequence[MeasurementRow], kind: str) -> MeasurementRow | None:
+    tuned = [row for row in rows if row.kind != "audit"]
+    of_kind = [row for row in tuned if row.kind == kind] or tuned
+    return of_kind[-1] if of_kind else None

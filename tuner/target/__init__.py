@@ -1,0 +1,27 @@
+"""Target: the hardware that a kernel is compiled for and measured on."""
+
+from tuner.target.target import (
+    Target,
+    can_run,
+    compile_flags,
+    detect,
+    level,
+    named,
+    older,
+    require_cpu,
+    simd_bytes,
+    supported,
+)
+
+__all__ = [
+    "Target",
+    "can_run",
+    "compile_flags",
+    "detect",
+    "level",
+    "named",
+    "older",
+    "require_cpu",
+    "simd_bytes",
+    "supported",
+]

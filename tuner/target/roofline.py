@@ -1,0 +1,61 @@
+"""Ceilings: what this machine can do at most, and which of it binds a piece of work (roofline)."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from tuner.problem import Problem
+from tuner.target.target import Target, simd_bytes
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """Rates that no kernel exceeds, of all cores: `fma_gflop_s` in float32, `read_gb_s` from DRAM, and
+    `dot_gflop_s` of bfloat16 dot products, 0 where the processor has none."""
+
+    fma_gflop_s: float
+    read_gb_s: float
+    dot_gflop_s: float = 0.0
+
+    def rows(self) -> tuple[tuple[str, float, str], ...]:
+        """Name, value and unit of those that there are."""
+        limits = (
+            ("fma", self.fma_gflop_s, "GFLOP/s"),
+            ("dot", self.dot_gflop_s, "GFLOP/s"),
+            ("read", self.read_gb_s, "GB/s"),
+        )
+        return tuple(limit for limit in limits if limit[1] > 0)
+
+    def at_the_moment(self, read_gb_s: float, peak_gflop_s: float, pairs: bool) -> Ceilings:
+        """These ceilings with what was probed beside a measurement; 0 was not probed.
+
+        `pairs`: the peak is that of bfloat16 dot products.
+        """
+        probed = {"read_gb_s": read_gb_s, "dot_gflop_s" if pairs else "fma_gflop_s": peak_gflop_s}
+        return dataclasses.replace(self, **{name: rate for name, rate in probed.items() if rate})
+
+    def floor_ns(self, flops: int, read_bytes: int, pairs: bool = False) -> tuple[float, str]:
+        """Roofline: the least time for this work, and which ceiling binds (`fma`, `dot` or `read`).
+
+        `pairs`: the work may be done in bfloat16 dot products.
+
+        Williams, Waterman and Patterson 2009, https://doi.org/10.1145/1498765.1498785.
+        """
+        pairs = pairs and self.dot_gflop_s > 0
+        compute = flops / (self.dot_gflop_s if pairs else self.fma_gflop_s)
+        memory = read_bytes / self.read_gb_s
+        if memory > compute:
+            return memory, "read"
+        return compute, "dot" if pairs else "fma"
+
+
+def has_dot(target: Target) -> bool:
+    """Whether the probe of this target multiplies pairs of bfloat16."""
+    return "avx512bf16" in target.features and simd_bytes(target) == 64
+
+
+def multiplies_pairs(problem: Problem, target: Target) -> bool:
+    """Whether the target has bfloat16 dot products and the problem can use them."""
+    types = {problem.dtype, problem.weight_dtype}
+    return types == {"bfloat16"} and "avx512bf16" in target.features

@@ -1,0 +1,1 @@
+"""Tune: a session from its default to its winners, and later checks of what it said."""
