@@ -21,7 +21,7 @@ test-all: $(STAMP)
 	python -m pytest -q -n 2 -m 'not timed' && python -m pytest -q -m timed
 
 lint: $(STAMP)
-	ruff check . && ruff format --check . && mypy
+	ruff check . && ruff format --check . && mypy && lint-imports
 
 bench: $(STAMP)
 	python benchmarks/cpu_peers.py

@@ -107,11 +107,27 @@ def test_no_file_names_a_folder_of_one_machine() -> None:
     assert found == {}
 
 
-def test_every_stage_has_its_tests() -> None:
-    flow = "problem target render compile verify benchmark tune database select runtime"
-    for stage in flow.split():
-        if (ROOT / "tuner" / f"{stage}.py").exists():
-            assert (ROOT / "tests" / f"test_{stage}.py").exists(), stage
+ROOMS = sorted(path.parent for path in (ROOT / "tuner").glob("*/__init__.py"))
+
+
+def test_every_room_has_its_tests() -> None:
+    """And says in one line what it is for."""
+    assert len(ROOMS) > 15
+    for room in ROOMS:
+        assert list((ROOT / "tests" / room.name).glob("test_*.py")), room.name
+        assert (room / "__init__.py").read_text().startswith('"""'), room.name
+
+
+def test_no_room_is_full() -> None:
+    for room in (ROOT / "tuner").rglob("__init__.py"):
+        assert len(list(room.parent.glob("*.py"))) <= 20, room.parent.name
+
+
+def test_the_rooms_are_those_of_the_contract() -> None:
+    text = (ROOT / ".importlinter").read_text()
+    layers = text.split("layers =")[1].split("ignore_imports")[0]
+    named = {word for line in layers.splitlines() for word in line.replace("|", " ").split()}
+    assert {room.name for room in ROOMS} <= named
 
 
 def test_licence_and_changelog() -> None:
