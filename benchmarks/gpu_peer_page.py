@@ -20,10 +20,10 @@ from peer_plot import check, plot
 from peer_rows import About, Row, RowsFile
 
 from tuner.intervals import median
-from tuner.measure.metrics import memory_limit
 from tuner.measure.race import Race
 from tuner.peers.compare import PeerRow
 from tuner.problem import Problem
+from tuner.target.roofline import GpuCeilings
 
 
 def variants(told: dict[str, Any]) -> list[str]:
@@ -40,7 +40,8 @@ def rows_of(told: dict[str, Any], run: int, default: bool) -> Iterable[Row]:
     for peer in (name for name in samples if name not in variants(told)):
         race = Race((tuple(samples[mine]), tuple(samples[peer])))
         ratio = race.ratio(1)
-        ceiling, fraction = memory_limit(told, told["bytes"], ns)
+        limits = GpuCeilings(told["copy_gb_s"], told["read_gb_s"], dense_gflop_s=0.0)
+        floor_ns, ceiling = limits.floor_ns(told["flops"], told["bytes"])
         row = PeerRow(
             tokens=told["tokens"],
             load=told["load"],
@@ -55,7 +56,7 @@ def rows_of(told: dict[str, Any], run: int, default: bool) -> Iterable[Row]:
             gflop_s=told["flops"] / ns,
             gb_s=told["bytes"] / ns,
             ceiling=ceiling,
-            ceiling_fraction=fraction,
+            ceiling_fraction=floor_ns / ns,
             temperature="cold",
             form=peer.partition(", ")[2] or "whole layer",
         )

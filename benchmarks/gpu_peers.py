@@ -25,11 +25,12 @@ import numpy as np
 import torch
 from gpu_peer_torch import Call, EagerLoop, GroupedMm, Matrices, VllmFused, refusal
 
+from tuner.gpu import ptx
+from tuner.gpu.kernel import GpuKernel
 from tuner.intervals import median
+from tuner.measure.metrics import drawn_work
 from tuner.offline import data, gpu
 from tuner.offline import job as jobs
-from tuner.offline import work as job_work
-from tuner.offline.gpu import JobOnGpu
 from tuner.offline.job import Job
 from tuner.offline.run import finalists
 from tuner.problem.arrays import NUMPY_DTYPES
@@ -68,10 +69,26 @@ def contestants(matrices: Matrices) -> list[Any]:
     return [*found, VllmFused(matrices)] if VllmFused.installed() else found
 
 
+class Mine:
+    """A card with a job's weights, and the job's programs by name."""
+
+    def __init__(self, folder: Path, data: Path) -> None:
+        self.folder, self.job = folder, jobs.read(folder)
+        self.bench = gpu.card_of(self.job, folder, data)
+        self._kernels: dict[str, GpuKernel] = {}
+
+    def kernel(self, name: str) -> GpuKernel:
+        """A variant, loaded once."""
+        if name not in self._kernels:
+            program = ptx.parse((self.folder / self.job.variant(name).file).read_text())
+            self._kernels[name] = GpuKernel(self.bench.device, program)
+        return self._kernels[name]
+
+
 class Comparison:
     """One job's layer with all that runs it."""
 
-    def __init__(self, mine: JobOnGpu, matrices: Matrices) -> None:
+    def __init__(self, mine: Mine, matrices: Matrices) -> None:
         self.mine, self.bench, self.peers = mine, mine.bench, contestants(matrices)
 
     def cell(self, workload: Workload, names: Sequence[str]) -> dict[str, list[float]]:
@@ -112,10 +129,10 @@ def ours(job: Job, tokens: int, results: Sequence[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys([job.default(nearest), *best]))
 
 
-def line(mine: JobOnGpu, workload: Workload, samples: dict[str, list[float]]) -> dict[str, Any]:
+def line(mine: Mine, workload: Workload, samples: dict[str, list[float]]) -> dict[str, Any]:
     """What is kept of a cell, with what a reader has to know to judge it."""
     job = mine.job
-    work = job_work.of(job, workload)
+    work = drawn_work(job.layer, workload, job.seed)
     return {
         "model": job.layer.name or job.problem_name,
         "dtype": job.layer.dtype,
@@ -149,7 +166,7 @@ def main() -> None:
     weights = data.random_weights(job.layer, job.seed)
     with tempfile.TemporaryDirectory(prefix="moetune-peers-") as name:
         gpu.write(job.layer, weights, Path(name))
-        mine = JobOnGpu(options.job, Path(name))
+        mine = Mine(options.job, Path(name))
     comparison = Comparison(mine, Matrices(job.layer, weights))
     ceilings = {f"{name}_gb_s": rate for name, rate in mine.bench.ceilings().items()}
     with options.out.open("a") as stream:

@@ -212,7 +212,7 @@ class _Run:
             database.add_target(recorder.target),
         )
         self.session = f"grid {now()}"
-        ceilings = worker.ask("ceilings", timeout_s=trials.RACE_S)
+        ceilings = worker.ceilings()
         self.ceilings = ceilings
         self.surroundings = trials.environment(recorder.target, ceilings)
         self.base = self._base()
@@ -225,7 +225,7 @@ class _Run:
         built = trials.build(self.recorder.problem, self.recorder.target, default)
         if built.binary is None:
             raise TemplateError(f"{default.name}: the default is {built.status}: {built.message}")
-        return Entrant(built.binary.path, default.pack)
+        return Entrant.of(default, built.binary.path)
 
     def try_all(self, variants: Sequence[Variant]) -> None:
         start = time.monotonic()
@@ -266,15 +266,8 @@ class _Run:
         built = trials.build(recorder.problem, recorder.target, variant)
         assert built.binary is not None
         assert row.id is not None
-        entrants = [self.base, Entrant(built.binary.path, variant.pack)]
-        timing = self.worker.ask(
-            "race",
-            entrants,
-            recorder.workload,
-            AGAIN,
-            recorder.temperature,
-            timeout_s=trials.RACE_S,
-        )
+        entrants = [self.base, Entrant.of(variant, built.binary.path)]
+        timing = self.worker.race(entrants, recorder.workload, AGAIN, recorder.temperature)
         measured = measurement(timing, 1, self.ceilings, recorder.target, recorder.problem, "final")
         self.database.record_measurement(row.id, measured)
         say(f"again: {variant.name} {measured.ratio:.3f}")

@@ -98,18 +98,16 @@ class Bench:
         self._random = random.Random(seed)
         self._restarted = False
 
-    def ask(self, method: str, *arguments: Any, timeout_s: float) -> Any:
-        assert self.machine.building == 0, "a build runs beside a measurement"
-        return getattr(self, method)(*arguments)
-
     def stop(self) -> None:
         self.machine.processes += 1
         self._restarted = True
 
     def ceilings(self) -> Ceilings:
+        assert self.machine.building == 0, "a build runs beside a measurement"
         return Ceilings(self.machine.peak_gflop_s, 1e6)
 
-    def verify(self, entrant: Entrant, tokens: int, tile_rows: int) -> Verdict:
+    def verify(self, entrant: Entrant, tokens: int) -> Verdict:
+        assert self.machine.building == 0, "a build runs beside a measurement"
         kind = self.machine.bad(_config(entrant))
         if kind == "crash":
             raise WorkerCrash("verify: the kernel's process was ended by SIGSEGV")
@@ -117,8 +115,13 @@ class Bench:
         return Verdict(not wrong, "y is off" if wrong else "", 0.0, 1)
 
     def race(
-        self, entrants: list[Entrant], workload: Workload, effort: Effort, temperature: str
+        self,
+        entrants: Sequence[Entrant],
+        workload: Workload,
+        effort: Effort,
+        temperature: str = "auto",
     ) -> Timing:
+        assert self.machine.building == 0, "a build runs beside a measurement"
         kinds = [self.machine.bad(_config(entrant)) for entrant in entrants]
         if self._restarted and "tired" in kinds:
             raise WorkerCrash("race: the kernel's process was ended by SIGSEGV")

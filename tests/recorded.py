@@ -45,13 +45,13 @@ class Recorded:
     def ceilings(self) -> Ceilings:
         return Ceilings(1e6, 1e6)
 
-    def verify(self, entrant: Entrant, tokens: int, tile_rows: int) -> Verdict:
+    def verify(self, entrant: Entrant, tokens: int) -> Verdict:
         self._asked("verify")
         right = self._grid.answer(config_of(entrant.path)).status == "ok"
         return Verdict(right, "" if right else "y is off", 0.0, 1)
 
     def race(
-        self, entrants: list[Entrant], workload: Workload, effort: Effort, temperature: str
+        self, entrants: list[Entrant], workload: Workload, effort: Effort, temperature: str = "auto"
     ) -> Timing:
         self._asked("race" if len(entrants) == 2 else "final")
         answers = [self._grid.answer(config_of(entrant.path)) for entrant in entrants]
@@ -72,7 +72,7 @@ class Spinning(Recorded):
     """A measuring process whose kernels are loops as long as the grid says, timed for real."""
 
     def race(
-        self, entrants: list[Entrant], workload: Workload, effort: Effort, temperature: str
+        self, entrants: list[Entrant], workload: Workload, effort: Effort, temperature: str = "auto"
     ) -> Timing:
         answers = [self._grid.answer(config_of(entrant.path)) for entrant in entrants]
         calls = [spinning(round(SPINS * (answer.ratio or 0.0))) for answer in answers]

@@ -113,14 +113,13 @@ class Inside:
         self, problem: Problem, target: Target, seed: int, cores: frozenset[int] | None = None
     ) -> None:
         self._state = self.STATE(problem, target, seed)
+        self.ceilings, self.verify = self._state.ceilings, self._state.verify
+        self.race = self._state.race
 
     def __enter__(self) -> Inside:
         return self
 
     def __exit__(self, *_: object) -> None: ...
-
-    def ask(self, method: str, *arguments: Any, timeout_s: float) -> Any:
-        return getattr(self._state, method)(*arguments)
 
     def stop(self) -> None: ...
 

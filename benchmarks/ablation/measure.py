@@ -14,8 +14,7 @@ from tuner.codegen.compile import SourceRefused, compile_source
 from tuner.intervals import Median
 from tuner.measure.bench import Entrant, Timing
 from tuner.measure.race import Effort
-from tuner.measure.trial import COMPILE_S, VERIFY_S
-from tuner.measure.verify import Verdict
+from tuner.measure.trial import COMPILE_S
 from tuner.measure.worker import Worker
 from tuner.problem import Problem
 from tuner.problem.workload import Workload
@@ -158,12 +157,11 @@ def _build(problem: Problem, form: Form, base: Form) -> Entrant:
     except SourceRefused as error:
         mend = "mend what it changes"
         raise EditError(f"{form.changes(base)}: does not compile: {error}; {mend}") from error
-    return Entrant(binary.path, form.pack)
+    return Entrant(binary.path, form.pack, form.variant.config["tile_rows"])
 
 
 def _verify(worker: Worker, form: Form, base: Form, entrant: Entrant, tokens: int) -> None:
-    rows = form.variant.config["tile_rows"]
-    verdict: Verdict = worker.ask("verify", entrant, tokens, rows, timeout_s=VERIFY_S)
+    verdict = worker.verify(entrant, tokens)
     if not verdict.ok:
         what = f"{form.changes(base)}: is wrong: {verdict.message}"
         raise EditError(f"{what}; mend what it changes")
@@ -187,8 +185,7 @@ def _race(
     def timed(forms: Sequence[Form], effort: Effort) -> Timing:
         worker.stop()
         chosen = [entrants[form] for form in forms]
-        timing: Timing = worker.ask("race", chosen, workload, effort, timeout_s=RACE_S)
-        return timing
+        return worker.race(chosen, workload, effort, timeout_s=RACE_S)
 
     heat = timed(forms, HEAT)
     found = {form: _found(heat, number) for number, form in enumerate(forms)}

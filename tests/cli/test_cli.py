@@ -281,12 +281,12 @@ def test_weights_that_do_not_fit_are_refused_before_they_are_made(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("tuner.problem.footprint.available_bytes", lambda: 24 << 30)
-    check_memory(PRESETS["mixtral-8x7b"])
+    check_memory(PRESETS["mixtral-8x7b"], HOST)
     with pytest.raises(UsageError, match=r"take 126\.5 GiB, 24\.0 GiB are free; use --experts 40$"):
-        check_memory(PRESETS["deepseek-v3"])
+        check_memory(PRESETS["deepseek-v3"], HOST)
     monkeypatch.setattr("tuner.problem.footprint.available_bytes", lambda: 1 << 30)
     with pytest.raises(UsageError, match=r"use a larger machine$"):
-        check_memory(PRESETS["mixtral-8x7b"])
+        check_memory(PRESETS["mixtral-8x7b"], HOST)
 
 
 def test_best_without_winners_is_the_default(moetune: Run, database: Path) -> None:

@@ -62,29 +62,29 @@ def worker() -> Iterator[Worker]:
 
 
 def rogue(body: str) -> Entrant:
-    return Entrant(compile_source(ROGUE.replace("BODY", body), detect()).path, "rogue")
+    return Entrant(compile_source(ROGUE.replace("BODY", body), detect()).path, "rogue", 4)
 
 
 def good() -> Entrant:
-    return Entrant(kernel(TINY).path, "v")
+    return Entrant(kernel(TINY).path, "v", 4)
 
 
 def test_a_crash_is_told_and_the_next_request_works(worker: Worker) -> None:
     with pytest.raises(
         WorkerCrash, match=r"verify: the kernel's process was ended by SIG(SEGV|BUS)"
     ):
-        worker.ask("verify", rogue(CRASHES), 4, 4, timeout_s=60)
-    assert worker.ask("verify", good(), 4, 4, timeout_s=60).ok
+        worker.verify(rogue(CRASHES), 4, timeout_s=60)
+    assert worker.verify(good(), 4, timeout_s=60).ok
 
 
 def test_a_hang_is_killed_and_the_next_request_works(worker: Worker) -> None:
     with pytest.raises(WorkerTimeout, match="no answer within 8 s; process killed"):
-        worker.ask("verify", rogue(HANGS), 4, 4, timeout_s=8)
-    assert worker.ask("verify", good(), 4, 4, timeout_s=60).ok
+        worker.verify(rogue(HANGS), 4, timeout_s=8)
+    assert worker.verify(good(), 4, timeout_s=60).ok
 
 
 def test_a_kernel_that_does_nothing_is_wrong(worker: Worker) -> None:
-    verdict = worker.ask("verify", rogue("pass"), 4, 4, timeout_s=60)
+    verdict = worker.verify(rogue("pass"), 4, timeout_s=60)
     assert not verdict.ok
     assert verdict.message.startswith("T=1 router: token 0: routed to [-1, -1]")
 
@@ -96,13 +96,13 @@ def test_errors_of_ours_come_back_as_they_are(
     """A library that is cut, or garbage."""
     (tmp_path / "kernel.so").write_bytes(content)
     with pytest.raises(KernelError, match="does not load"):
-        worker.ask("verify", Entrant(tmp_path / "kernel.so", "v"), 4, 4, timeout_s=60)
+        worker.verify(Entrant(tmp_path / "kernel.so", "v"), 4, timeout_s=60)
 
 
 def test_decode_is_timed_cold_and_prefill_warm(worker: Worker) -> None:
     effort = Effort(budget_s=0.1, least_rounds=3)
-    cold = worker.ask("race", [good()], Workload(1), effort, timeout_s=60)
-    warm = worker.ask("race", [good(), good()], Workload(64), effort, timeout_s=60)
+    cold = worker.race([good()], Workload(1), effort, timeout_s=60)
+    warm = worker.race([good(), good()], Workload(64), effort, timeout_s=60)
     assert cold.temperature == "cold"
     assert cold.race.read_gb_s > 0.5
     assert warm.temperature == "warm"

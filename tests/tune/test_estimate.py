@@ -28,11 +28,12 @@ from tuner.target import Target
 from tuner.tune import estimate as stage
 from tuner.tune.builder import Cores
 from tuner.tune.cell import VISITOR_EFFORT
-from tuner.tune.contest import FINALISTS, NOMINEES
+from tuner.tune.contest import NOMINEES
 from tuner.tune.estimate import STAGES, TRUST_S, CellEstimate, Estimate, TimeLeft, estimate
 from tuner.tune.finals import PROCESSES
 from tuner.tune.plan import Plan, Progress
 from tuner.tune.session import CELL_FINALS_S, FINALS_S
+from tuner.tune.shortlist import FINALISTS
 
 HOST = Target("amd", "x86-64-v3", ("avx2", "fma"), 2, 32 << 10, 512 << 10, 32 << 20)
 COMPILER = "Mojo 1"

@@ -22,7 +22,8 @@ from tuner.bundle.reader import read_bundle
 from tuner.bundle.speed import SLOWER, cells, compared
 from tuner.errors import MoetuneError
 from tuner.measure import verify
-from tuner.measure.bench import BenchState, Entrant, Timing
+from tuner.measure.bench import Entrant, Timing
+from tuner.measure.cpu_bench import CpuBench
 from tuner.measure.metrics import measurement
 from tuner.measure.probe import Probe
 from tuner.measure.race import Effort
@@ -67,7 +68,7 @@ class Probation:
         weights, self._expected = selftest.material(section, bundle.archive)
         seed = section.selftest.seed
         library = self.catalogues[0].member(self.catalogues[0].part.probe)
-        self._state = BenchState(self.problem, self.host, seed, lambda _: library, _weights=weights)
+        self._state = CpuBench(self.problem, self.host, seed, lambda _: library, _weights=weights)
 
     def report(self, what: str) -> dict[str, Any]:
         """What became of the `first` part, of `all` that run here, or of the first `timed`.
@@ -109,7 +110,7 @@ class Probation:
 class Speed:
     """Times the kernels of one part as the tuner timed them."""
 
-    def __init__(self, state: BenchState, catalogue: BundleCatalogue) -> None:
+    def __init__(self, state: CpuBench, catalogue: BundleCatalogue) -> None:
         self._catalogue = catalogue
         self._target = dataclasses.replace(state.target, features=catalogue.part.target.features)
         library = catalogue.member(catalogue.part.probe)

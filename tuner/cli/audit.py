@@ -20,7 +20,7 @@ from tuner.store.database import Database
 from tuner.target import detect
 
 if TYPE_CHECKING:
-    from tuner.target.roofline import Ceilings
+    from tuner.target.roofline import Limits
     from tuner.tune.claims import Claim, Finding
 
 # Of the column of verdicts.
@@ -48,8 +48,8 @@ def audit(model: Model | None, time_s: float, db: Path | None, as_json: bool) ->
         place = f"{claim.workload.tokens} tokens {claim.workload.load}"
         progress.print(f"{number}/{count} {name}, {place}, about {words.clock(claim.cost_s)}")
 
-    def measure(claim: Claim, ceilings: Ceilings | None) -> stage.Measured:
-        check_memory(claim.problem)
+    def measure(claim: Claim, ceilings: Limits | None) -> stage.Measured:
+        check_memory(claim.problem, claim.target)
         return stage.remeasure(claim, ceilings)
 
     progress = screen.stderr()

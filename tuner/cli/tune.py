@@ -29,7 +29,7 @@ from tuner.cli.options import (
     weighted_loads,
     weighted_tokens,
 )
-from tuner.errors import MoetuneError, UsageError
+from tuner.errors import DeviceError, MoetuneError, UsageError
 from tuner.offline.make import Round
 from tuner.problem import Problem, footprint
 from tuner.problem.workload import Workload
@@ -134,10 +134,8 @@ def tune(
         _offline(model, hardware, db, plan, offline, most_mib, cores, as_json)
         return
     if hardware.kind == "gpu":
-        raise UsageError(
-            f"--target {target}: is measured on another machine; add --offline DIR for a job folder"
-        )
-    check_memory(model.problem)
+        _require_gpu(hardware, target)
+    check_memory(model.problem, hardware)
     if cores is not None:
         hardware = dataclasses.replace(hardware, cores=min(cores, hardware.cores))
     if dry_run:
@@ -160,6 +158,18 @@ def tune(
         click.echo(json.dumps({**told, **whole, "next": lines}, indent=2))
     else:
         _show(model.problem, result, lines)
+
+
+def _require_gpu(target: Target, name: str) -> None:
+    """Refuse a GPU that is not in this machine."""
+    from tuner.measure.cuda_bench import of_target
+
+    try:
+        of_target(target)
+    except DeviceError as error:
+        raise UsageError(
+            f"--target {name}: is measured on another machine; add --offline DIR for a job folder ({error})"
+        ) from error
 
 
 def _offline(
@@ -193,11 +203,12 @@ def _untuned(
     return tuple(Workload(*pair) for pair in dict.fromkeys(pairs) if pair not in tuned)
 
 
-def check_memory(problem: Problem) -> None:
+def check_memory(problem: Problem, target: Target) -> None:
     """Refuse weights that would not fit: the system would end the process, without a word."""
-    from tuner.measure.bench import MOST_PACKED
+    from tuner.measure.cpu_bench import MOST_PACKED
 
-    copies = 1 + MOST_PACKED
+    # A GPU's packed form is made here once, and then lies in its own memory.
+    copies = 1 + (MOST_PACKED if target.kind == "cpu" else 1)
     need = copies * footprint.weights_bytes(problem)
     have = footprint.available_bytes()
     if need <= have:

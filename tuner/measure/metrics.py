@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import functools
 
 from tuner.measure.bench import Timing
 from tuner.measure.race import Race
 from tuner.problem import Problem
+from tuner.problem.workload import (
+    Workload,
+    flops,
+    pairs_per_expert,
+    route_by_load,
+    weight_bytes_read,
+)
 from tuner.store.records import MeasurementRow
 from tuner.target import Target
-from tuner.target.roofline import Ceilings, multiplies_pairs
+from tuner.target.roofline import Limits, multiplies_pairs
 
 
 def measurement(
     timing: Timing,
     kernel: int,
-    ceilings: Ceilings,
+    ceilings: Limits,
     target: Target,
     problem: Problem,
     kind: str = "trial",
@@ -39,13 +45,6 @@ def measurement(
     work = timing.flops, timing.read_bytes
     limit = ceiling, floor_ns / time_ns
     return row_of(race, kernel, kind, timing.temperature, work, limit)
-
-
-def memory_limit(rates: Mapping[str, Any], moved_bytes: float, time_ns: float) -> tuple[str, float]:
-    """Of a GPU: which bandwidth is the ceiling, the higher of `read_gb_s` and `copy_gb_s`, and the
-    fraction of it that so many bytes in such a time are."""
-    ceiling = max(("read", "copy"), key=lambda name: float(rates[f"{name}_gb_s"]))
-    return ceiling, moved_bytes / rates[f"{ceiling}_gb_s"] / time_ns
 
 
 def row_of(
@@ -76,3 +75,13 @@ def row_of(
         ceiling=limit[0],
         ceiling_fraction=limit[1],
     )
+
+
+@functools.lru_cache(maxsize=64)
+def drawn_work(problem: Problem, workload: Workload, seed: int) -> tuple[int, int]:
+    """Operations of one call, and the bytes that it reads at least, as the load is drawn.
+
+    With the router's own choice of random tokens the counts are those of a uniform draw, closely.
+    """
+    counts = pairs_per_expert(problem, route_by_load(problem, workload, seed)[0])
+    return flops(problem, counts, workload.tokens), weight_bytes_read(problem, counts)

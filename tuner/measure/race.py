@@ -21,6 +21,8 @@ from tuner.host.interference import FOREIGN_LIMIT, ForeignMeter
 from tuner.intervals import Median, median
 
 Call = Callable[[int], None]
+# Nanoseconds of one call on the tokens of a round.
+Clock = Callable[[Call, int], float]
 
 # Up to this many tokens a layer is decoding: its weights come from memory each time.
 DECODE_TOKENS = 16
@@ -59,7 +61,7 @@ class Race:
     took meanwhile.
     """
 
-    times_ns: tuple[tuple[int, ...], ...]
+    times_ns: tuple[tuple[float, ...], ...]
     probe_gb_s: tuple[float, ...] = ()
     foreign: float = 0.0
     redone: int = 0
@@ -95,9 +97,16 @@ class Race:
 
 @dataclass
 class _Rounds:
-    times: list[list[int]]
+    times: list[list[float]]
     probes: list[float] = field(default_factory=list)
     peaks: list[float] = field(default_factory=list)
+
+
+def host_clock(call: Call, number: int) -> int:
+    """A call by this process's clock, ns."""
+    start = time.perf_counter_ns()
+    call(number)
+    return time.perf_counter_ns() - start
 
 
 def race(
@@ -106,10 +115,12 @@ def race(
     probe: Callable[[], float] | None = None,
     retries: int = 2,
     peak: Callable[[], float] | None = None,
+    clock: Clock = host_clock,
 ) -> Race:
     """Runs the calls in turn; `calls[i](round)` is one call of kernel i on the round's tokens.
 
-    `probe` runs before each call, `peak` before each round.
+    `probe` runs before each call, `peak` before each round. `clock` times a call: that of this process, or a
+    device's own.
 
     When other processes took more than FOREIGN_LIMIT of the machine, it is run again, at most
     `retries` times; the last race is returned with what disturbed it. Run again, nobody has lost before
@@ -118,7 +129,7 @@ def race(
     attempt = 0
     while True:
         meter = ForeignMeter()
-        rounds = _rounds(calls, effort, probe, peak)
+        rounds = _rounds(calls, effort, probe, peak, clock)
         foreign = meter.share()
         if foreign <= FOREIGN_LIMIT or attempt == retries:
             break
@@ -133,6 +144,7 @@ def _rounds(
     effort: Effort,
     probe: Callable[[], float] | None,
     peak: Callable[[], float] | None,
+    clock: Clock,
 ) -> _Rounds:
     for call in calls:  # first calls map pages and start threads
         call(0)
@@ -145,9 +157,7 @@ def _rounds(
             kernel = (i + number) % len(calls)
             if probe is not None:
                 state.probes.append(probe())
-            start = time.perf_counter_ns()
-            calls[kernel](number)
-            state.times[kernel].append(time.perf_counter_ns() - start)
+            state.times[kernel].append(clock(calls[kernel], number))
         enough = number + 1 >= effort.least_rounds
         if enough and time.perf_counter() > end:
             break

@@ -12,7 +12,7 @@ import platform
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import cast
 
 from tuner.codegen.batch import compile_together
 from tuner.codegen.compile import (
@@ -25,22 +25,19 @@ from tuner.codegen.compile import (
 from tuner.codegen.render import Source, render
 from tuner.errors import KernelError
 from tuner.host.toolchain import toolchain_version
-from tuner.measure.bench import Entrant, Timing
+from tuner.measure.bench import Bench, Entrant, Timing
 from tuner.measure.race import SLOW, Effort
-from tuner.measure.verify import Verdict
-from tuner.measure.worker import Bench, WorkerCrash, WorkerTimeout
+from tuner.measure.worker import WorkerCrash, WorkerTimeout
 from tuner.problem import Problem
 from tuner.problem.workload import Workload
 from tuner.space.templates import digest
 from tuner.space.variant import Variant
-from tuner.store.records import TrialRow
+from tuner.store.records import Environment, TrialRow
 from tuner.target import Target
-from tuner.target.roofline import Ceilings
+from tuner.target.roofline import Limits
 from tuner.version import __version__
 
 COMPILE_S = 120.0
-VERIFY_S = 300.0
-RACE_S = 120.0
 CONFIRM_EFFORT = Effort(budget_s=1.5)
 
 
@@ -66,7 +63,7 @@ class Outcome:
     timing: Timing | None = None
     verify_ms: float | None = None
     benchmark_ms: float | None = None
-    environment: dict[str, Any] = field(default_factory=dict)
+    environment: Environment = field(default_factory=lambda: Environment())
 
 
 def build(problem: Problem, target: Target, variant: Variant) -> Build:
@@ -108,7 +105,7 @@ def _compile(source: Source, target: Target) -> Binary:
 
 
 def evaluate(
-    worker: Bench,
+    bench: Bench,
     built: Build,
     variant: Variant,
     base: Entrant | None,
@@ -119,20 +116,16 @@ def evaluate(
     """Verifies and times a built variant, against `base` (the default) in the same race."""
     if built.binary is None:
         return Outcome(built.status, built.message)
-    entrant = Entrant(built.binary.path, variant.pack)
+    entrant = Entrant.of(variant, built.binary.path)
     outcome = Outcome("ok")
     try:
         with _timed(outcome, "verify_ms"):
-            verdict: Verdict = worker.ask(
-                "verify", entrant, workload.tokens, variant.config["tile_rows"], timeout_s=VERIFY_S
-            )
+            verdict = bench.verify(entrant, workload.tokens)
         if not verdict.ok:
             return Outcome("wrong", verdict.message, verify_ms=outcome.verify_ms)
         entrants = [base, entrant] if base else [entrant]
         with _timed(outcome, "benchmark_ms"):
-            timing: Timing = worker.ask(
-                "race", entrants, workload, effort, temperature, timeout_s=RACE_S
-            )
+            timing = bench.race(entrants, workload, effort, temperature)
     except WorkerTimeout as error:
         return Outcome("timeout", str(error))
     except (WorkerCrash, KernelError) as error:
@@ -151,18 +144,19 @@ def _timed(outcome: Outcome, name: str) -> Iterator[None]:
     setattr(outcome, name, 1e3 * (time.perf_counter() - start))
 
 
-def environment(target: Target, ceilings: Ceilings) -> dict[str, Any]:
+def environment(target: Target, limits: Limits) -> Environment:
     """What a row should say about where it was measured, besides its Target."""
-    return {
-        "toolchain": toolchain_version(),
-        "moetune": __version__,
-        "python": platform.python_version(),
-        "kernel": platform.release(),
-        "cpu": target.name,
-        "cores": target.cores,
-        "load_1m": round(os.getloadavg()[0], 2),
-        **{f"{name}_limit": round(value, 1) for name, value, _ in ceilings.rows()},
-    }
+    made = Environment(
+        toolchain=toolchain_version(),
+        moetune=__version__,
+        python=platform.python_version(),
+        kernel=platform.release(),
+        cpu=target.name,
+        cores=target.cores,
+        load_1m=round(os.getloadavg()[0], 2),
+    )
+    ceilings = {f"{name}_limit": round(value, 1) for name, value, _ in limits.rows()}
+    return cast(Environment, {**made, **ceilings})
 
 
 def row(
@@ -172,19 +166,15 @@ def row(
     keys: tuple[str, str],
     workload: Workload,
     session: str,
-    surroundings: dict[str, Any],
+    surroundings: Environment,
 ) -> TrialRow:
     """The trial's row; `keys` are the ids of problem and target."""
     race = outcome.timing.race if outcome.timing else None
-    noise = (
-        {
-            "foreign": round(race.foreign, 3),
-            "probe_gb_s": round(race.read_gb_s, 1),
-            "probe_gflop_s": round(race.peak_gflop_s, 1),
-        }
-        if race
-        else {}
-    )
+    noise = Environment()
+    if race:
+        noise["foreign"] = round(race.foreign, 3)
+        noise["probe_gb_s"] = round(race.read_gb_s, 1)
+        noise["probe_gflop_s"] = round(race.peak_gflop_s, 1)
     return TrialRow(
         problem_id=keys[0],
         target_id=keys[1],

@@ -8,9 +8,9 @@ routing, tokens don't depend on each other.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -92,6 +92,23 @@ def expect(problem: Problem, weights: Weights, case: Case) -> Expected:
     """The right answer of a case, in float64."""
     (expected,) = _answered(problem, weights, [case])
     return expected
+
+
+class AnswerSource(Protocol):
+    """Who has right answers: works them out, or has them from a file."""
+
+    def of(self, cases: tuple[Case, ...]) -> tuple[Expected, ...]:
+        """The right answers, in the order of the cases."""
+
+
+class StoredAnswers:
+    """Right answers that were worked out before."""
+
+    def __init__(self, answers: Mapping[Case, Expected]) -> None:
+        self._answers = answers
+
+    def of(self, cases: tuple[Case, ...]) -> tuple[Expected, ...]:
+        return tuple(self._answers[case] for case in cases)
 
 
 class Answers:

@@ -1,7 +1,7 @@
 """The measuring process: a child that verifies and times kernels, started again when it dies.
 
 A kernel that crashes or hangs takes the child with it and nothing else. Requests and answers are
-pickled tuples on a socket: the name of a BenchState method and its arguments.
+pickled tuples on a socket: the name of a method of the child's bench and its arguments.
 """
 
 from __future__ import annotations
@@ -15,18 +15,33 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Protocol
 
 from tuner.errors import MoetuneError, WorkerError
+from tuner.measure.bench import Bench, Entrant, Timing
+from tuner.measure.race import Effort
+from tuner.measure.verify import Verdict
 from tuner.problem import Problem
+from tuner.problem.workload import Workload
 from tuner.target import Target
+from tuner.target.roofline import Limits
 
 BENCH_STATE = "tuner.measure.own_bench:open_bench"
 # OpenBLAS threads spin for 2^28 cycles after a call, which is in the way of what is timed next;
 # 2^24 cycles are some milliseconds.
 THREADS = {"OMP_NUM_THREADS": str(os.cpu_count() or 1), "OPENBLAS_THREAD_TIMEOUT": "24"}
+
+
+VERIFY_S = 300.0
+CEILINGS_S = 120.0
+
+
+def race_limit_s(effort: Effort) -> float:
+    """After so long a race is thought to hang: weights are packed in it, and it may be run again."""
+    return 120.0 * max(1.0, effort.budget_s)
 
 
 class WorkerCrash(WorkerError):
@@ -37,12 +52,11 @@ class WorkerTimeout(WorkerError):
     """The measuring process did not answer in time and was killed."""
 
 
-class Bench(Protocol):
-    """Who answers for a measuring process; Worker is one."""
+class BenchProcess(Bench, Protocol):
+    """A bench in a process that can be ended; the next request starts another. Worker is one."""
 
-    def ask(self, method: str, *arguments: Any, timeout_s: float) -> Any: ...
-
-    def stop(self) -> None: ...
+    def stop(self) -> None:
+        """Ends the process, if there is one."""
 
 
 class Worker:
@@ -73,8 +87,33 @@ class Worker:
     ) -> None:
         self.stop()
 
+    def ceilings(self) -> Limits:
+        """As ``Bench.ceilings``; raises what `ask` raises, as all of these."""
+        limits: Limits = self.ask("ceilings", timeout_s=CEILINGS_S)
+        return limits
+
+    def verify(self, entrant: Entrant, tokens: int, *, timeout_s: float | None = None) -> Verdict:
+        """As ``Bench.verify``."""
+        verdict: Verdict = self.ask("verify", entrant, tokens, timeout_s=timeout_s or VERIFY_S)
+        return verdict
+
+    def race(
+        self,
+        entrants: Sequence[Entrant],
+        workload: Workload,
+        effort: Effort,
+        temperature: str = "auto",
+        *,
+        timeout_s: float | None = None,
+    ) -> Timing:
+        """As ``Bench.race``."""
+        limit_s = timeout_s or race_limit_s(effort)
+        arguments = list(entrants), workload, effort, temperature
+        timing: Timing = self.ask("race", *arguments, timeout_s=limit_s)
+        return timing
+
     def ask(self, method: str, *arguments: Any, timeout_s: float) -> Any:
-        """The answer of BenchState.METHOD(*arguments).
+        """The answer of the child's METHOD(*arguments).
 
         Raises WorkerCrash or WorkerTimeout (the next request starts a new process), or the
         MoetuneError that the method raised.

@@ -1,57 +1,36 @@
-"""What a job's runner asks of the machine that measures, whatever its kind.
+"""Kind: what a job's runner asks of the kind of target that measures.
 
 ``tuner.offline.cpu`` and ``tuner.offline.gpu`` are modules of this shape. The runner's process asks for the
-first part; ``open_bench`` is called in the process of one variant.
+first part; ``open_bench`` and ``device`` are called in the process of one variant.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from tuner.measure.bench import Bench
 from tuner.offline.job import Job
 from tuner.problem import Problem
 from tuner.problem.weights import Weights
 
-Line = Mapping[str, Any]
-
-
-class Bench(Protocol):
-    """A device, or the cores of a CPU, with a job's weights in its memory."""
-
-    def device(self) -> Line:
-        """What it is (``name``) and its ceilings now (``..._gb_s``, ``..._gflop_s``)."""
-
-    def check(self, name: str, tokens: int) -> str:
-        """Runs a variant on all cases of a token count; what was wrong, or nothing."""
-
-    def race(self, names: Sequence[str], tokens: int, final: bool) -> Line:
-        """Variants in turn, the default first: ``samples`` in ns by variant and round, paired by round.
-
-        With them whatever else tells how the race was: ``twin`` (samples of a copy of the default, in a
-        final), ``timing``.
-        """
-
 
 class Kind(Protocol):
-    """Measuring on one kind of target.
+    """A kind of target that can measure.
 
     Attributes:
-        TILE: the parameter that is the height of a variant's tile.
-        COPIES: of the layer's weights that are in this machine's memory at once.
-        TRIAL_S: limit of one process, all token counts of a variant together.
-        WHERE: what to do where the machine does not fit.
+        COPIES: of the weights, that are in memory while a variant runs.
+        TRIAL_S: a process that takes longer hangs.
+        WHERE: what to do where this machine cannot run a job.
     """
 
-    TILE: str
     COPIES: int
     TRIAL_S: float
     WHERE: str
 
     def cores(self, job: Job) -> frozenset[int]:
-        """The cores that the processes of variants stay on.
+        """The cores of this machine that the job's processes run on.
 
         Raises JobError where there are too few.
         """
@@ -61,6 +40,9 @@ class Kind(Protocol):
 
     def open_bench(self, folder: Path, data: Path) -> Bench:
         """The bench of a job. Raises KernelError where this machine cannot run it."""
+
+    def device(self, bench: Any) -> dict[str, Any]:
+        """What that bench measures on, and its ceilings now."""
 
 
 def kind_of(job: Job) -> Kind:

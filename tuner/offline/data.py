@@ -29,7 +29,7 @@ def make(job: Job, folder: Path) -> None:
     kind, problem = bench.kind_of(job), job.layer
     weights = random_weights(problem, job.seed)
     kind.write(problem, weights, folder)
-    tiles = sorted({variant.config[kind.TILE] for variant in job.variants})
+    tiles = sorted({variant.ragged for variant in job.variants})
     wanted = (verify.cases(problem, t, tile, job.seed) for tile in tiles for t in job.tokens)
     cases = tuple(dict.fromkeys(case for cases in wanted for case in cases))
     answers = dict(zip(cases, verify.Answers(problem, weights).of(cases), strict=True))
@@ -37,10 +37,10 @@ def make(job: Job, folder: Path) -> None:
         pickle.dump(answers, stream)
 
 
-def answers_of(folder: Path) -> dict[verify.Case, verify.Expected]:
+def answers_of(folder: Path) -> verify.StoredAnswers:
     """The right answers by case."""
     with (folder / "answers.pickle").open("rb") as stream:
-        return pickle.load(stream)  # type: ignore[no-any-return]  # written by `make`, a moment ago
+        return verify.StoredAnswers(pickle.load(stream))  # written by `make`, a moment ago
 
 
 def save(folder: Path, name: str, array: NDArray[Any]) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from tuner.gpu import pack, ptx
 from tuner.gpu.driver import Device
-from tuner.gpu.kernel import GpuKernel, upload
-from tuner.measure import gpu_peak, verify
+from tuner.gpu.kernel import upload
+from tuner.measure.cuda_bench import CudaBench
 from tuner.measure.gpu_bench import GpuBench
 from tuner.measure.gpu_probe import GpuProbe
 from tuner.offline import data as job_data
@@ -21,15 +21,10 @@ from tuner.offline import job as jobs
 from tuner.offline.job import Job
 from tuner.problem import Problem
 from tuner.problem.weights import Weights
-from tuner.problem.workload import Workload
 
-TILE = "tile_n"
 COPIES = 2
 TRIAL_S = 60.0
 WHERE = "run this where an NVIDIA GPU of the job's target is"
-_WARM_UPS = 3
-_TRIAL_ROUNDS = 15
-_FINAL_ROUNDS = 60
 
 
 def cores(job: Job) -> frozenset[int]:
@@ -50,65 +45,32 @@ def weights_of(data: Path, problem: Problem) -> dict[str, NDArray[Any]]:
     return {name: job_data.saved(data, name) for name in names}
 
 
-def open_bench(folder: Path, data: Path) -> JobOnGpu:
-    """Raises KernelError where there is no card, or no driver."""
-    return JobOnGpu(folder, data)
+def open_bench(folder: Path, data: Path) -> CudaBench:
+    """A card with a job's weights in its memory. Raises KernelError where there is none, or no driver."""
+    job = jobs.read(folder)
+    answers = job_data.answers_of(data)
+    return CudaBench(card_of(job, folder, data), job.seed, answers, folder / job.dense)
 
 
-class JobOnGpu:
-    """A card with a job's weights in its memory, and the job's programs by name."""
+def card_of(job: Job, folder: Path, data: Path) -> GpuBench:
+    """The first card here, with the weights that `write` wrote."""
+    card = Device()
+    probe = GpuProbe(card, ptx.parse((folder / job.probe).read_text()))
+    return GpuBench(card, job.layer, upload(card, weights_of(data, job.layer)), probe)
 
-    def __init__(self, folder: Path, data: Path) -> None:
-        self.folder, self.data, self.job = folder, data, jobs.read(folder)
-        problem, card = self.job.layer, Device()
-        probe = GpuProbe(card, self._program(self.job.probe))
-        self.bench = GpuBench(card, problem, upload(card, weights_of(data, problem)), probe)
-        self._kernels: dict[str, GpuKernel] = {}
-        self._answers: dict[verify.Case, verify.Expected] | None = None
 
-    def kernel(self, name: str) -> GpuKernel:
-        """A variant, loaded once."""
-        if name not in self._kernels:
-            program = self._program(self.job.variant(name).file)
-            self._kernels[name] = GpuKernel(self.bench.device, program)
-        return self._kernels[name]
-
-    def _program(self, file: str) -> ptx.Program:
-        return ptx.parse((self.folder / file).read_text())
-
-    def check(self, name: str, tokens: int) -> str:
-        """Runs all cases of a token count; what was wrong, or nothing."""
-        if self._answers is None:
-            self._answers = job_data.answers_of(self.data)
-        kernel = self.kernel(name)
-        for case in verify.cases(self.job.layer, tokens, kernel.facts["tile_n"], self.job.seed):
-            if wrong := self.bench.check(kernel, self._answers[case])[0]:
-                return f"T={case.tokens} {case.load}: {wrong}"
-        return ""
-
-    def race(self, names: Sequence[str], tokens: int, final: bool) -> dict[str, Any]:
-        """Times (ns) of variants that run in turn, the L2 cache flushed before each: [variant][round]."""
-        rounds = _FINAL_ROUNDS if final else _TRIAL_ROUNDS
-        workload = Workload(tokens, self.job.load)
-        ready = [self.bench.ready(self.kernel(name), workload, self.job.seed) for name in names]
-        times = self.bench.in_turn([work for work, _ in ready], rounds, _WARM_UPS)
-        for _, arena in ready:
-            arena.free()
-        return {"samples": times}
-
-    def device(self) -> dict[str, Any]:
-        """What the card is, and its ceilings now."""
-        card, dense = self.bench.device, self._program(self.job.dense)
-        return {
-            "name": card.name,
-            "multiprocessors": card.multiprocessors,
-            "l2_bytes": card.l2_bytes,
-            "memory_bytes": card.memory_bytes,
-            "driver": card.driver_version,
-            "clocks": _clocks(),
-            **{f"{name}_gb_s": rate for name, rate in self.bench.ceilings().items()},
-            "dense_gflop_s": gpu_peak.gflop_s(card, dense, self.job.layer.dtype, self.bench.probe),
-        }
+def device(bench: CudaBench) -> dict[str, Any]:
+    """What the card is, and its ceilings now."""
+    card = bench.gpu.device
+    return {
+        "name": card.name,
+        "multiprocessors": card.multiprocessors,
+        "l2_bytes": card.l2_bytes,
+        "memory_bytes": card.memory_bytes,
+        "driver": card.driver_version,
+        "clocks": _clocks(),
+        **dataclasses.asdict(bench.ceilings()),
+    }
 
 
 def _clocks() -> str:

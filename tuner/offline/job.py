@@ -40,6 +40,7 @@ class JobVariant:
         tokens: the token counts that it is tried on.
         file: its program, inside the folder.
         pack: the packed form of the weights that it reads.
+        ragged: rows of its tiles, for verification; 0 in the jobs of a moetune that did not say so.
     """
 
     name: str
@@ -50,6 +51,7 @@ class JobVariant:
     binary_key: str
     compile_ms: float
     pack: str = ""
+    ragged: int = 0
 
 
 @dataclass(frozen=True)

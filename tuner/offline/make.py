@@ -18,7 +18,7 @@ from tuner.bundle.elf import without_search_path
 from tuner.codegen import probes
 from tuner.errors import UsageError
 from tuner.host.toolchain import toolchain_version
-from tuner.measure import gpu_peak
+from tuner.measure.own_bench import dense_program
 from tuner.measure.trial import Build, build
 from tuner.offline import code
 from tuner.offline import job as jobs
@@ -218,6 +218,7 @@ def _put(folder: Path, variant: Variant, built: Build, tokens: tuple[int, ...]) 
         built.binary.key,
         built.compile_ms,
         variant.pack,
+        variant.config["tile_rows" if variant.template == "moe_cpu" else "tile_n"],
     )
 
 
@@ -232,13 +233,10 @@ def _probes(folder: Path, problem: Problem, target: Target) -> dict[str, str]:
     if target.kind == "cpu":
         made = {"probe": probes.of_cpu(target)}
     else:
-        dense = gpu_peak.layer(problem.dtype)
-        built = build(dense, target, default_variant(dense, target, None, gpu_peak.TOKENS))
-        if built.binary is None:
-            raise UsageError(
-                f"the dense product of the arithmetic ceiling did not compile: {built.message}"
-            )
-        made = {"probe": probes.of_gpu(target), "dense": built.binary.path}
+        made = {
+            "probe": probes.of_gpu(target),
+            "dense": dense_program(target, problem.dtype),
+        }
     places = {name: f"programs/{name}{path.suffix}" for name, path in made.items()}
     for name, path in made.items():
         _install(path, folder / places[name])

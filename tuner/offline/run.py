@@ -26,11 +26,9 @@ from tuner.offline import bench, place
 from tuner.offline import job as jobs
 from tuner.offline.bench import Kind
 from tuner.offline.job import Job, JobError, JobVariant
+from tuner.tune.shortlist import FINALISTS, best_by_pack, fastest, settled_pack
 
-FINALISTS = 3
 FINAL_RUNS = 2
-# Another packed form than the default's has to gain more than this over the token counts.
-FORM_GAIN = 0.01
 
 Say = Callable[[str], None]
 
@@ -41,6 +39,10 @@ def run(folder: Path, time_s: float, say: Say) -> None:
     Raises JobError where the folder is no job, its device cannot be used, or it was begun on another one.
     """
     job = jobs.read(folder)
+    if not all(variant.ragged for variant in job.variants):
+        raise JobError(
+            f"{folder}: was made by an older moetune; run its own run.py, or make it again"
+        )
     kind = bench.kind_of(job)
     end = time.monotonic() + time_s
     cores = kind.cores(job)
@@ -65,9 +67,7 @@ def _on(cores: frozenset[int]) -> Iterator[None]:
 
 
 def _prepare(job: Job, data: Path, say: Say) -> None:
-    from tuner.offline import (
-        data as job_data,  # it brings the reference: a wrong folder should not wait for it
-    )
+    from tuner.offline import data as job_data  # it brings the reference, which takes a moment
 
     start = time.monotonic()
     job_data.make(job, data)
@@ -152,26 +152,18 @@ def finalists(job: Job, tokens: int, results: Sequence[dict[str, Any]]) -> list[
     default, ratios = job.default(tokens), _ratios(tokens, results)
     if default not in ratios:
         return []
-    pack = form(job, results)
-    fit = [n for n in ratios if n != default and job.variant(n).pack == pack]
-    return [default, *sorted(fit, key=lambda n: ratios[n])[:FINALISTS]]
+    packs = {variant.name: variant.pack for variant in job.variants}
+    others = {name: ratio for name, ratio in ratios.items() if name != default}
+    return [default, *fastest(others, packs, form(job, results))[:FINALISTS]]
 
 
 def form(job: Job, results: Sequence[dict[str, Any]]) -> str:
     """The packed form that is fastest over all token counts, by the trials; the default's unless it gains."""
-    own = job.variant(job.default(job.tokens[0])).pack
-    best: dict[str, list[float]] = {}
+    packs = {variant.name: variant.pack for variant in job.variants}
     counts = [ratios for t in job.tokens if (ratios := _ratios(t, results))]
-    for ratios in counts:
-        of_form: dict[str, float] = {}
-        for name, ratio in ratios.items():
-            pack = job.variant(name).pack
-            of_form[pack] = min(ratio, of_form.get(pack, math.inf))
-        for pack, ratio in of_form.items():
-            best.setdefault(pack, []).append(math.log(ratio))
-    means = {p: sum(logs) / len(logs) for p, logs in best.items() if len(logs) == len(counts)}
-    found = min(means, key=lambda p: means[p], default=own)
-    return found if found in means and means[found] < means.get(own, math.inf) - FORM_GAIN else own
+    best = [best_by_pack(ratios, packs) for ratios in counts]
+    # Each count tries all variants that its space has: where a form has no ratio, it failed.
+    return settled_pack(best, [1.0] * len(best), packs[job.default(job.tokens[0])], math.inf)
 
 
 def _ratios(tokens: int, results: Sequence[dict[str, Any]]) -> dict[str, float]:

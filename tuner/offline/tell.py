@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tuner.measure.race import SLOW
 from tuner.offline import job as jobs
 from tuner.offline.job import Job
-from tuner.offline.rows import Machine, Result, machine_of, race_of
+from tuner.offline.rows import Machine, Result, floor, machine_of, measured, race_of
 from tuner.offline.run import FINAL_RUNS
 from tuner.space.variant import parse
 from tuner.store.database import Database
-from tuner.store.records import TrialRow, WinnerRow
+from tuner.store.records import Environment, MeasurementRow, TrialRow, WinnerRow
 from tuner.target import Target
+from tuner.tune.verdicts import is_proven
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class _Book:
         self.job, self.machine, self.db, self.results = job, machine, db, results
         target_id = db.add_target(machine.target)
         self.ids = {"problem_id": db.add_problem(job.layer), "target_id": target_id}
-        for limit in machine.ceilings():
+        for limit in machine.limits.rows():
             db.set_ceiling(target_id, *limit)
         failed = [{"kind": "trial", "tokens": t, **f} for f in job.failed for t in job.tokens]
         self.trials = [*failed, *(r for r in results if r["kind"] == "trial")]
@@ -104,11 +105,11 @@ class _Book:
         self.db.add_variant(
             variant.id, variant.template, variant.name, variant.config, variant.pack
         )
-        measured = None
+        found = None
         if result["status"] == "ok":
             line = {**result, "samples": [result["default_samples"], result["samples"]]}
-            measured = self.machine.measured(result["tokens"], [line], 1, "trial")
-        slow = measured is not None and (measured.ratio_low or 0.0) > SLOW
+            found = self._measured(result["tokens"], [line], 1, "trial")
+        slow = found is not None and (found.ratio_low or 0.0) > SLOW
         row = TrialRow(
             **self._workload(result["tokens"]),
             variant_id=variant.id,
@@ -119,11 +120,13 @@ class _Book:
             compile_ms=parts.compile_ms if parts else None,
             verify_ms=result.get("verify_ms"),
             benchmark_ms=result.get("benchmark_ms"),
-            environment={**self.job.environment, **self.machine.environment(result)},
+            environment=cast(
+                Environment, {**self.job.environment, **self.machine.environment(result)}
+            ),
             session=self.job.session,
             created=result.get("created", ""),
         )
-        return self.db.record_trial(row, measured)
+        return self.db.record_trial(row, found)
 
     def record_winner(self, tokens: int) -> Cell | None:
         """The winner of a token count by its finals, if all of them ran; recorded once."""
@@ -131,13 +134,13 @@ class _Book:
         if len(finals) < FINAL_RUNS:
             return None
         names = finals[0]["variants"]
-        best = _winner(finals, self.machine.floor(finals), self._keeps_default(names))
-        base = self.machine.measured(tokens, finals, 0, "final")
-        measured = self.machine.measured(tokens, finals, best, "final")
-        ratios = measured.ratio or 1.0, measured.ratio_low or 1.0, measured.ratio_high or 1.0
+        best = _winner(finals, self._keeps_default(names))
+        base = self._measured(tokens, finals, 0, "final")
+        row = self._measured(tokens, finals, best, "final")
+        ratios = row.ratio or 1.0, row.ratio_low or 1.0, row.ratio_high or 1.0
         trial, default = self.rows[names[best], tokens], self.rows[names[0], tokens]
         if not any(m.kind == "final" for m in self.db.trial(trial).measurements):
-            self.db.record_measurement(trial, measured)
+            self.db.record_measurement(trial, row)
         if best and not any(m.kind == "final" for m in self.db.trial(default).measurements):
             self.db.record_measurement(default, base)
         self.db.record_winner(
@@ -145,18 +148,23 @@ class _Book:
                 **self._workload(tokens),
                 trial_id=trial,
                 default_trial_id=default,
-                median_ns=measured.median_ns,
+                median_ns=row.median_ns,
                 ratio=ratios[0],
                 ratio_low=ratios[1],
                 ratio_high=ratios[2],
                 is_default=best == 0,
-                gflop_s=measured.gflop_s,
-                gb_s=measured.gb_s,
-                ceiling_fraction=measured.ceiling_fraction,
+                gflop_s=row.gflop_s,
+                gb_s=row.gb_s,
+                ceiling_fraction=row.ceiling_fraction,
                 foreign_share=race_of(finals).foreign if "timing" in finals[0] else None,
             )
         )
-        return Cell(tokens, names[0], names[best], base.median_ns, measured.median_ns, *ratios)
+        return Cell(tokens, names[0], names[best], base.median_ns, row.median_ns, *ratios)
+
+    def _measured(
+        self, tokens: int, lines: Sequence[Result], number: int, kind: str
+    ) -> MeasurementRow:
+        return measured(self.job, self.machine, tokens, lines, number, kind)
 
     def _keeps_default(self, names: Sequence[str]) -> bool:
         """Whether the finalists read the default's packed form, so that a layer may run it beside them."""
@@ -166,18 +174,16 @@ class _Book:
         return {**self.ids, "tokens": tokens, "load": self.job.load}
 
 
-def _winner(finals: Sequence[Result], floor: float, keeps_default: bool) -> int:
-    """The variant that is surely faster than the default in every final, and by the most; else the default.
+def _winner(finals: Sequence[Result], keeps_default: bool) -> int:
+    """The variant that is proven against the default, and the fastest of these; else the default.
 
     Where a layer that has the finalists' packed form cannot run the default, it is else the fastest that is not
     surely slower.
     """
-    races, whole = [race_of([final]) for final in finals], race_of(finals)
+    races, whole, least = [race_of([final]) for final in finals], race_of(finals), floor(finals)
     ratios = {n: whole.ratio(n) for n in range(1, len(whole.times_ns))}
     sure = {
-        n: ratio.value
-        for n, ratio in ratios.items()
-        if all(race.ratio(n).high < 1 for race in races) and ratio.value < 1 - floor
+        n: ratio.value for n, ratio in ratios.items() if is_proven(races, n, ratio.value, least)
     }
     pool = sure or ({} if keeps_default else {n: r.value for n, r in ratios.items() if r.low <= 1})
     return min(pool, key=lambda n: pool[n], default=0)

@@ -21,7 +21,8 @@ from tuner.codegen import probes
 from tuner.cpu.buffers import address, allocate
 from tuner.errors import MoetuneError
 from tuner.measure import verify
-from tuner.measure.bench import INPUT_BYTES, INPUTS, BenchState, Entrant
+from tuner.measure.bench import Entrant
+from tuner.measure.cpu_bench import INPUT_BYTES, INPUTS, CpuBench
 from tuner.measure.race import DECODE_TOKENS
 from tuner.peers import numpy_peer, onnx_peer
 from tuner.peers.numpy_peer import Floats, Form, NumpyPeer, Routing
@@ -82,7 +83,7 @@ class Contestant:
 
     def __init__(self, problem: Problem, target: Target, seed: int) -> None:
         self.problem, self.target, self.seed = problem, target, seed
-        self._bench = BenchState(problem, target, seed, probes.of_cpu, most_packed=1)
+        self._bench = CpuBench(problem, target, seed, probes.of_cpu, most_packed=1)
         self._call: Form = _nothing
         self._asleep = True
         self._peer: Peer | None = None
@@ -203,7 +204,7 @@ class Contestant:
 class _Ours:
     """A compiled kernel in the form of a peer."""
 
-    def __init__(self, bench: BenchState, entrant: Entrant, tokens: int) -> None:
+    def __init__(self, bench: CpuBench, entrant: Entrant, tokens: int) -> None:
         problem = bench.problem
         self._kernel = bench.kernel(entrant.path)
         self._packed = bench.packed(self._kernel, entrant.pack)

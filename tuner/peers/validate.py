@@ -17,9 +17,8 @@ from tuner.codegen.compile import compile_source
 from tuner.codegen.render import render
 from tuner.errors import KernelError
 from tuner.intervals import median
-from tuner.measure.bench import Entrant, Timing
+from tuner.measure.bench import Entrant
 from tuner.measure.race import Effort
-from tuner.measure.verify import Verdict
 from tuner.measure.worker import Worker
 from tuner.peers import compare
 from tuner.problem import PRESETS, Problem
@@ -172,16 +171,13 @@ def _against_itself(target: Target, db: Database, report: Report) -> dict[str, M
     ]
     report(f"classic-moe: building {len(kernels)} kernels")
     entrants = [
-        Entrant(compile_source(text, place).path, variant.pack)
-        for _, variant, place, text in kernels
+        Entrant.of(variant, compile_source(text, place).path) for _, variant, place, text in kernels
     ]
     with Worker(CLASSIC, target, SEED) as worker:
         for entrant, (name, variant, _, _) in zip(entrants, kernels, strict=True):
             _verify(worker, entrant, variant, TOKENS, name)
         report("classic-moe: timing kernels that do without something")
-        timing: Timing = worker.ask(
-            "race", entrants, Workload(TOKENS), _RACE, "warm", timeout_s=_ASK_S
-        )
+        timing = worker.race(entrants, Workload(TOKENS), _RACE, "warm", timeout_s=_ASK_S)
     found = {
         "simd": Measured(None, how=f"code for {_NARROW} does not run here"),
         "constants": Measured(None, how="only in a checkout, which has benchmarks/ablation"),
@@ -236,7 +232,7 @@ def _against_dense(target: Target, db: Database, report: Report) -> dict[str, Me
     problems = (CLASSIC, dense)
     variants = [default_variant(problem, target, tokens=TOKENS) for problem in problems]
     entrants = [
-        Entrant(compile_source(render(p, v).text, target).path, v.pack)
+        Entrant.of(v, compile_source(render(p, v).text, target).path)
         for p, v in zip(problems, variants, strict=True)
     ]
     with Worker(CLASSIC, target, SEED) as ours, Worker(dense, target, SEED) as theirs:
@@ -253,20 +249,18 @@ def _against_dense(target: Target, db: Database, report: Report) -> dict[str, Me
 
 
 def _alone(worker: Worker, entrant: Entrant) -> float:
-    timing: Timing = worker.ask(
-        "race", [entrant], Workload(TOKENS), _TURN, "warm", timeout_s=_ASK_S
-    )
+    timing = worker.race([entrant], Workload(TOKENS), _TURN, "warm", timeout_s=_ASK_S)
     return timing.race.time(0).value
 
 
 def _serving(target: Target, db: Database, report: Report) -> dict[str, Measured]:
     variant = default_variant(SERVING, target, tokens=SERVING_TOKENS)
     report(f"serving size: building, verifying and timing {SERVING_TOKENS} tokens a call")
-    entrant = Entrant(compile_source(render(SERVING, variant).text, target).path, variant.pack)
+    entrant = Entrant.of(variant, compile_source(render(SERVING, variant).text, target).path)
     with Worker(SERVING, target, SEED) as worker:
         _verify(worker, entrant, variant, 1, "serving size")
         workload = Workload(SERVING_TOKENS)
-        timing: Timing = worker.ask("race", [entrant], workload, _LONG, "warm", timeout_s=_ASK_S)
+        timing = worker.race([entrant], workload, _LONG, "warm", timeout_s=_ASK_S)
     time = timing.race.time(0)
     count = len(timing.race.times_ns[0])
     factor = CLAIMED_TOKENS / SERVING_TOKENS
@@ -285,9 +279,7 @@ def _rate(work: float, time: Any, how: str) -> Measured:
 
 
 def _verify(worker: Worker, entrant: Entrant, variant: Variant, tokens: int, name: str) -> None:
-    verdict: Verdict = worker.ask(
-        "verify", entrant, tokens, variant.config["tile_rows"], timeout_s=_ASK_S
-    )
+    verdict = worker.verify(entrant, tokens, timeout_s=_ASK_S)
     if not verdict.ok:
         raise KernelError(f"{name}: {variant.name} is wrong: {verdict.message}; report it")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypedDict
 
 STATUSES = ("ok", "invalid", "compile", "timeout", "crash", "wrong", "slow")
 
@@ -17,6 +17,52 @@ STATUSES = ("ok", "invalid", "compile", "timeout", "crash", "wrong", "slow")
 def now() -> str:
     """The current time in UTC, to the second, as ISO 8601: such texts sort by time."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class Environment(TypedDict, total=False):
+    """Where and how a trial was measured, besides its Target. A row has the keys that its measurer knew;
+    those of other measurers stay in the database as they came.
+
+    Attributes:
+        toolchain: the compiler's version, in full. A difference lowers a winner's rank.
+        moetune, python, kernel: versions of this package, of Python, of the system's kernel.
+        template: the template's digest.
+        cpu, cores, load_1m: the processor's label, its cores, the load average of a minute.
+        fma_limit, dot_limit, read_limit, copy_limit, dense_limit: the session's ceilings, in GFLOP/s and GB/s.
+        noise_floor: the gain that counted, as a share.
+        foreign: the share of the machine that other processes took meanwhile.
+        probe_gb_s, probe_gflop_s: what was probed beside the race.
+        doubted_ratio: a first ratio that was too good to be believed; the row's is that of another process.
+        stage: `compare` of a finalist of another cell.
+        name, driver, memory_bytes, copy_gb_s, read_gb_s, dense_gflop_s, clocks: of a GPU in a job folder.
+    """
+
+    toolchain: str
+    moetune: str
+    python: str
+    kernel: str
+    template: str
+    cpu: str
+    cores: int
+    load_1m: float
+    fma_limit: float
+    dot_limit: float
+    read_limit: float
+    copy_limit: float
+    dense_limit: float
+    noise_floor: float
+    foreign: float
+    probe_gb_s: float
+    probe_gflop_s: float
+    doubted_ratio: float
+    stage: str
+    name: str
+    driver: int
+    memory_bytes: int
+    copy_gb_s: float
+    read_gb_s: float
+    dense_gflop_s: float
+    clocks: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +113,7 @@ class TrialRow:
 
     Attributes:
         message: first line of what went wrong; empty where nothing did.
-        environment: whatever decides speed; ``tuner.host.toolchain`` is the compiler's version, in full.
+        environment: whatever decides speed.
         session: one run of the tuner.
         created: UTC, ISO 8601; the time of recording unless given.
         measurements: in the order of recording.
@@ -86,7 +132,7 @@ class TrialRow:
     compile_ms: float | None = None
     verify_ms: float | None = None
     benchmark_ms: float | None = None
-    environment: dict[str, Any] = field(default_factory=dict)
+    environment: Environment = field(default_factory=lambda: Environment())
     session: str = ""
     created: str = ""
     id: int | None = None

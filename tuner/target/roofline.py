@@ -4,9 +4,49 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Protocol
 
 from tuner.problem import Problem
 from tuner.target.target import Target, simd_bytes
+
+
+class Limits(Protocol):
+    """What a target can do at most: of cores ``Ceilings``, of a card ``GpuCeilings``."""
+
+    def rows(self) -> tuple[tuple[str, float, str], ...]:
+        """Name, value and unit of each."""
+
+    def at_the_moment(self, read_gb_s: float, peak_gflop_s: float, pairs: bool) -> Limits:
+        """These limits with what was probed beside a measurement; 0 was not probed."""
+
+    def floor_ns(self, flops: int, read_bytes: int, pairs: bool = False) -> tuple[float, str]:
+        """The least time for this work, and the name of the limit that binds it."""
+
+
+@dataclass(frozen=True)
+class GpuCeilings:
+    """Rates of a card: its own copy, reads of the probe, and a dense product on its tensor cores."""
+
+    copy_gb_s: float
+    read_gb_s: float
+    dense_gflop_s: float
+
+    def rows(self) -> tuple[tuple[str, float, str], ...]:
+        """Name, value and unit of each."""
+        return (
+            ("copy", self.copy_gb_s, "GB/s"),
+            ("read", self.read_gb_s, "GB/s"),
+            ("dense", self.dense_gflop_s, "GFLOP/s"),
+        )
+
+    def at_the_moment(self, read_gb_s: float, peak_gflop_s: float, pairs: bool) -> GpuCeilings:
+        """The same: nothing is probed beside the measurements of a card."""
+        return self
+
+    def floor_ns(self, flops: int, read_bytes: int, pairs: bool = False) -> tuple[float, str]:
+        """The least time in which the bytes move, and which bandwidth is the ceiling: the higher one."""
+        ceiling = "read" if self.read_gb_s >= self.copy_gb_s else "copy"
+        return read_bytes / max(self.read_gb_s, self.copy_gb_s), ceiling
 
 
 @dataclass(frozen=True)

@@ -22,16 +22,15 @@ from tuner.measure import trial as trials
 from tuner.measure.bench import Entrant, Timing
 from tuner.measure.metrics import measurement
 from tuner.measure.race import FINAL_EFFORT
-from tuner.measure.verify import Verdict as Verification
 from tuner.measure.worker import Worker, WorkerCrash, WorkerTimeout
 from tuner.space.failure import kind
 from tuner.space.variant import Variant
 from tuner.store.database import Database
 from tuner.target import Target
-from tuner.target.roofline import Ceilings
+from tuner.target.roofline import Ceilings, Limits
 from tuner.tune.builder import split_cores
 from tuner.tune.claims import Claim, Finding, Verdict, claims, finding
-from tuner.tune.finals import FINAL_S, PROCESSES
+from tuner.tune.finals import PROCESSES
 from tuner.tune.verdicts import entries, floor_of, joined
 
 # A session's own seeds are small numbers.
@@ -55,14 +54,14 @@ class Measured:
     """
 
     parts: tuple[Timing, ...] = ()
-    ceilings: Ceilings | None = None
+    ceilings: Limits | None = None
     status: str = "ok"
     message: str = ""
     culprit: Variant | None = None
     toolchain: str = ""
 
 
-Measure = Callable[[Claim, Ceilings | None], Measured]
+Measure = Callable[[Claim, Limits | None], Measured]
 Report = Callable[[int, int, Claim], None]
 
 
@@ -193,18 +192,18 @@ def judge(claim: Claim, parts: Sequence[Timing]) -> tuple[Verdict, str]:
     return (Verdict.HOLDS if holds else Verdict.UNSURE), reason
 
 
-def remeasure(claim: Claim, ceilings: Ceilings | None) -> Measured:
+def remeasure(claim: Claim, ceilings: Limits | None) -> Measured:
     """Build, verify and race a claim's variants; the ceilings are measured where none are given."""
     pairs = []
     for variant in (claim.default, *([claim.other] if claim.other else [])):
         built = trials.build(claim.problem, claim.target, variant)
         if built.binary is None:
             return Measured(status=built.status, message=built.message, culprit=variant)
-        pairs.append((variant, Entrant(built.binary.path, variant.pack)))
+        pairs.append((variant, Entrant.of(variant, built.binary.path)))
     with tempfile.TemporaryDirectory(prefix="moetune-") as folder:
         twin = Path(folder) / "twin.so"
         shutil.copyfile(pairs[0][1].path, twin)  # a library of its own
-        entrants = [*(entrant for _, entrant in pairs), Entrant(twin, claim.default.pack)]
+        entrants = [*(entrant for _, entrant in pairs), Entrant.of(claim.default, twin)]
         return _raced(claim, pairs, entrants, ceilings)
 
 
@@ -212,7 +211,7 @@ def _raced(
     claim: Claim,
     pairs: Sequence[tuple[Variant, Entrant]],
     entrants: list[Entrant],
-    ceilings: Ceilings | None,
+    ceilings: Limits | None,
 ) -> Measured:
     """Verified in the first process, raced in each."""
     cores = split_cores(claim.target.cores)
@@ -225,7 +224,7 @@ def _raced(
             with Worker(claim.problem, claim.target, seed, cores=pinned) as worker:
                 if not parts and (failure := _verified(worker, claim, pairs)):
                     return failure
-                ceilings = ceilings or worker.ask("ceilings", timeout_s=trials.RACE_S)
+                ceilings = ceilings or worker.ceilings()
                 parts.append(_race(worker, claim, entrants))
     except WorkerTimeout as error:
         return Measured(status="timeout", message=str(error))
@@ -239,11 +238,8 @@ def _verified(
 ) -> Measured | None:
     """The first variant that is not right; None where all are."""
     for variant, entrant in pairs:
-        rows = variant.config["tile_rows"]
         try:
-            verdict: Verification = worker.ask(
-                "verify", entrant, claim.workload.tokens, rows, timeout_s=trials.VERIFY_S
-            )
+            verdict = worker.verify(entrant, claim.workload.tokens)
         except WorkerTimeout as error:
             return Measured(status="timeout", message=str(error), culprit=variant)
         except (WorkerCrash, KernelError) as error:
@@ -255,7 +251,4 @@ def _verified(
 
 def _race(worker: Worker, claim: Claim, entrants: list[Entrant]) -> Timing:
     temperature = claim.row["temperature"] or "auto"
-    timing: Timing = worker.ask(
-        "race", entrants, claim.workload, FINAL_EFFORT, temperature, timeout_s=FINAL_S
-    )
-    return timing
+    return worker.race(entrants, claim.workload, FINAL_EFFORT, temperature)

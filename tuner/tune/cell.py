@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from tuner.errors import TemplateError
 from tuner.measure import trial as trials
@@ -20,7 +19,7 @@ from tuner.space import space as spaces
 from tuner.space.failure import kind
 from tuner.space.space import Config
 from tuner.space.variant import CPU_TEMPLATE, Variant, default_variant, make, pack_config
-from tuner.store.records import MeasurementRow, TrialRow
+from tuner.store.records import Environment, MeasurementRow, TrialRow
 from tuner.tune import resume
 from tuner.tune.schedule import Share
 from tuner.tune.session import Session
@@ -32,7 +31,7 @@ VISITOR_EFFORT = Effort(budget_s=0.5, reach=SLOW)
 # A time this far below the best one so far is doubted, and so is one above the ceiling.
 DOUBTED_RATIO = 0.75
 DOUBTED_FRACTION = 1.05
-NO_NOTES: Mapping[str, Any] = {}
+NO_NOTES = Environment()
 
 
 @dataclass(frozen=True)
@@ -110,8 +109,8 @@ class Cell:
         """Trials of this workload whose source, compiler and temperature are still the same."""
         session = self.session
         rows = session.database.trials(*session.keys, self.workload.tokens, self.workload.load)
-        toolchain = str(session.surroundings["toolchain"])
-        cold = is_cold(self.workload, session.plan.temperature)
+        toolchain = session.surroundings["toolchain"]
+        cold = is_cold(self.workload, session.plan.temperature, session.target.kind)
         return [row for row in rows if resume.is_current(row, session.problem, toolchain, cold)]
 
     def _try_default(self, rows: Iterable[TrialRow]) -> None:
@@ -237,9 +236,7 @@ class Cell:
         reach = self.incumbent.high * (1 + self.floor)
         return dataclasses.replace(TRIAL_EFFORT, reach=min(SLOW, reach))
 
-    def _verdict(
-        self, variant: Variant, effort: Effort, notes: Mapping[str, Any] = NO_NOTES
-    ) -> str:
+    def _verdict(self, variant: Variant, effort: Effort, notes: Environment = NO_NOTES) -> str:
         """The status of a variant, as a stopped session has it, or found and stored now.
 
         Both go through the same row, so that a session which goes on knows the same.
@@ -253,7 +250,7 @@ class Cell:
             session.offer(variant, self.number)
         return row.status
 
-    def _try(self, variant: Variant, effort: Effort, notes: Mapping[str, Any]) -> int:
+    def _try(self, variant: Variant, effort: Effort, notes: Environment) -> int:
         """Builds, verifies and times a variant, and stores the trial."""
         session = self.session
         built = session.builder.get(variant)
@@ -261,7 +258,7 @@ class Cell:
         outcome = self._evaluate(variant, built, base, effort)
         if self._doubted(outcome):
             outcome = session.confirm(built, variant, base, self.workload, outcome)
-        outcome.environment |= notes
+        outcome.environment.update(notes)
         session.count(outcome)
         return self._record(variant, built, outcome)
 
@@ -288,14 +285,15 @@ class Cell:
         """A variant that was built, for a race."""
         built = self.session.builder.get(variant)
         assert built.binary is not None
-        return Entrant(built.binary.path, variant.pack)
+        return Entrant.of(variant, built.binary.path)
 
     def _record(self, variant: Variant, built: Build, outcome: Outcome) -> int:
         session = self.session
         session.database.add_variant(
             variant.id, variant.template, variant.name, variant.config, variant.pack
         )
-        surroundings = {**session.surroundings, "noise_floor": round(self.floor, 4)}
+        surroundings = session.surroundings.copy()
+        surroundings["noise_floor"] = round(self.floor, 4)
         row = trials.row(
             variant, built, outcome, session.keys, self.workload, session.id, surroundings
         )

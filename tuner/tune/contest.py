@@ -20,11 +20,10 @@ from tuner.tune.portfolio import Entry, Field, Kept, best, keep, selector
 from tuner.tune.result import CellResult, Pace, TuneResult
 from tuner.tune.resume import LAST_TRIAL
 from tuner.tune.session import Session
+from tuner.tune.shortlist import FINALISTS
 
 # How many variants meet in all cells, beside the defaults; more where there are more cells.
 NOMINEES = 8
-# Of these, how many race in the finals of one cell; a choice of the session is always among them.
-FINALISTS = 4
 
 Measured = Mapping[str, MeasurementRow]
 

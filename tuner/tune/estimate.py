@@ -31,10 +31,11 @@ from tuner.target import Target
 from tuner.tune import held_out, warm_start
 from tuner.tune.builder import MOST_BUILDERS, split_cores
 from tuner.tune.cell import VISITOR_EFFORT
-from tuner.tune.contest import FINALISTS, NOMINEES
+from tuner.tune.contest import NOMINEES
 from tuner.tune.finals import PROCESSES
 from tuner.tune.plan import Plan, Progress
 from tuner.tune.session import CELL_FINALS_S, FINALS_S
+from tuner.tune.shortlist import FINALISTS
 from tuner.tune.stage_times import History, StageTimes
 
 # The estimate counts as so many seconds of experience when a session's own pace corrects it.
@@ -186,7 +187,7 @@ class _Session:
         """Whether it is of the same compiler, source and temperature of the weights."""
         if row.environment.get("toolchain") != toolchain_version():
             return False
-        warmth = "cold" if is_cold(workload, self.plan.temperature) else "warm"
+        warmth = "cold" if is_cold(workload, self.plan.temperature, self.target.kind) else "warm"
         if row.measurement and row.measurement.temperature != warmth:
             return False
         try:

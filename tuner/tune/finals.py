@@ -10,17 +10,13 @@ import dataclasses
 from collections.abc import Sequence
 
 from tuner.errors import KernelError, TemplateError, WorkerError
-from tuner.measure import trial as trials
-from tuner.measure.bench import Entrant, Timing
+from tuner.measure.bench import Bench, Entrant, Timing
 from tuner.measure.race import FINAL_EFFORT
-from tuner.measure.verify import Verdict
-from tuner.measure.worker import Bench
 from tuner.space.variant import Variant
 from tuner.tune.cell import Cell
 from tuner.tune.session import Session
 
 PROCESSES = 2
-FINAL_S = 600.0
 
 # Who ran in a race beside the default and its copy, and its samples.
 Part = tuple[list[Variant], Timing]
@@ -64,12 +60,8 @@ class FinalRaces:
 
     def _verify(self, bench: Bench, cell: Cell, variant: Variant) -> str:
         """What is wrong with a variant; empty where nothing is, or where it crashes: the race tells that."""
-        rows = variant.config["tile_rows"]
         try:
-            verdict: Verdict = bench.ask(
-                "verify", cell.entrant(variant), cell.workload.tokens, rows,
-                timeout_s=trials.VERIFY_S,
-            )  # fmt: skip
+            verdict = bench.verify(cell.entrant(variant), cell.workload.tokens)
         except (WorkerError, KernelError):
             return ""
         return "" if verdict.ok else f"on other inputs: {verdict.message}"
@@ -97,11 +89,7 @@ class FinalRaces:
 
     def _ask(self, bench: Bench, cell: Cell, entrants: list[Entrant]) -> Timing:
         effort = dataclasses.replace(FINAL_EFFORT, budget_s=self._budget_s())
-        temperature = self.session.plan.temperature
-        timing: Timing = bench.ask(
-            "race", entrants, cell.workload, effort, temperature, timeout_s=FINAL_S
-        )
-        return timing
+        return bench.race(entrants, cell.workload, effort, self.session.plan.temperature)
 
     def _budget_s(self) -> float:
         """Time of one race: what is kept back for the finals, half of it, is for all races."""

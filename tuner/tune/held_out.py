@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from tuner.measure import trial as trials
 from tuner.measure.bench import Entrant, Timing
 from tuner.measure.race import Effort
-from tuner.measure.verify import Verdict
 from tuner.problem.workload import Workload
 from tuner.select.select import best_config
 from tuner.select.selection import Selection
@@ -17,7 +15,6 @@ from tuner.tune.result import HeldOut
 from tuner.tune.session import Session
 
 EFFORT = Effort(budget_s=4.0, first_rounds=9, least_rounds=9, precision=0.005)
-RACE_S = 600.0
 
 
 class Cell(Protocol):
@@ -39,16 +36,14 @@ def check(session: Session, cell: Cell, finalists: Sequence[Variant]) -> Iterato
 def _check(session: Session, workload: Workload, finalists: Sequence[Variant]) -> HeldOut:
     chosen = best_config(
         session.problem, workload.tokens, workload.load, session.target, session.database,
-        session.pack, compiler=str(session.surroundings["toolchain"]),
+        session.pack, compiler=session.surroundings["toolchain"],
     )  # fmt: skip
     winner = make(chosen.template, chosen.config)
     default = default_variant(session.problem, session.target, tokens=workload.tokens)
     variants = list({v.id: v for v in (default, winner, *finalists)}.values())
     right = [v for v in variants if _is_right(session, v, workload)]
-    timing: Timing = session.worker.ask(
-        "race", [_entrant(session, v) for v in right], workload, EFFORT,
-        session.plan.temperature, timeout_s=RACE_S,
-    )  # fmt: skip
+    entrants = [_entrant(session, v) for v in right]
+    timing = session.worker.race(entrants, workload, EFFORT, session.plan.temperature)
     return _outcome(workload, chosen, timing, [v.name for v in right])
 
 
@@ -72,12 +67,8 @@ def _outcome(workload: Workload, chosen: Selection, timing: Timing, names: list[
 def _entrant(session: Session, variant: Variant) -> Entrant:
     built = session.builder.get(variant)
     assert built.binary is not None
-    return Entrant(built.binary.path, variant.pack)
+    return Entrant.of(variant, built.binary.path)
 
 
 def _is_right(session: Session, variant: Variant, workload: Workload) -> bool:
-    rows = variant.config["tile_rows"]
-    verdict: Verdict = session.worker.ask(
-        "verify", _entrant(session, variant), workload.tokens, rows, timeout_s=trials.VERIFY_S
-    )
-    return verdict.ok
+    return session.worker.verify(_entrant(session, variant), workload.tokens).ok

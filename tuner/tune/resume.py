@@ -9,18 +9,17 @@ for something else (another plan, another winner nearby), what is left becomes k
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from tuner.codegen.render import render
 from tuner.errors import SpaceError
 from tuner.problem import Problem
 from tuner.problem.workload import Workload
 from tuner.space.variant import make
-from tuner.store.records import SessionRow, TrialRow
+from tuner.store.records import Environment, SessionRow, TrialRow
 
 # What a trial's environment says of a finalist of another cell: no search asked for it.
-VISIT = {"stage": "compare"}
+VISIT = Environment(stage="compare")
 # In a session's data: the last trial that it knew of.
 LAST_TRIAL = "last_trial"
 
@@ -76,9 +75,9 @@ def is_current(row: TrialRow, problem: Problem, toolchain: str, cold: bool) -> b
     return render(problem, variant).digest == row.source_digest
 
 
-def is_visit(environment: Mapping[str, Any]) -> bool:
+def is_visit(environment: Environment) -> bool:
     """Whether a trial is that of a finalist of another cell."""
-    return VISIT.items() <= environment.items()
+    return environment.get("stage") == VISIT["stage"]
 
 
 def finished(sessions: Sequence[SessionRow], workload: Workload) -> int:

@@ -8,7 +8,6 @@ on where an earlier one was stopped.
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections import deque
 from collections.abc import Sequence
@@ -19,14 +18,14 @@ from tuner.measure.worker import Worker
 from tuner.problem import Problem
 from tuner.store.database import Database
 from tuner.target import Target
-from tuner.tune import contest
+from tuner.tune import contest, shortlist
 from tuner.tune.builder import Builder, split_cores
 from tuner.tune.cell import Candidate, Cell
 from tuner.tune.plan import Plan, Progress, Report
 from tuner.tune.result import TuneResult
 from tuner.tune.schedule import deal
 from tuner.tune.session import Session
-from tuner.tune.verdicts import LEAST_FLOOR
+from tuner.tune.shortlist import best_by_pack
 
 # The packed form is settled after this share of the budget, or so many trials a cell.
 SETTLE_SHARE = 1 / 3
@@ -40,11 +39,12 @@ def tune(
 ) -> TuneResult:
     """Tunes a problem on this machine for the workloads of the plan.
 
-    A session whose target has fewer cores than this process may use builds on the others. Where another
-    tuner works with the database, it waits for it. Raises CompileError when the toolchain is missing,
-    DatabaseError when nothing can be stored.
+    A session whose target has fewer cores than this process may use builds on the others; one on a GPU keeps
+    a core to launch its kernels from. Where another tuner works with the database, it waits for it. Raises
+    CompileError when the toolchain is missing, DeviceError when the target's GPU is not here, DatabaseError
+    when nothing can be stored.
     """
-    cores = split_cores(target.cores)
+    cores = split_cores(target.cores if target.kind == "cpu" else 1)
     pinned = cores.measuring if cores.spare else None
 
     def bench(seed: int) -> Worker:
@@ -152,20 +152,14 @@ def _settle(session: Session, cells: Sequence[Cell]) -> None:
 
 
 def settled_pack(cells: Sequence[Cell]) -> str:
-    """The packed form that is fastest over all cells; of those within the noise, the default's.
-
-    A form that a cell hasn't tried counts as its default there.
-    """
-    packs = sorted({tried.variant.pack for cell in cells for tried in cell.tried.values()})
-    usual = cells[0].default.pack
-    weight = sum(cell.share.weight for cell in cells)
-
-    def rating(pack: str) -> tuple[int, bool]:
-        logs = (cell.share.weight * math.log(_best_ratio(cell, pack)) for cell in cells)
-        return round(sum(logs) / weight / LEAST_FLOOR), pack != usual
-
-    return min(packs, key=rating)
-
-
-def _best_ratio(cell: Cell, pack: str) -> float:
-    return min((t.ratio for t in cell.tried.values() if t.variant.pack == pack), default=1.0)
+    """The packed form that is fastest over all cells; a form that a cell hasn't tried counts as its default
+    there."""
+    best = [
+        best_by_pack(
+            {id: tried.ratio for id, tried in cell.tried.items()},
+            {id: tried.variant.pack for id, tried in cell.tried.items()},
+        )
+        for cell in cells
+    ]
+    weights = [cell.share.weight for cell in cells]
+    return shortlist.settled_pack(best, weights, cells[0].default.pack, untried=1.0)

@@ -13,7 +13,7 @@ from typing import Protocol
 from tuner.measure import trial as trials
 from tuner.measure.bench import Entrant
 from tuner.measure.trial import Build, Outcome
-from tuner.measure.worker import Bench
+from tuner.measure.worker import BenchProcess
 from tuner.problem import Problem
 from tuner.problem.workload import Workload
 from tuner.space.space import Config, Space
@@ -21,7 +21,6 @@ from tuner.space.variant import Variant
 from tuner.store.database import Database
 from tuner.store.records import TrialRow
 from tuner.target import Target
-from tuner.target.roofline import Ceilings
 from tuner.tune import warm_start
 from tuner.tune.builder import Builder
 from tuner.tune.plan import Plan, Progress, Report
@@ -54,8 +53,8 @@ class Session:
         database: Database,
         plan: Plan,
         report: Report,
-        worker: Bench,
-        bench: Callable[[int], Bench],
+        worker: BenchProcess,
+        bench: Callable[[int], BenchProcess],
         builder: Builder,
         folder: Path,
     ) -> None:
@@ -76,7 +75,7 @@ class Session:
         self.verify_s = self.race_s = 0.0
         self._search_start: tuple[float, int, float] | None = None
         self._pace: Pace | None = None
-        self.ceilings: Ceilings = self.worker.ask("ceilings", timeout_s=trials.RACE_S)
+        self.ceilings = self.worker.ceilings()
         for limit in self.ceilings.rows():
             database.set_ceiling(self.keys[1], *limit)
         self.surroundings = trials.environment(target, self.ceilings)
@@ -158,9 +157,9 @@ class Session:
         copy = self._folder / f"twin-{built.binary.key}.so"
         if not copy.exists():
             shutil.copyfile(built.binary.path, copy)
-        return Entrant(copy, variant.pack)
+        return Entrant.of(variant, copy)
 
-    def other_process(self) -> Bench:
+    def other_process(self) -> BenchProcess:
         """A fresh measuring process on other weights, tokens and routing."""
         return self._bench(self.plan.seed + OTHER_SEED)
 
@@ -184,7 +183,7 @@ class Session:
 
     def warm_starts(self, workload: Workload, space: Space) -> list[Config]:
         """What won on near problems, token counts and machines, as configurations of this space."""
-        compiler = str(self.surroundings["toolchain"])
+        compiler = self.surroundings["toolchain"]
         request = warm_start.Request(self.problem, self.target, workload, compiler)
         return warm_start.starts(self.database.best(), request, space, self.plan.warm_starts)
 

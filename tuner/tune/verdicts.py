@@ -39,21 +39,26 @@ def floor_of(sentinel: Median) -> float:
 
 
 def entries(parts: Sequence[Timing], variants: Sequence[Variant], floor: float) -> list[Entry]:
-    """What races of some variants say; the first variant is the default.
-
-    Proven is who is surely faster in every race, and by more than the floor overall: where threads
-    and pages lie differs from process to process, and may favour one for as long as it lives.
-    """
+    """What races of some variants say; the first variant is the default."""
     race = joined(parts).race
     found = []
     for i, variant in enumerate(variants):
         ratio = race.ratio(i)
-        sure = all(part.race.ratio(i).high < 1 for part in parts)
-        proven = i > 0 and sure and ratio.value <= 1 / (1 + floor)
+        proven = i > 0 and is_proven([part.race for part in parts], i, ratio.value, floor)
         found.append(
             Entry(ratio.value, ratio.low, ratio.high, proven, distance(variant, variants[0]))
         )
     return found
+
+
+def is_proven(races: Sequence[Race], kernel: int, ratio: float, floor: float) -> bool:
+    """Whether a kernel is surely faster than the default in every race, and by more than the floor overall.
+
+    `ratio` is that of all races as one. Where threads and pages lie differs from process to process, and may
+    favour one for as long as it lives.
+    """
+    sure = all(race.ratio(kernel).high < 1 for race in races)
+    return sure and ratio <= 1 / (1 + floor)
 
 
 def distance(variant: Variant, default: Variant) -> int:
