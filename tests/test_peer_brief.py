@@ -1,4 +1,4 @@
-"""The short page of a side by side: docs/models.md is one."""
+"""The short page of a side by side: docs/results/models.md is one."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ Best peer's time over ours: median over models and loads (least to greatest), an
 | float32 | 1.50 (0.80 to 2.00), 3 of 4 | - |
 | bfloat16 | - | 3.00 (3.00 to 3.00), 1 of 4 |
 
-![time of the best peer over ours](../data/rows.svg)
+![time of the best peer over ours](../../data/rows.svg)
 
 The best peer is faster: b float32 T=1 uniform (0.80 (0.70 to 0.90)).
 
