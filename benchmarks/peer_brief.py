@@ -79,7 +79,9 @@ def brief(
         [_legend(rows)],
         [SUMMARY],
         summary(grid, rows),
-        [f"![time of the best peer over ours]({os.path.relpath(picture, FOLDER)})"] if picture else [],
+        [f"![time of the best peer over ours]({os.path.relpath(picture, FOLDER)})"]
+        if picture
+        else [],
         slower(rows) or ["In no cell that is measured is the best peer surely faster."],
     ]
     for dtype, own in by_dtype(rows).items():
