@@ -82,7 +82,7 @@ def brief(
         [f"![time of the best peer over ours]({os.path.relpath(picture, FOLDER)})"]
         if picture
         else [],
-        slower(rows) or ["In no cell that is measured is the best peer surely faster."],
+        slower(rows) or ["In no measured cell is the best peer proven to be faster."],
     ]
     for dtype, own in by_dtype(rows).items():
         parts += [[f"## {dtype}"], table(grid, own)]

@@ -103,7 +103,7 @@ def test_the_page_of_all_has_no_dash(short: ModuleType) -> None:
     page = short.brief(RUNS, rows, DATA)
     assert "**All 2 cells are measured**" in page
     assert "Our kernels: exact, tokens.\n" in page
-    assert "In no cell that is measured is the best peer surely faster." in page
+    assert "In no measured cell is the best peer proven to be faster." in page
     assert page.endswith(
         "| a | 4 | 2 ms, 0.80 of read; 2.00 (1.90 to 2.10) numpy |\n"
         "| a | 16 | 2 ms, 0.80 of read; 2.00 (1.90 to 2.10) numpy |"

@@ -26,6 +26,25 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(target), link
 
 
+def test_files_that_pages_name_are_there() -> None:
+    named = re.compile(r"`((?:benchmarks|db|docs|examples|templates|tests|tuner)/[\w./-]*\w)`")
+    found = {(name(page), path) for page in pages() for path in named.findall(page.read_text())}
+    assert [(page, path) for page, path in sorted(found) if not there(path)] == []
+
+
+def there(path: str) -> bool:
+    """Whether a file is there; pages write NAME for one of the reader's."""
+    return "NAME" in path or (ROOT / path).exists()
+
+
+def test_tests_that_the_page_of_faults_names_are_there() -> None:
+    named = re.compile(r"`(?:(test_\w+\.py)::)?(test_\w+)`")
+    tests = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    for file, test in named.findall((ROOT / "docs" / "faults.md").read_text()):
+        texts = [tests[file]] if file else tests.values()
+        assert any(f"def {test}(" in text for text in texts), f"{file}::{test}"
+
+
 def test_the_readme_shows_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
     table = script("readme_results", monkeypatch).table()
     assert table in (ROOT / "README.md").read_text()
