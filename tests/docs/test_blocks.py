@@ -93,6 +93,12 @@ def test_commands_are_parsed(place: str, words: list[str], small: Path) -> None:
     parse([PLACEHOLDERS.get(word, word) for word in words[1:]])
 
 
+def test_the_page_of_commands_has_all_of_them() -> None:
+    page = (ROOT / "docs" / "commands.md").read_text()
+    first_column = "".join(line.split("|")[1] for line in page.splitlines() if line.startswith("|"))
+    assert set(_moetune.commands) <= set(re.findall(r"`([\w-]+)`", first_column))
+
+
 def test_other_commands_exist() -> None:
     """Scripts are there and know their options; targets of make are in the Makefile."""
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)

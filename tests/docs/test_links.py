@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import tuner
 from tests.benchmarks import script
 from tests.docs.pages import ROOT, anchors, links, name, pages
 
@@ -45,9 +46,26 @@ def test_tests_that_the_page_of_faults_names_are_there() -> None:
         assert any(f"def {test}(" in text for text in texts), f"{file}::{test}"
 
 
+def test_the_api_has_every_public_name() -> None:
+    page = (ROOT / "docs" / "api.md").read_text()
+    shown = set(re.findall(r"^::: tuner\.(\w+)$", page, re.MULTILINE))
+    assert set(tuner.__all__) - {"__version__"} <= shown
+    assert {"torch", "max", "errors"} <= shown
+
+
 def test_the_readme_shows_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
     table = script("readme_results", monkeypatch).table()
     assert table in (ROOT / "README.md").read_text()
+
+
+def test_the_picture_of_the_readme_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    script("readme_results", monkeypatch).plot(tmp_path / "peers.svg")
+    drawn, shown = ((f / "peers.svg").read_text() for f in (tmp_path, ROOT / "docs" / "pictures"))
+    words = re.compile(r"<text [^>]*>([^<]+)</text>")
+    assert words.findall(drawn) == words.findall(shown) != []
 
 
 def test_the_page_of_models_shows_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
