@@ -4,10 +4,11 @@
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.installed-docs
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: setup tune test test-all lint bench doctor generate-check clean
+.PHONY: setup tune test test-all lint bench doctor generate-check docs clean
 
 setup: $(STAMP)
 
@@ -32,21 +33,32 @@ doctor: $(STAMP)
 generate-check: $(STAMP)
 	moetune generate --check
 
+# The documentation as a site, in build/docs.
+docs: $(DOCS_STAMP)
+	mkdocs build --strict
+
 # Removes what these commands made; tuned results and the compile cache are the user's.
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Both installers are held to the constraints, or torch comes as the newest CUDA build, several GB;
-# uv takes CPU builds when it is told to.
-$(STAMP): pyproject.toml tests/constraints.txt | $(VENV)/bin/python
+# Installs the project with some of its extras. Both installers are held to the constraints, or torch
+# comes as the newest CUDA build, several GB; uv takes CPU builds when it is told to.
+define install
 	if command -v uv >/dev/null; \
 	then UV_TORCH_BACKEND=cpu uv pip install --quiet --python $(VENV)/bin/python \
-	--constraint tests/constraints.txt --editable '.[test]'; \
+	--constraint tests/constraints.txt --editable '.[$(1)]'; \
 	else $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-	--constraint tests/constraints.txt --editable '.[test]'; \
+	--constraint tests/constraints.txt --editable '.[$(1)]'; \
 	fi
 	touch $@
+endef
+
+$(STAMP): pyproject.toml tests/constraints.txt | $(VENV)/bin/python
+	$(call install,test)
+
+$(DOCS_STAMP): pyproject.toml tests/constraints.txt | $(VENV)/bin/python
+	$(call install,docs)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \

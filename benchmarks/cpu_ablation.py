@@ -4,7 +4,7 @@
     python benchmarks/cpu_ablation.py --render ablation.json
 
 The full kernel is the winner that is stored for the cell (MOETUNE_DB, --db), else the template's default.
-docs/ablation.md tells what each row switches off. Needs nothing else running on the machine.
+docs/results/ablation.md tells what each row switches off. Needs nothing else running on the machine.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python benchmarks/cpu_peers.py --models olmoe-1b-7b,1024x4096x8x2-relu --tokens 1,128 --out rows.json
     python benchmarks/cpu_peers.py --preset-run issue --out rows.json --plot ratios.svg
     python benchmarks/cpu_peers.py --render rows.json --plot ratios.svg
-    python benchmarks/cpu_peers.py --render rows.json --brief --plot ratios.svg > docs/models.md
+    python benchmarks/cpu_peers.py --render rows.json --brief --plot ratios.svg > docs/results/models.md
 
 It measures what is in the database (MOETUNE_DB, --db) and doesn't tune: the column `match` tells
 how each variant was chosen. Rows are written to --out as they come: stopped, the same command goes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,8 +15,8 @@ from peer_rows import About, Row
 from tuner.host.interference import FOREIGN_LIMIT
 
 SCRIPT = "python benchmarks/cpu_peers.py"
-# The page is for a folder beside benchmarks/: its links start there.
-TO_ROOT = "../"
+# The page's folder: its links start there.
+FOLDER = Path("docs", "results")
 SUMMARY = "Best peer's time over ours: median over models and loads (least to greatest), and of how many cells."
 FEWER_EXPERTS = (
     " Experts are left out where the copies that all contestants hold do not fit into memory."
@@ -78,8 +79,10 @@ def brief(
         [_legend(rows)],
         [SUMMARY],
         summary(grid, rows),
-        [f"![time of the best peer over ours]({TO_ROOT}{picture})"] if picture else [],
-        slower(rows) or ["In no cell that is measured is the best peer surely faster."],
+        [f"![time of the best peer over ours]({os.path.relpath(picture, FOLDER)})"]
+        if picture
+        else [],
+        slower(rows) or ["In no measured cell is the best peer proven to be faster."],
     ]
     for dtype, own in by_dtype(rows).items():
         parts += [[f"## {dtype}"], table(grid, own)]

@@ -1,6 +1,6 @@
 """How many trials searches need on recorded grids: ours, optuna's, Kernel Tuner's.
 
-    python benchmarks/search_compare.py benchmarks/data/*.t4.json.gz --plot benchmarks/data/search.svg
+    python benchmarks/search_compare.py benchmarks/data/*.t4.json.gz --plot docs/results/search.svg
     python benchmarks/search_compare.py GRID.t4.json.gz --method "ours, random start" --method "grid order"
 
 Nothing is compiled or timed: each search is answered from the file. A trial is a configuration that was not
