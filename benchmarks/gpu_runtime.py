@@ -2,7 +2,7 @@
 
 On the machine with the compiler, `python benchmarks/gpu_runtime.py --build FOLDER` makes two bundles. On the
 machine with the GPU, `python benchmarks/gpu_runtime.py FOLDER` runs them; it needs torch with CUDA, NumPy and
-ml_dtypes, and ends with 1 where anything is wrong. tests/gpu/test_gpu_runtime.py has the same checks.
+ml_dtypes, and ends with 1 where anything is wrong. tests/device/test_gpu_runtime.py has the same checks.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Whatever stands in a file, reading it ends in a bundle that runs the same, or in a declared error.
 
 MOETUNE_FUZZ_SECONDS is how long the slow test goes on (600 unless given):
-`pytest -m slow tests/test_bundle_fuzz.py`.
+`pytest -m slow tests/bundle/test_fuzz.py`.
 """
 
 from __future__ import annotations

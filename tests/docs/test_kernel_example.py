@@ -10,15 +10,16 @@ import pytest
 
 from tests.docs.pages import ROOT, blocks
 from tests.kernels import TINY
-from tuner import template, verify
-from tuner.compile import compile_source
-from tuner.kernel import Kernel
+from tuner.codegen import render
+from tuner.codegen.compile import compile_source
+from tuner.codegen.render import HEADER
+from tuner.cpu.kernel import Kernel
+from tuner.measure import verify
 from tuner.problem import Problem
-from tuner.render import HEADER
-from tuner.space import resolve
-from tuner.space_file import load
+from tuner.problem.weights import Weights
+from tuner.space.file import load
+from tuner.space.space import resolve
 from tuner.target import detect
-from tuner.weights import Weights
 
 PROBLEMS = {
     "softmax": TINY,
@@ -41,7 +42,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def built(place: Path, problem: Problem) -> Kernel:
     """The default variant of the example."""
     space = resolve(load("moe_plain", place / "moe_plain.toml"), problem, detect(), 16)
-    text = template.fill("moe_plain", {"problem": problem, **space.default}, place)
+    text = render.fill("moe_plain", {"problem": problem, **space.default}, place)
     return Kernel(compile_source(HEADER + text, detect()).path, problem)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import tuner
-from tests.benchmarks import script
+from tests.benchmark_scripts import script
 from tests.docs.pages import ROOT, anchors, links, name, pages
 
 DATA = Path("benchmarks", "data")
@@ -39,8 +39,9 @@ def there(path: str) -> bool:
 
 
 def test_tests_that_the_page_of_faults_names_are_there() -> None:
-    named = re.compile(r"`(?:(test_\w+\.py)::)?(test_\w+)`")
-    tests = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    named = re.compile(r"`(?:([\w/]*test_\w+\.py)::)?(test_\w+)`")
+    place = ROOT / "tests"
+    tests = {str(p.relative_to(place)): p.read_text() for p in place.rglob("test_*.py")}
     for file, test in named.findall((ROOT / "docs" / "faults.md").read_text()):
         texts = [tests[file]] if file else tests.values()
         assert any(f"def {test}(" in text for text in texts), f"{file}::{test}"

@@ -25,7 +25,7 @@ from tuner.target import Target
 # A compiler keeps one core busy and a little of a second one.
 MOST_BUILDERS = 8
 # Batches of this many variants for each builder, which it compiles in one run: more cost less each, but
-# the search decides on so many without knowing the others' times (both measured: docs/search.md).
+# the search decides on so many without knowing the others' times (both measured: docs/results/search.md).
 BATCH_PER_BUILDER = 3
 
 Make = Callable[[Problem, Target, Sequence[Variant]], Sequence[Build]]
