@@ -34,7 +34,7 @@ from tuner.problem import DTYPE_BYTES, Problem
 from tuner.records import TrialRow, now
 from tuner.render import render
 from tuner.space import Space
-from tuner.target import detect
+from tuner.target import Target, detect
 from tuner.variant import CPU_TEMPLATE, Variant, make
 from tuner.worker import Worker
 from tuner.workload import Workload
@@ -64,7 +64,7 @@ GRIDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
-        recorder = Recorder(options)
+        recorder = Recorder(options, detect())
         with Database(options.db) as database:
             recorder.record(database, options.budget)
             recorder.write(database, options.out)
@@ -127,8 +127,8 @@ def grid_of(options: argparse.Namespace) -> dict[str, tuple[int, ...]]:
 class Recorder:
     """One cell: what is measured, and the points of its grid in the order in which they are tried."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.problem, self.target = problem_of(options), detect()
+    def __init__(self, options: argparse.Namespace, target: Target) -> None:
+        self.problem, self.target = problem_of(options), target
         self.workload = Workload(options.tokens, options.load)
         self.seed = options.seed
         file = spaces.load(CPU_TEMPLATE)
