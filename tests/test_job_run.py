@@ -12,7 +12,7 @@ import pytest
 
 from tests.jobs import CPU, CPU_DEVICE, DEVICE, TIMING, made, timed
 from tuner import job as jobs
-from tuner import job_cpu, job_run, memory
+from tuner import job_cpu, job_run, memory, quota
 from tuner.job import Job, JobError
 
 Answer = tuple[list[dict[str, Any]], tuple[str, str] | None]
@@ -169,6 +169,7 @@ def test_too_few_cores_and_too_little_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made(monkeypatch, tmp_path, target=CPU)
+    monkeypatch.setattr(quota, "_CGROUPS", tmp_path / "none")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2})
     with pytest.raises(
         JobError, match="for 16 cores, this process may use 3; make it with --cores 3"

@@ -21,6 +21,7 @@ from tuner.features import UNUSED_BY_CODE
 from tuner.job import Job, JobError
 from tuner.probe import Probe
 from tuner.problem import Problem
+from tuner.quota import cores_within
 from tuner.target import Target, can_run, detect
 from tuner.weights import Weights, array_shapes
 from tuner.workload import Workload
@@ -36,10 +37,11 @@ WHERE = "run this where the job's processor is, or make a job for this one"
 def cores(job: Job) -> frozenset[int]:
     """As many as the job was made for. Raises JobError where this process may use fewer."""
     allowed, wanted = os.sched_getaffinity(0), int(job.target["cores"])
-    if len(allowed) < wanted:
+    usable = cores_within(len(allowed))
+    if usable < wanted:
         raise JobError(
-            f"the job is for {wanted} cores, this process may use {len(allowed)}; "
-            f"make it with --cores {len(allowed)}"
+            f"the job is for {wanted} cores, this process may use {usable}; "
+            f"make it with --cores {usable}"
         )
     return spread(wanted, allowed)
 

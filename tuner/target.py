@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner import caches, cards, cpu_models
+from tuner import caches, cards, cpu_models, quota
 from tuner import features as feature_table
 from tuner.errors import TargetError
 from tuner.features import older
@@ -46,9 +46,10 @@ class Target:
     """One machine as far as it decides which code runs (arch, features) and how fast (the rest).
 
     ``arch`` and ``features`` are named as the compiler names them; ``cores`` are those this
-    process may use; cache sizes are bytes, 0 where the system does not tell. ``name`` is the
-    processor's label and no part of the key. Of a GPU (``kind`` is gpu), ``accelerator`` names the card and
-    with it its memory, ``cores`` are multiprocessors and ``l1d_bytes`` the shared memory of one.
+    process may use and its quota of processor time keeps busy; cache sizes are bytes, 0 where the
+    system does not tell. ``name`` is the processor's label and no part of the key. Of a GPU
+    (``kind`` is gpu), ``accelerator`` names the card and with it its memory, ``cores`` are
+    multiprocessors and ``l1d_bytes`` the shared memory of one.
     """
 
     vendor: str
@@ -115,7 +116,7 @@ def detect() -> Target:
         vendor=_VENDORS.get(_vendor_id(info), _vendor_id(info).lower() or "unknown"),
         arch=arch,
         features=names,
-        cores=len(os.sched_getaffinity(0)),
+        cores=quota.cores_within(len(os.sched_getaffinity(0))),
         l1d_bytes=level_sizes.get(1, 0),
         l2_bytes=level_sizes.get(2, 0),
         l3_bytes=level_sizes.get(3, 0),
