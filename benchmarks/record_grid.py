@@ -38,7 +38,7 @@ from tuner.space.variant import CPU_TEMPLATE, Variant, make
 from tuner.store import t4
 from tuner.store.database import Database
 from tuner.store.records import TrialRow, now
-from tuner.target import detect
+from tuner.target import Target, detect
 
 # The first race of a point tells good from bad. Those that come near the best are raced again, for
 # longer: of hundreds of short races the least time is that of the luckiest, not of the fastest.
@@ -65,7 +65,7 @@ GRIDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
-        recorder = Recorder(options)
+        recorder = Recorder(options, detect())
         with Database(options.db) as database:
             recorder.record(database, options.budget)
             recorder.write(database, options.out)
@@ -128,8 +128,8 @@ def grid_of(options: argparse.Namespace) -> dict[str, tuple[int, ...]]:
 class Recorder:
     """One cell: what is measured, and the points of its grid in the order in which they are tried."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.problem, self.target = problem_of(options), detect()
+    def __init__(self, options: argparse.Namespace, target: Target) -> None:
+        self.problem, self.target = problem_of(options), target
         self.workload = Workload(options.tokens, options.load)
         self.seed = options.seed
         file = spaces.load(CPU_TEMPLATE)

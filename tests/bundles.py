@@ -34,8 +34,12 @@ ROW = {"median_ns": 1000.5, "ceiling_fraction": 0.5, "temperature": "warm"}
 A, B = "k_a1", "k_a2"
 
 
-def library(text: str, machine: int = 62) -> bytes:
-    """Bytes that begin as a library of this ELF machine (62 is x86-64)."""
+# This machine's number in the header of a library, and another's.
+HERE, ELSEWHERE = (183, 62) if platform.machine() == "aarch64" else (62, 183)
+
+
+def library(text: str, machine: int = HERE) -> bytes:
+    """Bytes that begin as a library of this ELF machine."""
     header = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HH", 3, machine)
     return header + text.encode() * 40
 

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from tests.rows import TARGET
+from tuner.serve import asked
 from tuner.serve.app import create
 from tuner.serve.settings import Settings
 from tuner.store.database import Database
@@ -25,8 +27,12 @@ def client(path: Path, **limits: Any) -> TestClient:
 
 
 @pytest.fixture
-def served(database: Path) -> Path:
-    """A database with the winners of BEST."""
+def served(database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A database with the winners of BEST, on a machine of another architecture than theirs.
+
+    On one of the same, ZEN4 would mean that machine, with its cores and caches.
+    """
+    monkeypatch.setattr(asked, "_host", lambda: TARGET)
     with Database(database) as db:
         import_best(db, BEST)
     return database

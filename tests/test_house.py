@@ -32,7 +32,7 @@ def texts() -> Iterator[tuple[str, str]]:
     for folder, folders, files in os.walk(ROOT):
         folders[:] = [f for f in folders if f not in MADE and (f == ".ci" or f[0] != ".")]
         folders[:] = [f for f in folders if not f.endswith(".egg-info")]
-        for path in (Path(folder, name) for name in files):
+        for path in (Path(folder, name) for name in files if name != ".git"):  # of a worktree
             data = path.read_bytes()
             if b"\0" not in data[:1024]:
                 yield str(path.relative_to(ROOT)), data.decode()

@@ -32,7 +32,7 @@ def test_rounds_are_paired_and_the_ratio_is_theirs() -> None:
 
 def test_a_candidate_that_cannot_reach_the_incumbent_gets_three_rounds() -> None:
     _, default = sleeper(0.002)
-    _, slow = sleeper(0.004)
+    _, slow = sleeper(0.02)
     effort = Effort(budget_s=20.0, precision=1e-9, reach=1.2)
     assert len(race([default, slow], effort, retries=0).times_ns[1]) == effort.first_rounds == 3
 
@@ -41,7 +41,7 @@ def test_beside_others_it_gets_the_least_rounds(monkeypatch: pytest.MonkeyPatch)
     """Three that other processes disturb tell nothing."""
     monkeypatch.setattr("tuner.measure.race.ForeignMeter.share", lambda meter: 2 * FOREIGN_LIMIT)
     _, default = sleeper(0.002)
-    seen, slow = sleeper(0.004)
+    seen, slow = sleeper(0.02)
     found = race([default, slow], Effort(budget_s=20.0, precision=1e-9, reach=1.2), retries=1)
     assert seen == [0, *range(3), 0, *range(7)]
     assert (len(found.times_ns[1]), found.redone) == (7, 1)

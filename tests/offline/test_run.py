@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.jobs import CPU, CPU_DEVICE, DEVICE, TIMING, made, timed
+from tuner.host import quota
 from tuner.offline import cpu, run
 from tuner.offline import job as jobs
 from tuner.offline.job import Job, JobError
@@ -170,6 +171,7 @@ def test_too_few_cores_and_too_little_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made(monkeypatch, tmp_path, target=CPU)
+    monkeypatch.setattr(quota, "_CGROUPS", tmp_path / "none")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2})
     with pytest.raises(
         JobError, match="for 16 cores, this process may use 3; make it with --cores 3"

@@ -24,7 +24,7 @@ from tuner.space.variant import parse
 from tuner.store import listings
 from tuner.store.database import Database
 from tuner.store.jsonl import import_best
-from tuner.target import Target, detect
+from tuner.target import Target
 
 __all__ = ["served"]
 
@@ -62,7 +62,7 @@ def test_best_takes_keys_and_ids(served: Path) -> None:
 def test_best_for_a_machine_without_rows_is_the_default(served: Path) -> None:
     answer = client(served).get("/v1/best", params={"model": "qwen3-30b-a3b", "tokens": 1}).json()
     assert (answer["match"], answer["distance"], answer["evidence"]) == ("default", None, {})
-    assert answer["arch"] == detect().arch
+    assert answer["arch"] == TARGET.arch
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,8 @@ class TuneProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bar.stop()
+        if self._live:  # rich before 14.3 ends a bar that was never shown with an empty line
+            self._bar.stop()
 
     def __call__(self, report: Report) -> None:
         """Show where the session stands."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from tuner.errors import KernelError
 from tuner.host.cores import spread
+from tuner.host.quota import cores_within
 from tuner.measure.cpu_bench import MOST_PACKED, CpuBench
 from tuner.offline import data as job_data
 from tuner.offline import job as jobs
@@ -30,10 +31,11 @@ WHERE = "run this where the job's processor is, or make a job for this one"
 def cores(job: Job) -> frozenset[int]:
     """As many as the job was made for. Raises JobError where this process may use fewer."""
     allowed, wanted = os.sched_getaffinity(0), int(job.target["cores"])
-    if len(allowed) < wanted:
+    usable = cores_within(len(allowed))
+    if usable < wanted:
         raise JobError(
-            f"the job is for {wanted} cores, this process may use {len(allowed)}; "
-            f"make it with --cores {len(allowed)}"
+            f"the job is for {wanted} cores, this process may use {usable}; "
+            f"make it with --cores {usable}"
         )
     return spread(wanted, allowed)
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from tuner.host.cores import of_same_core
+from tuner.host.quota import cores_within
 from tuner.measure import trial as trials
 from tuner.measure.trial import Build
 from tuner.problem import Problem
@@ -46,10 +47,13 @@ def split_cores(
 ) -> Cores:
     """The first `wanted` cores measure; the others are spare but for those that share a core's units.
 
-    `allowed` (this process's) and `siblings` (the system's word on a core) can be given.
+    Where processor time is rationed none is spare: builds would take from what is measured. `allowed` (this
+    process's) and `siblings` (the system's word on a core) can be given.
     """
     ordered = sorted(os.sched_getaffinity(0) if allowed is None else allowed)
     measuring = frozenset(ordered[:wanted])
+    if allowed is None and cores_within(len(ordered)) < len(ordered):
+        return Cores(measuring, frozenset())
     shared = frozenset().union(*map(siblings or of_same_core, measuring))
     return Cores(measuring, frozenset(ordered) - measuring - shared)
 
