@@ -148,9 +148,17 @@ def main() -> None:
     torch.zeros(1, device="cuda")
     weights = data.random_weights(job.layer, job.seed)
     with tempfile.TemporaryDirectory(prefix="moetune-peers-") as name:
-        gpu.write(job.layer, weights, Path(name))
+        gpu.write(job, options.job, weights, Path(name))
         mine = JobOnGpu(options.job, Path(name))
-    comparison = Comparison(mine, Matrices(job.layer, weights))
+        compare(options, Comparison(mine, Matrices(job.layer, weights)), results)
+
+
+def compare(
+    options: argparse.Namespace, comparison: Comparison, results: Sequence[dict[str, Any]]
+) -> None:
+    """Writes a line for each cell as soon as it is measured."""
+    mine = comparison.mine
+    job = mine.job
     ceilings = {f"{name}_gb_s": rate for name, rate in mine.bench.ceilings().items()}
     with options.out.open("a") as stream:
         for load in options.loads.split(","):

@@ -24,11 +24,11 @@ from tuner.problem.weights import Weights, array_shapes, deviation
 _ELEMENTS_AT_ONCE = 1 << 22
 
 
-def make(job: Job, folder: Path) -> None:
-    """Writes weights and answers of every case into a folder."""
+def make(job: Job, job_folder: Path, folder: Path) -> None:
+    """Writes weights and answers of every case into a folder; ``job_folder`` holds the job's programs."""
     kind, problem = bench.kind_of(job), job.layer
     weights = random_weights(problem, job.seed)
-    kind.write(problem, weights, folder)
+    kind.write(job, job_folder, weights, folder)
     tiles = sorted({variant.config[kind.TILE] for variant in job.variants})
     wanted = (verify.cases(problem, t, tile, job.seed) for tile in tiles for t in job.tokens)
     cases = tuple(dict.fromkeys(case for cases in wanted for case in cases))

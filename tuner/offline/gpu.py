@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Sequence
@@ -10,16 +11,18 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from tuner.gpu import pack, ptx
-from tuner.gpu.driver import Device
+from tuner.errors import CompileError, KernelError
+from tuner.gpu import ptx
+from tuner.gpu.driver import Address, Device
 from tuner.gpu.kernel import GpuKernel, upload
+from tuner.gpu.pack import Packing
+from tuner.gpu.program import layer_program
 from tuner.measure import gpu_peak, verify
 from tuner.measure.gpu_bench import GpuBench
 from tuner.measure.gpu_probe import GpuProbe
 from tuner.offline import data as job_data
 from tuner.offline import job as jobs
 from tuner.offline.job import Job
-from tuner.problem import Problem
 from tuner.problem.weights import Weights
 from tuner.problem.workload import Workload
 
@@ -37,17 +40,32 @@ def cores(job: Job) -> frozenset[int]:
     return frozenset(os.sched_getaffinity(0))
 
 
-def write(problem: Problem, weights: Weights, data: Path) -> None:
-    """Writes the packed form that `weights_of` reads."""
-    for name, array in pack.pack(problem, weights).items():
-        job_data.save(data, name, array)
+def write(job: Job, folder: Path, weights: Weights, data: Path) -> None:
+    """Writes each packed form that the job's programs read, for `weights_of`."""
+    for packing in _packings(job, folder).values():
+        (data / packing.digest).mkdir()
+        for name, array in packing.pack(weights).items():
+            job_data.save(data / packing.digest, name, array)
 
 
-def weights_of(data: Path, problem: Problem) -> dict[str, NDArray[Any]]:
-    """The packed weights, mapped from their files."""
-    names = (*pack.packed_shapes(problem), "router", "router_bias", "correction")
-    names = (*names, "gate_bias", "up_bias", "down_bias")
-    return {name: job_data.saved(data, name) for name in names}
+def _packings(job: Job, folder: Path) -> dict[str, Packing]:
+    """By digest. What is wrong with a program is said by its own trial, not by all."""
+    found = {}
+    for variant in job.variants:
+        with contextlib.suppress(CompileError, KernelError):
+            packing = _program(job, folder, variant.name).packing
+            found[packing.digest] = packing
+    return found
+
+
+def weights_of(data: Path, packing: Packing) -> dict[str, NDArray[Any]]:
+    """Weights packed so, mapped from their files."""
+    return {name: job_data.saved(data / packing.digest, name) for name in packing.arrays}
+
+
+def _program(job: Job, folder: Path, variant: str) -> ptx.Program:
+    text = (folder / job.variant(variant).file).read_text()
+    return layer_program(job.layer, text, variant)
 
 
 def open_bench(folder: Path, data: Path) -> JobOnGpu:
@@ -60,28 +78,33 @@ class JobOnGpu:
 
     def __init__(self, folder: Path, data: Path) -> None:
         self.folder, self.data, self.job = folder, data, jobs.read(folder)
-        problem, card = self.job.layer, Device()
-        probe = GpuProbe(card, self._program(self.job.probe))
-        self.bench = GpuBench(card, problem, upload(card, weights_of(data, problem)), probe)
+        card = Device()
+        probe = GpuProbe(card, ptx.parse((folder / self.job.probe).read_text()))
+        self.bench = GpuBench(card, self.job.layer, self._weights, probe)
+        self._packed: dict[str, dict[str, Address]] = {}
         self._kernels: dict[str, GpuKernel] = {}
         self._answers: dict[verify.Case, verify.Expected] | None = None
 
     def kernel(self, name: str) -> GpuKernel:
         """A variant, loaded once."""
         if name not in self._kernels:
-            program = self._program(self.job.variant(name).file)
+            program = _program(self.job, self.folder, name)
             self._kernels[name] = GpuKernel(self.bench.device, program)
         return self._kernels[name]
 
-    def _program(self, file: str) -> ptx.Program:
-        return ptx.parse((self.folder / file).read_text())
+    def _weights(self, packing: Packing) -> dict[str, Address]:
+        """Where the weights lie, copied once for each form that programs read."""
+        if packing.digest not in self._packed:
+            packed = weights_of(self.data, packing)
+            self._packed[packing.digest] = upload(self.bench.device, packed)
+        return self._packed[packing.digest]
 
     def check(self, name: str, tokens: int) -> str:
         """Runs all cases of a token count; what was wrong, or nothing."""
         if self._answers is None:
             self._answers = job_data.answers_of(self.data)
-        kernel = self.kernel(name)
-        for case in verify.cases(self.job.layer, tokens, kernel.facts["tile_n"], self.job.seed):
+        kernel, tile = self.kernel(name), self.job.variant(name).config[TILE]
+        for case in verify.cases(self.job.layer, tokens, tile, self.job.seed):
             if wrong := self.bench.check(kernel, self._answers[case])[0]:
                 return f"T={case.tokens} {case.load}: {wrong}"
         return ""
@@ -98,7 +121,7 @@ class JobOnGpu:
 
     def device(self) -> dict[str, Any]:
         """What the card is, and its ceilings now."""
-        card, dense = self.bench.device, self._program(self.job.dense)
+        card, dense = self.bench.device, (self.folder / self.job.dense).read_text()
         return {
             "name": card.name,
             "multiprocessors": card.multiprocessors,
