@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from gpu_peer_torch import Call, EagerLoop, GroupedMm, Matrices, VllmFused, refusal
 
-from tuner.gpu import ptx
 from tuner.gpu.kernel import GpuKernel
+from tuner.gpu.program import layer_program
 from tuner.intervals import median
 from tuner.measure.metrics import drawn_work
 from tuner.offline import data, gpu
@@ -80,7 +80,8 @@ class Mine:
     def kernel(self, name: str) -> GpuKernel:
         """A variant, loaded once."""
         if name not in self._kernels:
-            program = ptx.parse((self.folder / self.job.variant(name).file).read_text())
+            text = (self.folder / self.job.variant(name).file).read_text()
+            program = layer_program(self.job.layer, text, name)
             self._kernels[name] = GpuKernel(self.bench.device, program)
         return self._kernels[name]
 
@@ -165,9 +166,17 @@ def main() -> None:
     torch.zeros(1, device="cuda")
     weights = data.random_weights(job.layer, job.seed)
     with tempfile.TemporaryDirectory(prefix="moetune-peers-") as name:
-        gpu.write(job.layer, weights, Path(name))
+        gpu.write(job, options.job, weights, Path(name))
         mine = Mine(options.job, Path(name))
-    comparison = Comparison(mine, Matrices(job.layer, weights))
+        compare(options, Comparison(mine, Matrices(job.layer, weights)), results)
+
+
+def compare(
+    options: argparse.Namespace, comparison: Comparison, results: Sequence[dict[str, Any]]
+) -> None:
+    """Writes a line for each cell as soon as it is measured."""
+    mine = comparison.mine
+    job = mine.job
     ceilings = {f"{name}_gb_s": rate for name, rate in mine.bench.ceilings().items()}
     with options.out.open("a") as stream:
         for load in options.loads.split(","):

@@ -68,6 +68,7 @@ class FakeDriver:
     refuse: str = "\0"
     run: Callable[[Launched], None] = lambda launched: None
     entries: dict[int, str] = field(default_factory=dict)
+    params: dict[str, str] = field(default_factory=lambda: PARAMS | {"moe_read": READ_PARAMS})
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("cu"):
@@ -158,10 +159,9 @@ class FakeDriver:
             return INVALID
         given = ctypes.cast(config, POINTER(_Config)).contents
         kernel = re.sub(r"_[0-9a-f]{8}$", "", self.entries[function.value or 0])
-        given_to = PARAMS | {"moe_read": READ_PARAMS}
         arguments = {
             name: (c_int32 if name in ("tokens", "routed") else c_uint64).from_address(place).value
-            for name, place in zip(given_to[kernel].split(), values, strict=True)
+            for name, place in zip(self.params[kernel].split(), values, strict=True)
         }
         stream = given.stream or 0
         launched = Launched(

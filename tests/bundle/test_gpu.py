@@ -16,7 +16,7 @@ import tuner
 from tests.bundles import ROW, ZEN4, manifest_of, part
 from tests.commands import Run
 from tests.fake_cuda import FakeDriver, Launched, plugged
-from tests.programs import PROBE, SMALL, program
+from tests.programs import PROBE, SMALL, former_program, program
 from tuner.bundle import build as builder
 from tuner.bundle import install as installer
 from tuner.bundle import open_bundle, selftest
@@ -107,7 +107,28 @@ def test_it_is_verified_and_described_without_a_gpu(path: Path, moetune: Run) ->
         ("", "abi None, not 1"),
         (program(SMALL, 8, abi=9), "abi 9, not 1"),
         (program(SMALL.replace(hidden=64), 8), "was built for {'hidden': 64"),
-        (program(SMALL, 8).replace("moe_combine", "moe_other"), "moe_other are not what"),
+        (former_program(SMALL, 8).replace("moe_combine", "moe_other"), "moe_other are not what"),
+        (
+            program(SMALL, 8).replace("kernel moe_combine", "kernel moe_x"),
+            "moe_x are not what",
+        ),
+        (
+            program(SMALL, 8).replace("launch moe_combine", "launch moe_x"),
+            "launches moe_x, which it",
+        ),
+        (program(SMALL, 8).replace("//// launch", "//// was"), "moe_combine are not what"),
+        (
+            program(SMALL, 8).replace("scratch rows", "scratch row"),
+            "asks for rows, which nobody gives",
+        ),
+        (program(SMALL, 8).replace("scratch rows", "scratch tokens"), "tokens is the name of two"),
+        (program(SMALL, 8).replace("logits = tokens", "logits = 1 // 0"), "cannot be worked out"),
+        (program(SMALL, 8).replace("logits = tokens", "logits = experts"), "reads experts"),
+        (
+            program(SMALL, 8).replace("logits = tokens", "logits = 'a'"),
+            "\"'a' * 32\": is no expression",
+        ),
+        (program(SMALL, 8).replace("| swizzle", "| swirl"), "step 'swirl 3 5': not known"),
         (program(SMALL, 8).replace(".entry moe_choose", ".entry moe_x"), "kernels moe_choose are"),
         ("//// layer abi one\n", "invalid literal"),
     ],

@@ -1,4 +1,4 @@
-"""Rendering needs no compiler. Golden sources: `MOETUNE_GOLDEN=1 pytest tests/codegen/test_render.py` renews."""
+"""Rendering needs no compiler. `MOETUNE_GOLDEN=1 pytest tests/codegen/test_render.py` renews golden sources."""
 
 from __future__ import annotations
 

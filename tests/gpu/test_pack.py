@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tuner.gpu import pack
+from tuner.gpu import former
 from tuner.problem import Problem
 from tuner.problem.weights import Weights
 
@@ -21,8 +21,9 @@ def element(block: np.ndarray, row: int, depth: int) -> float:
 
 def test_gate_and_up_take_turns_of_eight_rows() -> None:
     weights = Weights.random(SMALL, seed=3)
-    packed = pack.pack(SMALL, weights)["product1"]
-    assert packed.shape == pack.packed_shapes(SMALL)["product1"] == (5, 2, 2, 64, 64)
+    packing = former.packing(SMALL)
+    packed = packing.pack(weights)["product1"]
+    assert packed.shape == packing.arrays["product1"].shape == (5, 2, 2, 64, 64)
     for feature, depth in ((0, 0), (9, 70), (37, 127), (63, 5)):
         block, place = divmod(feature, 32)
         row = place // 8 * 16 + place % 8
@@ -33,7 +34,7 @@ def test_gate_and_up_take_turns_of_eight_rows() -> None:
 
 def test_rows_without_a_gate_end_with_four_neighbours_in_one_thread() -> None:
     weights = Weights.random(PLAIN, seed=4)
-    packed = pack.pack(PLAIN, weights)
+    packed = former.packing(PLAIN).pack(weights)
     assert packed["product1"].shape == (2, 2, 1, 64, 64)
     for column in (0, 3, 6, 13, 40, 63):
         warp, place = divmod(column, 16)
@@ -44,13 +45,13 @@ def test_rows_without_a_gate_end_with_four_neighbours_in_one_thread() -> None:
 
 def test_a_shared_expert_is_cut_into_experts() -> None:
     weights = Weights.random(SMALL, seed=5)
-    packed = pack.pack(SMALL, weights)
+    packed = former.packing(SMALL).pack(weights)
     assert element(packed["product1"][4, 0, 0], 2, 7) == weights.shared_gate[64 + 2, 7]
     assert element(packed["product2"][4, 0, 0], 1, 7) == weights.shared_down[1, 64 + 7]
 
 
 def test_what_a_problem_lacks_is_one_zero() -> None:
-    packed = pack.pack(SMALL, Weights.random(SMALL, seed=6))
+    packed = former.packing(SMALL).pack(Weights.random(SMALL, seed=6))
     assert {n: packed[n].tolist() for n in ("gate_bias", "router_bias")} == {
         "gate_bias": [0.0],
         "router_bias": [0.0],

@@ -29,7 +29,7 @@ def test_what_a_program_prints() -> None:
 
 
 def test_another_abi_is_refused() -> None:
-    with pytest.raises(CompileError, match=r"abi 2, not 1; build the job again"):
-        parse(PRINTED.replace("abi 1", "abi 2"))
+    with pytest.raises(CompileError, match=r"abi 3, not 1 or 2; build the job again"):
+        parse(PRINTED.replace("abi 1", "abi 3"))
     with pytest.raises(CompileError, match=r"abi None"):
         parse("nothing")

@@ -19,12 +19,12 @@ import pytest
 
 import tuner
 from tests.fake_cuda import FakeDriver, Launched, plugged
-from tests.programs import PARAMS, SMALL, Two
+from tests.programs import PARAMS, SMALL, Two, program
 from tuner.errors import DeviceError, UsageError, WeightsError
 from tuner.gpu import device as gpu_device
-from tuner.gpu import pack
+from tuner.gpu import former
 from tuner.gpu.driver import CudaError
-from tuner.gpu.kernel import scratch_sizes
+from tuner.gpu.ptx import parse
 from tuner.problem.weights import Weights
 from tuner.runtime.gpu_layer import GpuLayer
 
@@ -96,7 +96,7 @@ def test_scratch_buffers_lie_apart_in_one_block(layer: GpuLayer, driver: FakeDri
     arguments: dict[str, int] = {}
     for launch in run(layer, driver, 20):
         arguments.update(launch.arguments)
-    sizes = scratch_sizes(SMALL, {"tile_n": 64}, 20) | {
+    sizes = parse(program(SMALL, 64)).scratch_sizes(20, 132) | {
         "indices": 20 * 2 * 4,
         "weights": 20 * 2 * 4,
     }
@@ -108,7 +108,7 @@ def test_scratch_buffers_lie_apart_in_one_block(layer: GpuLayer, driver: FakeDri
 
 
 def test_packed_weights_are_in_device_memory(layer: GpuLayer, driver: FakeDriver) -> None:
-    packed = pack.pack(SMALL, WEIGHTS.check(SMALL))
+    packed = former.packing(SMALL).pack(WEIGHTS.check(SMALL))
     arguments: dict[str, int] = {}
     for launch in run(layer, driver, 1):
         arguments.update(launch.arguments)
@@ -213,7 +213,7 @@ def test_no_tokens_no_launch(layer: GpuLayer, driver: FakeDriver) -> None:
 
 def test_weights_go_with_their_layer(driver: FakeDriver, tmp_path: Path) -> None:
     layer = GpuLayer(Two(tmp_path), WEIGHTS, gpu_device.opened("cuda"))
-    assert len(driver.blocks) == len(pack.pack(SMALL, WEIGHTS))
+    assert len(driver.blocks) == len(former.packing(SMALL).pack(WEIGHTS))
     del layer
     gc.collect()
     assert driver.blocks == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ from tuner.bundle.reader import read_bundle
 from tuner.bundle.speed import cells, compared
 from tuner.gpu import ptx
 from tuner.gpu.device import opened, target_of
+from tuner.gpu.driver import Address
 from tuner.gpu.kernel import GpuKernel
+from tuner.gpu.pack import Packing
+from tuner.gpu.program import layer_program
 from tuner.gpu.weights import GpuWeights
 from tuner.measure.gpu_bench import GpuBench
 from tuner.measure.gpu_probe import GpuProbe
@@ -41,11 +45,11 @@ class GpuProbation:
         host = target_of(device)
         parts = ladder(section.parts, host)
         self.catalogues = [BundleCatalogue(bundle, section, part, host) for part in parts]
-        weights, self._expected = selftest.material(section, bundle.archive)
-        self._weights = GpuWeights(device, self.problem, weights)
+        self._given, self._expected = selftest.material(section, bundle.archive)
+        self._packed: dict[str, GpuWeights] = {}
         first = self.catalogues[0]
         probe = GpuProbe(device, ptx.parse(first.member(first.part.probe).read_text()))
-        self._bench = GpuBench(device, self.problem, self._weights.addresses, probe)
+        self._bench = GpuBench(device, self.problem, self._weights, probe)
         self._kernels: dict[str, GpuKernel] = {}
 
     def report(self, what: str) -> dict[str, Any]:
@@ -74,10 +78,17 @@ class GpuProbation:
 
     def _kernel(self, catalogue: BundleCatalogue, build: Build) -> GpuKernel:
         if build.binary not in self._kernels:
-            program = ptx.parse(catalogue.member(build.binary).read_text())
-            ptx.check(self.problem, program, build.variant)
+            text = catalogue.member(build.binary).read_text()
+            program = layer_program(self.problem, text, build.variant)
             self._kernels[build.binary] = GpuKernel(self._bench.device, program)
         return self._kernels[build.binary]
+
+    def _weights(self, packing: Packing) -> Mapping[str, Address]:
+        """Where the self-test's weights lie, packed once for each form that programs read."""
+        if packing.digest not in self._packed:
+            device = self._bench.device
+            self._packed[packing.digest] = GpuWeights(device, self.problem, packing, self._given)
+        return self._packed[packing.digest].addresses
 
     def _speed(
         self, catalogue: BundleCatalogue, row: Evidence, ceilings: dict[str, float]

@@ -27,6 +27,7 @@ from tuner.errors import (
     UsageError,
 )
 from tuner.gpu import ptx
+from tuner.gpu.program import layer_program
 from tuner.measure import gpu_probe
 
 _PINNED = re.compile(r"sha256:([0-9a-fA-F]{64})")
@@ -126,8 +127,8 @@ def _check_programs(archive: Archive, manifest: Manifest) -> None:
         for part in (p for p in section.parts if p.target.kind == "gpu"):
             for build in part.builds.values():
                 with _named(archive, build.binary):
-                    program = ptx.parse(archive.read(build.binary).decode())
-                    ptx.check(section.problem, program, build.variant)
+                    text = archive.read(build.binary).decode()
+                    layer_program(section.problem, text, build.variant)
             with _named(archive, part.probe):
                 gpu_probe.check(ptx.parse(archive.read(part.probe).decode()))
 

@@ -6,9 +6,9 @@ import dataclasses
 import weakref
 
 from tuner.errors import WeightsError
-from tuner.gpu import pack
 from tuner.gpu.arrays import to_host
 from tuner.gpu.driver import Address, Device
+from tuner.gpu.pack import Packing
 from tuner.problem import Problem
 from tuner.problem.weights import Weights
 
@@ -17,16 +17,19 @@ class GpuWeights:
     """A packed copy in device memory, which is freed with the last reference to this.
 
     Attributes:
+        packing: how it was packed.
         addresses: by the names that kernels give them.
         bytes: of all.
     """
 
-    def __init__(self, device: Device, problem: Problem, given: Weights) -> None:
-        """Raises WeightsError where an array does not fit, CudaError where there is not enough memory.
+    def __init__(self, device: Device, problem: Problem, packing: Packing, given: Weights) -> None:
+        """Raises WeightsError where an array does not fit, KernelError where the packing does not, CudaError
+        where there is not enough memory.
 
         The given arrays may lie on the GPU, too (torch, DLPack); they are not kept.
         """
-        packed = pack.pack(problem, _checked(device, problem, given))
+        self.packing = packing
+        packed = packing.pack(_checked(device, problem, given))
         self.bytes = sum(array.nbytes for array in packed.values())
         self.addresses: dict[str, Address] = {}
         end = weakref.finalize(self, _free, device, self.addresses)

@@ -6,14 +6,19 @@ Every call is replayed as a graph and timed between two events of the device, th
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from tuner.errors import DeviceError
-from tuner.gpu import pack, ptx
+from tuner.gpu import ptx
 from tuner.gpu.device import opened, target_of
-from tuner.gpu.driver import Device
+from tuner.gpu.driver import Address, Device
 from tuner.gpu.kernel import GpuKernel, upload
+from tuner.gpu.pack import Packing
+from tuner.gpu.program import layer_program
 from tuner.measure import gpu_peak, verify
 from tuner.measure.bench import Entrant, Timing
 from tuner.measure.gpu_bench import GpuBench
@@ -30,6 +35,22 @@ from tuner.target.roofline import GpuCeilings
 WARM_UPS = 3
 
 
+class Uploads:
+    """Where a layer's weights lie on a card, copied there once for each packed form that programs read."""
+
+    def __init__(
+        self, device: Device, pack: Callable[[Packing], Mapping[str, NDArray[Any]]]
+    ) -> None:
+        self._device, self._pack = device, pack
+        self._places: dict[str, dict[str, Address]] = {}
+
+    def of(self, packing: Packing) -> Mapping[str, Address]:
+        """The addresses of the packed arrays by name."""
+        if packing.digest not in self._places:
+            self._places[packing.digest] = upload(self._device, self._pack(packing))
+        return self._places[packing.digest]
+
+
 class CudaBench:
     """A card with one layer's weights; see ``tuner.measure.bench.Bench``."""
 
@@ -44,13 +65,14 @@ class CudaBench:
     def kernel(self, path: Path) -> GpuKernel:
         """A program, loaded once."""
         if path not in self._kernels:
-            self._kernels[path] = GpuKernel(self.gpu.device, ptx.parse(path.read_text()))
+            program = layer_program(self.problem, path.read_text(), path.stem)
+            self._kernels[path] = GpuKernel(self.gpu.device, program)
         return self._kernels[path]
 
     def ceilings(self) -> GpuCeilings:
         """The card's bandwidths and its dense product now."""
-        dense = ptx.parse(self._dense.read_text())
-        rate = gpu_peak.gflop_s(self.gpu.device, dense, self.problem.dtype, self.gpu.probe)
+        dense, dtype = self._dense.read_text(), self.problem.dtype
+        rate = gpu_peak.gflop_s(self.gpu.device, dense, dtype, self.gpu.probe)
         return GpuCeilings(self.gpu.copy_gb_s(), self.gpu.read_gb_s(), rate)
 
     def verify(self, entrant: Entrant, tokens: int) -> verify.Verdict:
@@ -100,8 +122,8 @@ def open_here(problem: Problem, target: Target, seed: int, probe: Path, dense: P
     """The bench of a card of this machine. Raises DeviceError where the target's card is not here."""
     device = of_target(target)
     weights = Weights.random(problem, seed).check(problem)
-    packed = upload(device, pack.pack(problem, weights))
-    gpu = GpuBench(device, problem, packed, GpuProbe(device, ptx.parse(probe.read_text())))
+    uploads = Uploads(device, lambda packing: packing.pack(weights))
+    gpu = GpuBench(device, problem, uploads.of, GpuProbe(device, ptx.parse(probe.read_text())))
     answers = verify.Answers(problem, weights)
     return CudaBench(gpu, seed, answers, dense)
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from tuner.gpu.driver import Address, Device
-from tuner.gpu.kernel import Arena, Call, GpuKernel, io_sizes, scratch_sizes
+from tuner.gpu.kernel import Arena, Call, GpuKernel, io_sizes
+from tuner.gpu.pack import Packing
 from tuner.measure import verify
 from tuner.measure.gpu_probe import FLUSH_BYTES, GpuProbe
 from tuner.problem import Problem
@@ -23,24 +24,27 @@ _RATE_ROUNDS = 10
 
 
 class GpuBench:
-    """A device with a layer's packed weights in its memory."""
+    """A device with a layer's packed weights in its memory; ``weights`` tells where they lie in the form that a
+    program reads."""
 
     def __init__(
-        self, device: Device, problem: Problem, weights: Mapping[str, Address], probe: GpuProbe
+        self,
+        device: Device,
+        problem: Problem,
+        weights: Callable[[Packing], Mapping[str, Address]],
+        probe: GpuProbe,
     ) -> None:
         self.device, self.problem, self.weights, self.probe = device, problem, weights, probe
         self.stream = device.stream()
 
     def arena(self, kernel: GpuKernel, tokens: int) -> Arena:
-        sizes = {
-            **io_sizes(self.problem, tokens),
-            **scratch_sizes(self.problem, kernel.facts, tokens),
-        }
+        sizes = {**io_sizes(self.problem, tokens), **kernel.scratch_sizes(tokens)}
         return Arena(self.device, sizes)
 
     def call(self, kernel: GpuKernel, arena: Arena, tokens: int, routed: bool) -> Call:
         buffers = {name: piece.address for name, piece in arena.pieces.items()}
-        return Call(self.device, kernel, self.problem, {**self.weights, **buffers}, tokens, routed)
+        weights = self.weights(kernel.program.packing)
+        return Call(self.device, kernel, {**weights, **buffers}, tokens, routed)
 
     def check(self, kernel: GpuKernel, expected: verify.Expected) -> tuple[str, float]:
         """Runs one case on poisoned, guarded buffers; what was wrong (or nothing), and the relative error."""

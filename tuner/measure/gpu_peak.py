@@ -1,4 +1,4 @@
-"""The arithmetic ceiling of a GPU: a dense product through the template's own product 1.
+"""The arithmetic ceiling of a GPU: a dense product through the kernel that a program calls its dense one.
 
 The layer has one expert that every token goes to and no gate: its product 1 is one matrix product, large enough
 that nothing but the tensor cores (and the power they may take) limits it.
@@ -13,18 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.errors import KernelError
-from tuner.gpu import pack, ptx
 from tuner.gpu.driver import Device
 from tuner.gpu.kernel import Call, GpuKernel, upload
-from tuner.gpu.ptx import Program
+from tuner.gpu.program import layer_program
 from tuner.measure.gpu_bench import GpuBench
 from tuner.measure.gpu_probe import GpuProbe
 from tuner.problem import Problem
 from tuner.problem.arrays import NUMPY_DTYPES
+from tuner.problem.weights import Weights
 
 # On 132 multiprocessors all blocks have eight whole tiles of 256 x 144 each, alone or in pairs.
 TOKENS = 66 * 144
-_KERNEL = "moe_product_1"
 _ROUNDS = 20
 _WARM_UPS = 3
 
@@ -42,18 +41,18 @@ def layer(dtype: str) -> Problem:
     )
 
 
-def gflop_s(device: Device, program: Program, dtype: str, probe: GpuProbe) -> float:
-    """Rate of product 1 of a program for `layer`: the median of some calls.
+def gflop_s(device: Device, text: str, dtype: str, probe: GpuProbe) -> float:
+    """Rate of product 1 of a program for `layer`, in 10^9 operations a second: the median of some calls.
 
     Raises KernelError where the program is another one, or its result is not finite.
     """
     problem = layer(dtype)
-    ptx.check(problem, program, problem.name)
+    program = layer_program(problem, text, problem.name)
+    if not program.dense:
+        raise KernelError(f"{problem.name}: its program names no dense kernel; make the job again")
     kernel = GpuKernel(device, program)
-    if _KERNEL not in kernel.functions:
-        raise KernelError(f"{problem.name}: its program has no {_KERNEL}; make the job again")
-    weights = upload(device, _weights(problem))
-    bench = GpuBench(device, problem, weights, probe)
+    weights = upload(device, program.packing.pack(Weights.random(problem, seed=0)))
+    bench = GpuBench(device, problem, lambda packing: weights, probe)
     arena = bench.arena(kernel, TOKENS)
     for name, array in _inputs(problem).items():
         device.upload(array, arena[name])
@@ -71,8 +70,8 @@ def gflop_s(device: Device, program: Program, dtype: str, probe: GpuProbe) -> fl
 
 def _median_ns(bench: GpuBench, call: Call, kernel: GpuKernel) -> float:
     """Runs a call once, but product 1 some times, timed."""
-    names, stream = list(kernel.functions), bench.stream
-    product = names.index(_KERNEL)
+    names, stream = [grid.kernel for grid in kernel.program.launches], bench.stream
+    product = names.index(kernel.program.dense)
     for number in range(product):
         call.run_one(number, stream)
     rounds = range(_WARM_UPS + _ROUNDS)
@@ -81,20 +80,6 @@ def _median_ns(bench: GpuBench, call: Call, kernel: GpuKernel) -> float:
         call.run_one(number, stream)
     bench.device.wait(stream)
     return float(np.median(times[_WARM_UPS:]))
-
-
-def _weights(problem: Problem) -> Mapping[str, NDArray[Any]]:
-    """Random packed weights: which place a number has in the matrix does not matter here."""
-    rng, dtype = np.random.default_rng(0), NUMPY_DTYPES[problem.weight_dtype]
-    scale = np.float32(problem.hidden**-0.5)
-    made: dict[str, NDArray[Any]] = {
-        name: (rng.standard_normal(shape, dtype=np.float32) * scale).astype(dtype)
-        for name, shape in pack.packed_shapes(problem).items()
-    }
-    made["router"] = np.zeros((pack.router_rows(problem), problem.hidden), dtype)
-    for name in ("router_bias", "correction", "gate_bias", "up_bias", "down_bias"):
-        made[name] = np.zeros(1, np.float32)
-    return made
 
 
 def _inputs(problem: Problem) -> Mapping[str, NDArray[Any]]:

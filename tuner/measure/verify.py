@@ -8,7 +8,7 @@ routing, tokens don't depend on each other.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -99,16 +99,6 @@ class AnswerSource(Protocol):
 
     def of(self, cases: tuple[Case, ...]) -> tuple[Expected, ...]:
         """The right answers, in the order of the cases."""
-
-
-class StoredAnswers:
-    """Right answers that were worked out before."""
-
-    def __init__(self, answers: Mapping[Case, Expected]) -> None:
-        self._answers = answers
-
-    def of(self, cases: tuple[Case, ...]) -> tuple[Expected, ...]:
-        return tuple(self._answers[case] for case in cases)
 
 
 class Answers:

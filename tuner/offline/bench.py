@@ -12,7 +12,6 @@ from typing import Any, Protocol, cast
 
 from tuner.measure.bench import Bench
 from tuner.offline.job import Job
-from tuner.problem import Problem
 from tuner.problem.weights import Weights
 
 
@@ -35,8 +34,8 @@ class Kind(Protocol):
         Raises JobError where there are too few.
         """
 
-    def write(self, problem: Problem, weights: Weights, data: Path) -> None:
-        """Writes the weights in the form that ``open_bench`` reads."""
+    def write(self, job: Job, folder: Path, weights: Weights, data: Path) -> None:
+        """Writes the weights in the form that ``open_bench`` reads; ``folder`` is the job's."""
 
     def open_bench(self, folder: Path, data: Path) -> Bench:
         """The bench of a job. Raises KernelError where this machine cannot run it."""

@@ -40,9 +40,9 @@ def cores(job: Job) -> frozenset[int]:
     return spread(wanted, allowed)
 
 
-def write(problem: Problem, weights: Weights, data: Path) -> None:
+def write(job: Job, folder: Path, weights: Weights, data: Path) -> None:
     """Writes the weights as they are: every variant packs them."""
-    for name in array_shapes(problem):
+    for name in array_shapes(job.layer):
         job_data.save(data, name, getattr(weights, name))
 
 
@@ -68,7 +68,7 @@ def open_bench(folder: Path, data: Path) -> CpuBench:
         job.seed,
         lambda _: folder / job.probe,
         _weights=weights_of(data, job.layer),
-        _answers=job_data.answers_of(data),
+        _answers=job_data.StoredAnswers(data),
     )
 
 

@@ -5,8 +5,10 @@ Both are pure functions of the job. They lie in memory-backed files where the sy
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,25 +24,37 @@ from tuner.problem.arrays import NUMPY_DTYPES
 from tuner.problem.weights import Weights, array_shapes, deviation
 
 _ELEMENTS_AT_ONCE = 1 << 22
+_ANSWERS = "answers.pickle"
 
 
-def make(job: Job, folder: Path) -> None:
-    """Writes weights and answers of every case into a folder."""
+def make(job: Job, job_folder: Path, folder: Path) -> None:
+    """Writes weights and answers of every case into a folder; ``job_folder`` holds the job's programs."""
     kind, problem = bench.kind_of(job), job.layer
     weights = random_weights(problem, job.seed)
-    kind.write(problem, weights, folder)
+    kind.write(job, job_folder, weights, folder)
     tiles = sorted({variant.ragged for variant in job.variants})
     wanted = (verify.cases(problem, t, tile, job.seed) for tile in tiles for t in job.tokens)
     cases = tuple(dict.fromkeys(case for cases in wanted for case in cases))
     answers = dict(zip(cases, verify.Answers(problem, weights).of(cases), strict=True))
-    with (folder / "answers.pickle").open("wb") as stream:
+    with (folder / _ANSWERS).open("wb") as stream:
         pickle.dump(answers, stream)
 
 
-def answers_of(folder: Path) -> verify.StoredAnswers:
-    """The right answers by case."""
-    with (folder / "answers.pickle").open("rb") as stream:
-        return verify.StoredAnswers(pickle.load(stream))  # written by `make`, a moment ago
+class StoredAnswers:
+    """The right answers that `make` wrote, read when first a kernel is verified."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / _ANSWERS
+
+    def of(self, cases: tuple[verify.Case, ...]) -> tuple[verify.Expected, ...]:
+        """The right answers, in the order of the cases."""
+        return tuple(self._answers[case] for case in cases)
+
+    @functools.cached_property
+    def _answers(self) -> Mapping[verify.Case, verify.Expected]:
+        with self._path.open("rb") as stream:
+            answers: Mapping[verify.Case, verify.Expected] = pickle.load(stream)
+        return answers
 
 
 def save(folder: Path, name: str, array: NDArray[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import subprocess
@@ -10,16 +11,17 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from tuner.gpu import pack, ptx
+from tuner.errors import CompileError, KernelError
+from tuner.gpu import ptx
 from tuner.gpu.driver import Device
-from tuner.gpu.kernel import upload
-from tuner.measure.cuda_bench import CudaBench
+from tuner.gpu.pack import Packing
+from tuner.gpu.program import layer_program
+from tuner.measure.cuda_bench import CudaBench, Uploads
 from tuner.measure.gpu_bench import GpuBench
 from tuner.measure.gpu_probe import GpuProbe
 from tuner.offline import data as job_data
 from tuner.offline import job as jobs
 from tuner.offline.job import Job
-from tuner.problem import Problem
 from tuner.problem.weights import Weights
 
 COPIES = 2
@@ -32,31 +34,47 @@ def cores(job: Job) -> frozenset[int]:
     return frozenset(os.sched_getaffinity(0))
 
 
-def write(problem: Problem, weights: Weights, data: Path) -> None:
-    """Writes the packed form that `weights_of` reads."""
-    for name, array in pack.pack(problem, weights).items():
-        job_data.save(data, name, array)
+def write(job: Job, folder: Path, weights: Weights, data: Path) -> None:
+    """Writes each packed form that the job's programs read, for `weights_of`."""
+    for packing in _packings(job, folder).values():
+        (data / packing.digest).mkdir()
+        for name, array in packing.pack(weights).items():
+            job_data.save(data / packing.digest, name, array)
 
 
-def weights_of(data: Path, problem: Problem) -> dict[str, NDArray[Any]]:
-    """The packed weights, mapped from their files."""
-    names = (*pack.packed_shapes(problem), "router", "router_bias", "correction")
-    names = (*names, "gate_bias", "up_bias", "down_bias")
-    return {name: job_data.saved(data, name) for name in names}
+def _packings(job: Job, folder: Path) -> dict[str, Packing]:
+    """By digest. What is wrong with a program is said by its own trial, not by all."""
+    found = {}
+    for variant in job.variants:
+        with contextlib.suppress(CompileError, KernelError):
+            packing = _program(job, folder, variant.name).packing
+            found[packing.digest] = packing
+    return found
+
+
+def weights_of(data: Path, packing: Packing) -> dict[str, NDArray[Any]]:
+    """Weights packed so, mapped from their files."""
+    return {name: job_data.saved(data / packing.digest, name) for name in packing.arrays}
+
+
+def _program(job: Job, folder: Path, variant: str) -> ptx.Program:
+    text = (folder / job.variant(variant).file).read_text()
+    return layer_program(job.layer, text, variant)
 
 
 def open_bench(folder: Path, data: Path) -> CudaBench:
     """A card with a job's weights in its memory. Raises KernelError where there is none, or no driver."""
     job = jobs.read(folder)
-    answers = job_data.answers_of(data)
+    answers = job_data.StoredAnswers(data)
     return CudaBench(card_of(job, folder, data), job.seed, answers, folder / job.dense)
 
 
 def card_of(job: Job, folder: Path, data: Path) -> GpuBench:
-    """The first card here, with the weights that `write` wrote."""
+    """The first card here; weights lie there in the forms that `write` wrote, as programs ask for them."""
     card = Device()
     probe = GpuProbe(card, ptx.parse((folder / job.probe).read_text()))
-    return GpuBench(card, job.layer, upload(card, weights_of(data, job.layer)), probe)
+    weights = Uploads(card, lambda packing: weights_of(data, packing))
+    return GpuBench(card, job.layer, weights.of, probe)
 
 
 def device(bench: CudaBench) -> dict[str, Any]:

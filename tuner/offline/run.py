@@ -47,7 +47,7 @@ def run(folder: Path, time_s: float, say: Say) -> None:
     end = time.monotonic() + time_s
     cores = kind.cores(job)
     with place.folder(job.layer, kind.COPIES) as data:
-        _prepare(job, data, say)
+        _prepare(folder, job, data, say)
         with _on(cores):
             _device(folder, data, kind, say)
             _trials(folder, job, data, kind.TRIAL_S, end, say)
@@ -66,11 +66,11 @@ def _on(cores: frozenset[int]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def _prepare(job: Job, data: Path, say: Say) -> None:
+def _prepare(folder: Path, job: Job, data: Path, say: Say) -> None:
     from tuner.offline import data as job_data  # it brings the reference, which takes a moment
 
     start = time.monotonic()
-    job_data.make(job, data)
+    job_data.make(job, folder, data)
     say(f"weights and right answers: {time.monotonic() - start:.1f} s")
 
 

@@ -11,7 +11,7 @@ from tuner.errors import UsageError
 from tuner.gpu import scratch
 from tuner.gpu.arrays import ALIGNMENT, Borrowed, borrow, empty, stream_of
 from tuner.gpu.driver import Address, Device
-from tuner.gpu.kernel import Call, GpuKernel, io_sizes, scratch_sizes
+from tuner.gpu.kernel import Call, GpuKernel, io_sizes
 from tuner.gpu.scratch import Layout
 from tuner.gpu.weights import GpuWeights
 from tuner.problem.arrays import is_torch
@@ -58,11 +58,11 @@ class GpuLayer:
         self._scratch = scratch.of(device)
         self._calls: OrderedDict[tuple[int, int], _Ready] = OrderedDict()
         with device.lock, device.current():
-            self._programs.of(0)
-            packing = time.perf_counter()
-            self._weights = GpuWeights(device, self.problem, weights)
+            packing = self._programs.of(0).program.packing
+            packed = time.perf_counter()
+            self._weights = GpuWeights(device, self.problem, packing, weights)
         end = time.perf_counter()
-        self._load_ms, self._pack_ms = 1e3 * (end - start), 1e3 * (end - packing)
+        self._load_ms, self._pack_ms = 1e3 * (end - start), 1e3 * (end - packed)
 
     def __call__(
         self, x: Any, return_routing: bool = False, out: Any = None, stream: Any = None
@@ -172,14 +172,13 @@ class GpuLayer:
 
     def _placed(self, program: GpuKernel, tokens: int, layout: Layout, block: Address) -> _Ready:
         places = {**self._weights.addresses, **layout.at(block), "x": 0, "y": 0}
-        call = Call(self._device, program, self.problem, places, tokens, routed=False)
+        call = Call(self._device, program, places, tokens, routed=False)
         return _Ready(call, block, {name: places[name] for name in _ROUTING})
 
     def _layout(self, program: GpuKernel, tokens: int) -> Layout:
         """Scratch memory of a call, with room for a routing that nobody asked for."""
-        sizes = scratch_sizes(self.problem, program.facts, tokens)
         io = io_sizes(self.problem, tokens)
-        return Layout({**sizes, **{name: io[name] for name in _ROUTING}})
+        return Layout({**program.scratch_sizes(tokens), **{name: io[name] for name in _ROUTING}})
 
     def _answer(
         self, out: Any, x: Borrowed, stream: int, follows: int | None

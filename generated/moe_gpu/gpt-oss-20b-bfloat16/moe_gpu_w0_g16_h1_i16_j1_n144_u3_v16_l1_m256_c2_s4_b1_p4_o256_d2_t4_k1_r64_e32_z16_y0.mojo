@@ -5,8 +5,10 @@
 
     y[t] = sum over the chosen experts e of  w[t, e] * down[e] @ act(gate[e] @ x[t], up[e] @ x[t])
 
-The program prints the PTX of its kernels and how to launch each; whoever runs the layer launches them in this
-order on one stream, and nothing returns to the host in between. With many tokens there are five:
+The program prints the PTX of its kernels, the grids and the order of their launches, the sizes of the scratch
+buffers and how weights are packed (tuner/gpu/ptx.py has the form). Whoever runs the layer launches the kernels on
+one stream, and nothing returns to the host in between. The streaming form for few tokens, below, has three. With
+many tokens there are five:
 
 1. logits     tokens x router on tensor cores (mma.sync), float32; blocks of ROUTE_TOKENS tokens
               and ROUTE_EXPERTS experts, the depth cut over 8 warps.
@@ -96,7 +98,7 @@ comptime EARLY = False  # kernel 2 and product 1 let the next one start before t
 
 
 # ---- What follows from them -------------------------------------------------------
-comptime ABI = 1
+comptime ABI = 2
 comptime DEPTH = 64  # depth elements of a stage: 128 bytes
 comptime BLOCK_ROWS = 64  # rows of a packed block: the M side of one wgmma
 comptime BLOCK_ELEMENTS = BLOCK_ROWS * DEPTH
@@ -352,6 +354,48 @@ def activated(gate: Float32, up: Float32) -> Float32:
 def column_of(row: Int, half: Int) -> Int:
     """Which of a warp's 16 columns lies in this row of this half of its packed weights."""
     return row // 2 * 4 + half * 2 + row % 2
+# ---- How weights are packed: what the program prints of it ------------------------------------------
+# A line is NAME TYPE SHAPE = STEPS, see tuner/gpu/pack.py. A block's rows are 8 pieces of 16 bytes, swizzled by row.
+
+
+def of_experts(name: String) -> String:
+    """The steps that give a matrix of all experts; a shared one is cut into experts of the routed ones' width."""
+    return String("take ", name, " |")
+
+
+def of_biases(name: String, features: Int) -> String:
+    """The line of a bias of all experts, those of shared ones 0; one 0 where the problem has none."""
+    var line = String("//// pack ", name, " float32 ")
+    if name != "gate_bias" or GATED:
+        line += String(ALL_EXPERTS, " ", features, " = take ", name)
+        return line
+    return line + "1 = zeros 1"
+
+
+def in_blocks(rows: Int, depths: Int) -> String:
+    """The steps from a matrix without a gate to swizzled blocks: each 16 rows in the order of `column_of`."""
+    return String(
+        "each | reshape ", rows // 16, " 4 2 2 ", depths * DEPTH, " | transpose 0 2 1 3 4 | reshape ",
+        rows // BLOCK_ROWS, " 8 8 ", depths, " 8 8 | swizzle 2 4 | transpose 0 3 1 2 4 5",
+    )
+
+
+def show_packing():
+    print("//// pack product1", ELEMENT, ALL_EXPERTS, ROW_BLOCKS_1, HIDDEN_DEPTHS, BLOCK_ROWS, DEPTH, "=", end=" ")
+    # Rows of gate and up in turns of 8.
+    print(
+        of_experts("gate"), of_experts("up"), "each | stack 2 | reshape 2", EXPERT_DIM // FEATURES, "4 8", HIDDEN_DEPTHS,
+        "8 8 | swizzle 3 5 | transpose 1 4 2 0 3 5 6",
+    )
+    print("//// pack product2", ELEMENT, ALL_EXPERTS, ROW_BLOCKS_2, EXPERT_DEPTHS, BLOCK_ROWS, DEPTH, "=", end=" ")
+    print(of_experts("down"), in_blocks(HIDDEN, EXPERT_DEPTHS))
+    comptime ROUTER_ROWS = ceildiv(EXPERTS, 64) * 64
+    print("//// pack router", ELEMENT, ROUTER_ROWS, HIDDEN, "= take router | pad 0", ROUTER_ROWS)
+    print("//// pack router_bias float32", EXPERTS, "= take router_bias")
+    print("//// pack correction float32 1 = zeros 1")
+    print(of_biases("gate_bias", EXPERT_DIM))
+    print(of_biases("up_bias", EXPERT_DIM))
+    print(of_biases("down_bias", HIDDEN))
 # ---- Logits ----------------------------------------------------------------------------------------
 
 comptime ROUTE_WARPS = 16 if ROUTE_TOKENS * ROUTE_EXPERTS <= 256 else 8
@@ -615,7 +659,7 @@ def moe_choose(
     if ended == Int32(grid_dim.x) - 1:
         fence_device()
         write_table(counters, table, tiles)
-# ---- Kernels 3 and 4: the products -----------------------------------------------------------------
+# ---- What both products are made of: parts, the ring of stages, multiplying -----------------------
 
 comptime TOKEN_BYTES = TILE_N * DEPTH * 2  # the tokens of a stage
 comptime BLOCK_BYTES = BLOCK_ELEMENTS * 2
@@ -775,6 +819,7 @@ def take_down():
     """No block of a cluster ends while another one may still write into its shared memory."""
     comptime if CLUSTER > 1:
         cluster_barrier()
+# ---- Kernels 3 and 4: the products -----------------------------------------------------------------
 
 comptime AT_ONCE_1 = TILE_M_1 // BLOCK_ROWS  # packed blocks of weights in a stage
 comptime PIECES_1 = ceildiv(ROW_BLOCKS_1, AT_ONCE_1)  # parts of an expert's weights
@@ -1052,21 +1097,60 @@ def moe_combine(rows: Elements, weights: F32, y: Elements, tokens: Int32):
 
 
 def show[kernel_type: TrivialRegisterPassable, //, kernel: kernel_type](params: String, threads: Int, shared: Int):
-    """One kernel: a header line, its PTX, and a line that ends it. Grids are `tuner/gpu_layer.py`'s."""
+    """One kernel: a header line, its PTX, and a line that ends it."""
     var info = compile_info[kernel, emission_kind="asm", target=get_gpu_target["sm_90a"]()]()
     print("//// kernel", info.function_name, threads, shared, params)
     print(info.asm)
     print("//// end")
 
 
-def main():
-    check_constants()
+def show_layer():
     print(
         "//// layer abi", ABI, "hidden", HIDDEN, "expert_dim", EXPERT_DIM, "experts", EXPERTS, "top_k", TOP_K,
-        "shared", SHARED, "tile_n", TILE_N, "route_tokens", ROUTE_TOKENS, "route_experts", ROUTE_EXPERTS,
-        "choose_tokens", CHOOSE_TOKENS, "combine_elements", COMBINE_THREADS * PIECE, "blocks1", BLOCKS_1,
-        "blocks2", BLOCKS_2, "pieces1", PIECES_1, "pieces2", PIECES_2, "cluster", CLUSTER,
+        "shared", SHARED, "tile_n", TILE_N,
     )
+
+
+def blocks_for(count: String, of: Int) -> String:
+    """How many blocks of so many each hold a count, as an expression."""
+    return String("(", count, " + ", of - 1, ") // ", of)
+
+
+def most_tiles() -> String:
+    """How many tiles a call may have at most, whatever the routing: no more than pairs, and one ragged cluster of
+    tiles for each expert."""
+    return String(CLUSTER, " * min(tokens * ", ALL_K, ", tokens * ", ALL_K, " // ", CLUSTER * TILE_N, " + ", ALL_EXPERTS, ")")
+
+
+def show_launches():
+    print("//// scratch logits = tokens *", EXPERTS * 4)
+    print("//// scratch counters =", (ALL_EXPERTS + 1) * 4)
+    print("//// scratch lists = tokens *", ALL_EXPERTS * 4)
+    print("//// scratch tiles = 4")
+    print("//// scratch table =", most_tiles(), "*", ENTRY * 4)
+    print("//// scratch hidden =", most_tiles(), "*", TILE_N * EXPERT_DIM * 2)
+    print("//// scratch rows = tokens *", ALL_K * HIDDEN * 2)
+    print("//// launch moe_logits =", blocks_for("tokens", ROUTE_TOKENS), "|", ceildiv(EXPERTS, ROUTE_EXPERTS))
+    print("//// launch moe_choose =", blocks_for("tokens", CHOOSE_TOKENS), "| 1")
+    show_product("moe_product_1", PIECES_1, BLOCKS_1)
+    show_product("moe_product_2", PIECES_2, BLOCKS_2)
+    print("//// launch moe_combine =", blocks_for(String("tokens * ", HIDDEN), COMBINE_THREADS * PIECE), "| 1")
+    print("//// dense moe_product_1")
+
+
+def show_product(name: String, pieces: Int, blocks: Int):
+    """A persistent kernel: as many blocks as run at once, in whole clusters, or as there are parts."""
+    print(
+        "//// launch", name, "= min(", most_tiles(), "*", pieces, ", multiprocessors *", blocks, "//", CLUSTER, "*", CLUSTER,
+        ") | 1",
+    )
+
+
+def main():
+    check_constants()
+    show_layer()
+    show_packing()
+    show_launches()
     show[moe_logits](
         "x router router_bias logits counters tokens", ROUTE_WARPS * 32, ROUTE_SHARED_BYTES
     )

@@ -5,8 +5,10 @@
 
     y[t] = sum over the chosen experts e of  w[t, e] * down[e] @ act(gate[e] @ x[t], up[e] @ x[t])
 
-The program prints the PTX of its kernels and how to launch each; whoever runs the layer launches them in this
-order on one stream, and nothing returns to the host in between. With many tokens there are five:
+The program prints the PTX of its kernels, the grids and the order of their launches, the sizes of the scratch
+buffers and how weights are packed (tuner/gpu/ptx.py has the form). Whoever runs the layer launches the kernels on
+one stream, and nothing returns to the host in between. The streaming form for few tokens, below, has three. With
+many tokens there are five:
 
 1. logits     tokens x router on tensor cores (mma.sync), float32; blocks of ROUTE_TOKENS tokens
               and ROUTE_EXPERTS experts, the depth cut over 8 warps.
@@ -100,7 +102,7 @@ comptime AHEAD_1 = 1  # depths of 64 elements that each of them loads at once
 comptime AHEAD_2 = 1
 
 # ---- What follows from them -------------------------------------------------------
-comptime ABI = 1
+comptime ABI = 2
 comptime DEPTH = 64  # depth elements of a stage: 128 bytes
 comptime BLOCK_ROWS = 64  # rows of a packed block: the M side of one wgmma
 comptime BLOCK_ELEMENTS = BLOCK_ROWS * DEPTH
@@ -353,6 +355,45 @@ def activated(gate: Float32, up: Float32) -> Float32:
 def column_of(row: Int, half: Int) -> Int:
     """Which of a warp's 16 columns lies in this row of this half of its packed weights."""
     return row // 2 * 4 + half * 2 + row % 2
+# ---- How weights are packed: what the program prints of it ------------------------------------------
+# A line is NAME TYPE SHAPE = STEPS, see tuner/gpu/pack.py. A block's rows are 8 pieces of 16 bytes, swizzled by row.
+
+
+def of_experts(name: String) -> String:
+    """The steps that give a matrix of all experts; a shared one is cut into experts of the routed ones' width."""
+    return String("take ", name, " |")
+
+
+def of_biases(name: String, features: Int) -> String:
+    """The line of a bias of all experts, those of shared ones 0; one 0 where the problem has none."""
+    var line = String("//// pack ", name, " float32 ")
+    return line + "1 = zeros 1"
+
+
+def in_blocks(rows: Int, depths: Int) -> String:
+    """The steps from a matrix without a gate to swizzled blocks: each 16 rows in the order of `column_of`."""
+    return String(
+        "each | reshape ", rows // 16, " 4 2 2 ", depths * DEPTH, " | transpose 0 2 1 3 4 | reshape ",
+        rows // BLOCK_ROWS, " 8 8 ", depths, " 8 8 | swizzle 2 4 | transpose 0 3 1 2 4 5",
+    )
+
+
+def show_packing():
+    print("//// pack product1", ELEMENT, ALL_EXPERTS, ROW_BLOCKS_1, HIDDEN_DEPTHS, BLOCK_ROWS, DEPTH, "=", end=" ")
+    # Rows of gate and up in turns of 8.
+    print(
+        of_experts("gate"), of_experts("up"), "each | stack 2 | reshape 2", EXPERT_DIM // FEATURES, "4 8", HIDDEN_DEPTHS,
+        "8 8 | swizzle 3 5 | transpose 1 4 2 0 3 5 6",
+    )
+    print("//// pack product2", ELEMENT, ALL_EXPERTS, ROW_BLOCKS_2, EXPERT_DEPTHS, BLOCK_ROWS, DEPTH, "=", end=" ")
+    print(of_experts("down"), in_blocks(HIDDEN, EXPERT_DEPTHS))
+    comptime ROUTER_ROWS = ceildiv(EXPERTS, 64) * 64
+    print("//// pack router", ELEMENT, ROUTER_ROWS, HIDDEN, "= take router | pad 0", ROUTER_ROWS)
+    print("//// pack router_bias float32 1 = zeros 1")
+    print("//// pack correction float32 1 = zeros 1")
+    print(of_biases("gate_bias", EXPERT_DIM))
+    print(of_biases("up_bias", EXPERT_DIM))
+    print(of_biases("down_bias", HIDDEN))
 # ---- Logits ----------------------------------------------------------------------------------------
 
 comptime ROUTE_WARPS = 16 if ROUTE_TOKENS * ROUTE_EXPERTS <= 256 else 8
@@ -689,20 +730,38 @@ def moe_stream_2(
 
 
 def show[kernel_type: TrivialRegisterPassable, //, kernel: kernel_type](params: String, threads: Int, shared: Int):
-    """One kernel: a header line, its PTX, and a line that ends it. Grids are `tuner/gpu_layer.py`'s."""
+    """One kernel: a header line, its PTX, and a line that ends it."""
     var info = compile_info[kernel, emission_kind="asm", target=get_gpu_target["sm_90a"]()]()
     print("//// kernel", info.function_name, threads, shared, params)
     print(info.asm)
     print("//// end")
 
 
-def main():
-    check_constants()
+def show_layer():
     print(
         "//// layer abi", ABI, "hidden", HIDDEN, "expert_dim", EXPERT_DIM, "experts", EXPERTS, "top_k", TOP_K,
-        "shared", SHARED, "tile_n", TILE_N, "route_tokens", ROUTE_TOKENS, "route_experts", ROUTE_EXPERTS,
-        "strips1", STRIPS_1, "strips2", STRIPS_2, "route_blocks", ROUTE_BLOCKS,
+        "shared", SHARED, "tile_n", TILE_N,
     )
+
+
+def blocks_for(count: String, of: Int) -> String:
+    """How many blocks of so many each hold a count, as an expression."""
+    return String("(", count, " + ", of - 1, ") // ", of)
+
+
+def show_launches():
+    print("//// scratch logits = tokens *", EXPERTS * 4)
+    print("//// scratch hidden = tokens *", ALL_K * EXPERT_DIM * 2)
+    print("//// launch moe_route =", ROUTE_BLOCKS, "|", blocks_for("tokens", ROUTE_TOKENS))
+    print("//// launch moe_stream_1 = tokens *", ALL_K, "|", STRIPS_1)
+    print("//// launch moe_stream_2 = tokens |", STRIPS_2)
+
+
+def main():
+    check_constants()
+    show_layer()
+    show_packing()
+    show_launches()
     show[moe_route](
         "x router router_bias correction logits indices weights tokens routed", ROUTE_WARPS * 32, ROUTE_SHARED_BYTES
     )
