@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: setup tune test test-all lint bench doctor generate-check clean
+.PHONY: setup tune test test-hosts test-all lint bench doctor generate-check clean
 
 setup: $(STAMP)
 
@@ -16,6 +16,10 @@ tune: $(STAMP)
 
 test: $(STAMP)
 	python -m pytest -q -n 2 -m 'not slow and not timed' && python -m pytest -q -m 'timed and not slow'
+
+# The tests that need no compiler, as on each of the machines of tests/hosts.py.
+test-hosts: $(STAMP)
+	python -m tests.hosts
 
 test-all: $(STAMP)
 	python -m pytest -q -n 2 -m 'not timed' && python -m pytest -q -m timed

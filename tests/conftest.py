@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import Run, Said
+from tests.hosts import HOSTS, on
 from tests.kernels import TINY
 from tests.shipped import record
 from tuner.bundle.build import build
@@ -75,7 +77,32 @@ def moetune(capsys: pytest.CaptureFixture[str]) -> Run:
     return run
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--host", choices=list(HOSTS), help="run the tests that need no compiler as on this machine"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before any module of tests is imported: some ask for the host then."""
+    if name := config.getoption("--host"):
+        there = contextlib.ExitStack()
+        there.enter_context(on(HOSTS[name]))
+        config.add_cleanup(there.close)
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    return "as on this machine: " + detect().describe() if config.getoption("--host") else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--host"):  # what is compiled or timed runs on the true one
+        true = [
+            i for i in items if i.get_closest_marker("compiler") or i.get_closest_marker("timed")
+        ]
+        items[:] = [item for item in items if item not in true]
+        config.hook.pytest_deselected(items=true)
+        return
     if find_mojo() and find_linker():
         return
     for item in items:

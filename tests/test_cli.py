@@ -7,7 +7,7 @@ import shlex
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.commands import Run
+from tests.hosts import HOSTS, on
 from tests.rows import CREATED, add_trial, add_winner
 from tuner import peers, t4
 from tuner import tune as tune_stage
@@ -106,6 +107,13 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Problem, Target, tun
     monkeypatch.setattr("tuner.estimate.is_cached", lambda text, target: False)
     monkeypatch.setattr("tuner.target.find_mojo", lambda: None)
     return held
+
+
+@pytest.fixture
+def zen3() -> Iterator[None]:
+    """A machine that knows the levels of x86-64."""
+    with on(HOSTS["znver3"]):
+        yield
 
 
 def test_version_and_help(moetune: Run) -> None:
@@ -254,6 +262,7 @@ def test_json_holds_the_full_names_and_the_speed_up(sessions: list[Any], moetune
     assert cell["changes"]["chunks"] == [2, 4]
 
 
+@pytest.mark.usefixtures("zen3")
 def test_the_two_lines_repeat_what_was_asked(
     sessions: list[Any], moetune: Run, tmp_path: Path
 ) -> None:
@@ -324,6 +333,7 @@ def test_best_json(tuned: Path, moetune: Run) -> None:
     assert answer["evidence"]["median_ns"] == 900.25
 
 
+@pytest.mark.usefixtures("zen3")
 def test_best_for_a_named_target_and_another_database(
     tuned: Path, moetune: Run, tmp_path: Path
 ) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+_FOLDER = Path("/sys/devices/system/cpu")
+
 
 def of_same_core(core: int) -> frozenset[int]:
     """The hardware threads of a core's physical core (sysfs: "0-1" or "0,64"); none where it does not tell."""
-    path = Path(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")
+    path = _FOLDER / f"cpu{core}" / "topology" / "thread_siblings_list"
     found: set[int] = set()
     if path.is_file():
         for part in path.read_text().strip().split(","):

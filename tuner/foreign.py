@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Iterator
+from pathlib import Path
 
+_STAT = Path("/proc/stat")
 # A measurement during which others took more than this share of the machine is taken again.
 FOREIGN_LIMIT = 0.05
 # The system counts in hundredths of a second, on each side of a measurement.
@@ -42,7 +44,7 @@ class ForeignMeter:
 
 def busy_ticks(cores: Collection[int]) -> Iterator[float]:
     """What each of these cores was busy for, in ticks (proc(5), /proc/stat)."""
-    with open("/proc/stat") as file:
+    with _STAT.open() as file:
         for line in file:
             name, *fields = line.split()
             if name[:3] == "cpu" and name[3:].isdigit() and int(name[3:]) in cores:
