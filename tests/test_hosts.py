@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 
@@ -28,7 +29,7 @@ SEEN = {
 }
 
 
-@pytest.fixture(params=HOSTS, scope="module")
+@pytest.fixture(params=HOSTS)
 def host(request: pytest.FixtureRequest) -> Iterator[None]:
     with on(HOSTS[request.param]):
         yield
@@ -42,11 +43,10 @@ def test_what_is_seen_of_it(name: str) -> None:
     assert found == SEEN[name]
 
 
-@pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.usefixtures("host")
-def test_every_model_has_a_default_there(preset: str) -> None:
-    for dtype in ("float32", "bfloat16"):
-        problem = PRESETS[preset].replace(dtype=dtype)
+def test_every_model_has_a_default_there() -> None:
+    for preset, dtype in itertools.product(PRESETS.values(), ("float32", "bfloat16")):
+        problem = preset.replace(dtype=dtype)
         for tokens in (1, 128):
             default = default_variant(problem, detect(), tokens=tokens)
             assert default.config["workers"] == detect().cores
@@ -84,7 +84,7 @@ def test_where_time_is_rationed_builds_wait_for_the_measurements() -> None:
 @pytest.mark.parametrize("name", ["znver2", "znver3", "znver4", "sapphirerapids"])
 def test_the_compiler_knows_the_same_features(name: str) -> None:
     """Of those that code uses."""
-    wanted = set(named(name).features)
     with on(HOSTS[name]):
         seen = set(detect().features)
+    wanted = set(named(name).features)
     assert wanted ^ seen <= features.UNUSED_BY_CODE
