@@ -28,6 +28,7 @@ from tuner.peers.numpy_peer import Floats, Form, NumpyPeer, Routing
 from tuner.peers.onnx_peer import OnnxPeer
 from tuner.problem import Problem
 from tuner.problem.arrays import NUMPY_DTYPES
+from tuner.problem.dtypes import DTYPES
 from tuner.problem.weights import Weights
 from tuner.problem.workload import (
     Workload,
@@ -177,7 +178,7 @@ class Contestant:
         error = np.linalg.norm(y - expected.y, axis=1) / np.linalg.norm(expected.y, axis=1)
         worst = float(error[sure].max(initial=0.0))
         # A peer may add its k rows in 16 bits, which ours doesn't.
-        most = expected.tolerance * (1 if self.problem.dtype == "float32" else 4)
+        most = expected.tolerance * (1 if DTYPES[self.problem.dtype].bytes >= 4 else 4)
         if not worst <= most:
             raise PeerError(
                 f"{name}: relative error {worst:.2e} at T={case.tokens} {case.load}, "

@@ -23,6 +23,7 @@ from tuner.measure.verify import Verdict
 from tuner.measure.worker import Worker
 from tuner.peers import compare
 from tuner.problem import PRESETS, Problem
+from tuner.problem.dtypes import DTYPES
 from tuner.problem.workload import Workload
 from tuner.space.variant import Variant, default_variant, make
 from tuner.store.database import Database
@@ -110,7 +111,7 @@ def stored_elsewhere(db: Database) -> dict[str, str]:
     """What rows of accelerators in the database say of the same sizes, by key of the claims."""
     told: dict[str, list[str]] = {}
     for problem, keys in ((CLASSIC, ("tokens",)), (SERVING, _OF_SERVING)):
-        for dtype in ("float32", "bfloat16", "float16"):
+        for dtype in DTYPES:
             for row in db.best(problem.replace(dtype=dtype).digest):
                 if row["target"]["kind"] != "cpu":
                     for key in keys:

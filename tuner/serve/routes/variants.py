@@ -7,7 +7,7 @@ part of it is ever a path.
 from __future__ import annotations
 
 import json
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, ConfigDict
@@ -37,7 +37,7 @@ class Layer(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: asked.Model
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    dtype: asked.Dtype | None = None
 
 
 @ROUTER.get("/{name}", response_model=VariantAnswer, responses=documented(404, *READING))
