@@ -7,7 +7,6 @@ round, starting with another one each time. Ratios are paired round by round.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +20,8 @@ from tuner.measure.bench import Entrant, Timing
 from tuner.measure.metrics import measurement
 from tuner.measure.race import DECODE_TOKENS, Effort, Race
 from tuner.measure.worker import Worker
-from tuner.peers.contestant import OUR_COPIES, PEERS, Entry, Sample
+from tuner.peers.contestant import OUR_COPIES, Entry, Sample
+from tuner.peers.table import PEERS
 from tuner.problem import Problem
 from tuner.problem.workload import Workload
 from tuner.select.select import best_config
@@ -74,12 +74,7 @@ class PeerRow:
 
 def installed() -> tuple[str, ...]:
     """The peers that can run here."""
-    return tuple(name for name in PEERS if not _lacking(name))
-
-
-def _lacking(name: str) -> list[str]:
-    """The modules that a peer needs and that are not installed."""
-    return [module for module in PEERS[name].modules if importlib.util.find_spec(module) is None]
+    return tuple(name for name, peer in PEERS.items() if not peer.lacking())
 
 
 def copies(problem: Problem, against: Sequence[str]) -> float:
@@ -150,7 +145,7 @@ def require(against: Sequence[str]) -> None:
         if name not in PEERS:
             raise UsageError(f"peer {name!r}: not known; use {known}")
         if name not in installed():
-            lacking = " and ".join(_lacking(name))
+            lacking = " and ".join(PEERS[name].lacking())
             mend = "pip install 'moetune[compare]', or leave it out"
             raise UsageError(f"peer {name!r}: {lacking} is not installed; {mend}")
     if not against:

@@ -13,7 +13,6 @@ import functools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
@@ -23,13 +22,11 @@ from tuner.errors import MoetuneError
 from tuner.measure import verify
 from tuner.measure.bench import INPUT_BYTES, INPUTS, BenchState, Entrant
 from tuner.measure.race import DECODE_TOKENS
-from tuner.peers import numpy_peer, onnx_peer
-from tuner.peers.numpy_peer import Floats, Form, NumpyPeer, Routing
-from tuner.peers.onnx_peer import OnnxPeer
+from tuner.peers.peer import Floats, Form, PeerLayer, Routing
+from tuner.peers.table import PEERS
 from tuner.problem import Problem
 from tuner.problem.arrays import NUMPY_DTYPES
 from tuner.problem.dtypes import DTYPES
-from tuner.problem.weights import Weights
 from tuner.problem.workload import (
     Workload,
     flops,
@@ -40,6 +37,8 @@ from tuner.problem.workload import (
 from tuner.target import Target
 from tuner.target.roofline import Ceilings
 
+# Copies of the weights that we hold: as given, and packed for a kernel.
+OUR_COPIES = 2
 # Calls of each of a peer's forms to find the fastest, fewer where they take longer than this.
 TRIALS = 5
 TRIAL_S = 2.0
@@ -86,7 +85,7 @@ class Contestant:
         self._bench = BenchState(problem, target, seed, probes.of_cpu, most_packed=1)
         self._call: Form = _nothing
         self._asleep = True
-        self._peer: Peer | None = None
+        self._peer: PeerLayer | None = None
 
     def ceilings(self) -> Ceilings:
         return self._bench.probe.ceilings()
@@ -258,40 +257,3 @@ def _wait_until_idle() -> None:
         before, used = used, time.process_time()
         if used - before < _QUIET_STEP_S / 10:
             return
-
-
-class Peer(Protocol):
-    """One layer's weights, and the ways of running them."""
-
-    def forms(self) -> dict[str, Form]:
-        """By name; the fastest one races."""
-
-
-def _torch_peer(problem: Problem, weights: Weights, threads: int) -> Peer:
-    from tuner.peers.torch_peer import TorchPeer  # an extra, and slow to import
-
-    return TorchPeer(problem, weights, threads)
-
-
-@dataclass(frozen=True)
-class Library:
-    """What a peer is made with: `make(problem, weights, threads)`.
-
-    `modules` have to be installed; `copies` of the weights is what its process holds at most;
-    `refusal` says why it cannot run a problem, or nothing.
-    """
-
-    make: Callable[[Problem, Weights, int], Peer]
-    modules: tuple[str, ...]
-    copies: float
-    refusal: Callable[[Problem], str] = lambda problem: ""
-
-
-# Copies: as given; beside that torch has a packed form, ONNX Runtime gate and up interleaved.
-PEERS = {
-    "numpy": Library(NumpyPeer, ("numpy",), 1, numpy_peer.refusal),
-    "torch": Library(_torch_peer, ("torch",), 2),
-    "onnxruntime": Library(OnnxPeer, ("onnxruntime", "onnx"), 5 / 3, onnx_peer.refusal),
-}
-# As given and packed for its kernel.
-OUR_COPIES = 2

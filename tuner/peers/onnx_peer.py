@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.peers.numpy_peer import Floats, Form, Routing
+from tuner.peers.peer import Floats, Form, Peer, Routing
 from tuner.problem import Problem
 from tuner.problem.weights import Weights
 
@@ -291,3 +291,15 @@ def _shared(p: Problem) -> list[str]:
     else:
         nodes.append("shared_h = Relu (shared_u)")
     return [*nodes, f"shared_y = {_gemm('shared_h', 'shared_down')}"]
+
+
+# Copies: as given, and gate and up interleaved.
+PEER = Peer(
+    name="onnxruntime",
+    title="ONNX Runtime",
+    make=OnnxPeer,
+    modules=("onnxruntime", "onnx"),
+    copies=5 / 3,
+    refusal=refusal,
+    rank=2,
+)
