@@ -1,18 +1,15 @@
-"""Proposers: how the next configuration is found: all points in an order, or a model of the trials.
-
-A proposer answers with points that the search calls new: valid, not tried, and not ruled out by a failure.
-"""
+"""The strategy `model`: the point of which a Gaussian process over the trials expects most."""
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 import numpy as np
 
 from tuner.search.gaussian_process import Array, Surrogate, expected_improvement
+from tuner.search.proposer import Proposer, Strategy
 from tuner.space import neighbours
 from tuner.space.neighbours import Test
 from tuner.space.space import Config, Space
@@ -32,30 +29,7 @@ MUTATIONS = 300
 RANDOM = 200
 
 
-class Proposer(Protocol):
-    """Finds configurations, and is told what became of every trial, its own or not."""
-
-    def propose(self, is_new: Test) -> Config | None:
-        """A configuration that is new; None when there is none, or none was found."""
-
-    def tell(self, config: Config, ratio: float | None, failure: str) -> None:
-        """The outcome of a trial: time / default's time, or None with its kind of failure."""
-
-
-class Enumeration:
-    """Every valid point, in a given order."""
-
-    def __init__(self, order: Iterable[Config]) -> None:
-        self._rest: Iterator[Config] = iter(order)
-
-    def propose(self, is_new: Test) -> Config | None:
-        return next((config for config in self._rest if is_new(config)), None)
-
-    def tell(self, config: Config, ratio: float | None, failure: str) -> None:
-        """The order does not depend on outcomes."""
-
-
-class Model:
+class SurrogateModel:
     """The point of which a Gaussian process over all trials so far expects most.
 
     Candidates are all points of a small space; of a large one every change of one parameter of the best
@@ -138,3 +112,10 @@ class Model:
         """Configurations as points [n, d] of the unit cube: values are ordered and evenly spaced."""
         rows = [[v.index(c[n]) / (len(v) - 1) for n, v in self._free.items()] for c in configs]
         return np.array(rows, dtype=np.float64)
+
+
+def _model(space: Space, seed: int, trials: int | None) -> Proposer:
+    return SurrogateModel(space, seed)
+
+
+STRATEGIES: dict[str, Strategy] = {"model": _model}
