@@ -171,5 +171,5 @@ def test_a_model_type_is_one_reader(monkeypatch: pytest.MonkeyPatch) -> None:
         hidden=64, expert_dim=32, num_experts=8, top_k=2, score="sigmoid", dtype="bfloat16"
     )
     assert problem.name == "toy_moe"
-    with pytest.raises(ProblemError, match="this moetune knows .*, toy_moe$"):
+    with pytest.raises(ProblemError, match=r"this moetune knows .*, toy_moe$"):
         Problem.from_hf_config({"model_type": "other"})
