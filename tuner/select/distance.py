@@ -6,11 +6,10 @@ Every difference has a price in octaves of token count, the unit of all distance
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tuner.select.selection import OTHER_LOAD
+from tuner.select.selection import OTHER_LOAD, octaves
 from tuner.select.winner_cache import Group
 from tuner.space import space, templates
 from tuner.target import Target, can_run
@@ -34,11 +33,6 @@ class Request:
     target: Target
     pack: str | None
     compiler: str
-
-
-def octaves(a: int, b: int) -> float:
-    """How far two counts are apart; 0 counts as 1."""
-    return abs(math.log2(max(a, 1) / max(b, 1)))
 
 
 def cost(request: Request, group: Group) -> float:

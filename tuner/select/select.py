@@ -19,8 +19,8 @@ from tuner.errors import CompileError
 from tuner.host.toolchain import toolchain_version
 from tuner.problem import Problem
 from tuner.problem.workload import Workload
-from tuner.select.distance import Request, cost, differences, octaves, refusal
-from tuner.select.selection import MAX_TOKEN_DISTANCE, Selection
+from tuner.select.distance import Request, cost, differences, refusal
+from tuner.select.selection import MAX_TOKEN_DISTANCE, Selection, octaves
 from tuner.select.winner_cache import Group, Row, winners
 from tuner.space.variant import Variant, default_variant
 from tuner.store.database import Database, default_path
