@@ -45,7 +45,7 @@ Call: TypeAlias = tuple[
     list[Ready],
     list[Ready],
     dict[int, Ready],
-    "Answers",
+    "OutputMemory",
 ]
 
 
@@ -89,11 +89,11 @@ def prepare(
     )  # contiguous: all columns
     before, after = (address(source), address(result)), (address(indices), address(weights))
     function, control, block = bound.fix(tokens, *before, scratch, *after)
-    answers = Answers(bound, np.array(block), result, indices, weights)
+    answers = OutputMemory(bound, np.array(block), result, indices, weights)
     return source, function, ready_argument(control), calls, [], [], {}, answers
 
 
-class Answers:
+class OutputMemory:
     """Where the answers of one fixed call go: memory of the process, its caller's, or made ahead."""
 
     def __init__(
