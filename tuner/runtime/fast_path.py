@@ -49,7 +49,7 @@ Call: TypeAlias = tuple[
 ]
 
 
-class Table:
+class FixedCalls:
     """A layer's fixed calls by the shape [T, D] of their tokens; whoever reads it holds REGION."""
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class Table:
             _tables.add(self)
 
 
-_tables: weakref.WeakSet[Table] = weakref.WeakSet()
+_tables: weakref.WeakSet[FixedCalls] = weakref.WeakSet()
 
 
 def forget() -> None:
