@@ -14,7 +14,7 @@ from tests.rows import PROBLEM
 from tuner.bundle.archive import MANIFEST, write
 from tuner.bundle.build import packed
 from tuner.bundle.manifest import (
-    Build,
+    BundledBuild,
     Case,
     Evidence,
     Manifest,
@@ -59,7 +59,7 @@ def part(members: dict[str, bytes], where: Target, problem: Problem = PROBLEM) -
         binary, source = f"{place}/{variant}.so", f"src/{problem.digest}/{variant}.mojo"
         members[binary] = library(f"{where.arch} {variant}")
         members[source] = f"# {variant}\n".encode()
-        builds[variant] = Build("k", variant, {"a": 1}, "p1", binary, source, where)
+        builds[variant] = BundledBuild("k", variant, {"a": 1}, "p1", binary, source, where)
     members[f"{place}/probe.so"] = library(f"{where.arch} probe")
     rules = (Rule(8, A), Rule(None, B))
     return Part(

@@ -36,7 +36,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Build:
+class BundledBuild:
     """One variant as it was compiled: `binary` and `source` are members, `target` what for."""
 
     template: str
@@ -91,7 +91,7 @@ class Part:
     machine: str
     tuned: bool
     note: str
-    builds: dict[str, Build]
+    builds: dict[str, BundledBuild]
     tables: dict[str, Table]
     evidence: tuple[Evidence, ...]
     probe: str
@@ -216,8 +216,8 @@ def _part(row: Fields, members: dict[str, Member]) -> Part:
     )
 
 
-def _build(row: Fields, members: dict[str, Member]) -> Build:
-    return Build(
+def _build(row: Fields, members: dict[str, Member]) -> BundledBuild:
+    return BundledBuild(
         template=row.text("template", _WORD),
         variant=row.text("variant", _WORD),
         config=row.fields("config").counts(),
@@ -228,7 +228,7 @@ def _build(row: Fields, members: dict[str, Member]) -> Build:
     )
 
 
-def _rules(table: Fields, builds: dict[str, Build]) -> list[Rule]:
+def _rules(table: Fields, builds: dict[str, BundledBuild]) -> list[Rule]:
     """Thresholds rise, the last one is open, and every variant is there and reads the table's form."""
     rules = [Rule(r.optional_count("up_to_tokens"), r.text("variant")) for r in table.rows("rules")]
     limits = [rule.up_to_tokens for rule in rules]
@@ -244,7 +244,7 @@ def _rules(table: Fields, builds: dict[str, Build]) -> list[Rule]:
     return rules
 
 
-def _evidence(row: Fields, builds: dict[str, Build]) -> Evidence:
+def _evidence(row: Fields, builds: dict[str, BundledBuild]) -> Evidence:
     variant = row.text("variant", _WORD)
     if variant not in builds:
         row.refuse(f"{variant} is not among the builds")
