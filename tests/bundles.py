@@ -15,7 +15,6 @@ from tuner.bundle.archive import MANIFEST, write
 from tuner.bundle.build import packed
 from tuner.bundle.manifest import (
     BundledBuild,
-    Case,
     Evidence,
     Manifest,
     Member,
@@ -23,6 +22,7 @@ from tuner.bundle.manifest import (
     Rule,
     Section,
     SelfTest,
+    SelfTestCase,
     Table,
 )
 from tuner.cpu.kernel import ABI
@@ -83,7 +83,7 @@ def contents(
     for problem in problems:
         name = f"selftest/{problem.digest}/0/x.bin"
         members[name] = b"x" * 64
-        selftest = SelfTest(5, "0" * 64, (Case(1, "router", {"x": name}),))
+        selftest = SelfTest(5, "0" * 64, (SelfTestCase(1, "router", {"x": name}),))
         parts = tuple(part(members, where, problem) for where in targets)
         sections.append(Section(problem, selftest, parts))
     return manifest_of(tuple(sections), members), members

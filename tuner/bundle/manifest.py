@@ -98,7 +98,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Case:
+class SelfTestCase:
     """One case of the self-test: `arrays` are members, by what they hold."""
 
     tokens: int
@@ -112,7 +112,7 @@ class SelfTest:
 
     seed: int
     weights_sha256: str
-    cases: tuple[Case, ...]
+    cases: tuple[SelfTestCase, ...]
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,9 @@ def _selftest(row: Fields, members: dict[str, Member]) -> SelfTest:
         named = case.fields("arrays")
         arrays = {name: _member(named, name, members) for name in named.names()}
         cases.append(
-            Case(case.count("tokens", 1, 1 << 16), case.text("load", _WORD + "(:.*)?"), arrays)
+            SelfTestCase(
+                case.count("tokens", 1, 1 << 16), case.text("load", _WORD + "(:.*)?"), arrays
+            )
         )
     return SelfTest(row.count("seed"), row.text("weights_sha256", _SHA256), tuple(cases))
 

@@ -91,7 +91,7 @@ def make(
         expected = answer(problem, made, case, x, np.array(rows, np.intp))
         names = {array: f"{folder}/{number}/{array}.bin" for array in _ARRAYS}
         members.update({names[array]: getattr(expected, array).tobytes() for array in _ARRAYS})
-        cases.append(manifests.Case(tokens, load, names))
+        cases.append(manifests.SelfTestCase(tokens, load, names))
     return manifests.SelfTest(SEED, digest(made), tuple(cases)), members
 
 
