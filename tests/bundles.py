@@ -19,11 +19,11 @@ from tuner.bundle.manifest import (
     Manifest,
     Member,
     Part,
-    Rule,
     Section,
     SelfTest,
     SelfTestCase,
     Table,
+    TableRule,
 )
 from tuner.cpu.kernel import ABI
 from tuner.problem import Problem
@@ -61,14 +61,14 @@ def part(members: dict[str, bytes], where: Target, problem: Problem = PROBLEM) -
         members[source] = f"# {variant}\n".encode()
         builds[variant] = BundledBuild("k", variant, {"a": 1}, "p1", binary, source, where)
     members[f"{place}/probe.so"] = library(f"{where.arch} probe")
-    rules = (Rule(8, A), Rule(None, B))
+    rules = (TableRule(8, A), TableRule(None, B))
     return Part(
         target=where,
         machine=platform.machine(),
         tuned=True,
         note=f"winners tuned for {where.arch}",
         builds=builds,
-        tables={"uniform": Table("p1", rules), "zipf:1.2": Table("p1", (Rule(None, B),))},
+        tables={"uniform": Table("p1", rules), "zipf:1.2": Table("p1", (TableRule(None, B),))},
         evidence=(Evidence(4, "uniform", A, ROW), Evidence(64, "uniform", B, ROW)),
         probe=f"{place}/probe.so",
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 from tuner.bundle.choose import ladder
 from tuner.bundle.elf import check_machine
-from tuner.bundle.manifest import Evidence, Part, Rule, Section, Table
+from tuner.bundle.manifest import Evidence, Part, Section, Table, TableRule
 from tuner.bundle.private import kept, private_folder, write_whole
 from tuner.bundle.reader import Bundle, read_bundle
 from tuner.errors import BundleProblemError
@@ -187,7 +187,7 @@ def _card(found: Evidence, part: Part) -> str:
     return str(found.row.get("target", {}).get("accelerator", part.target.accelerator))
 
 
-def _limit(rule: Rule) -> float:
+def _limit(rule: TableRule) -> float:
     return math.inf if rule.up_to_tokens is None else rule.up_to_tokens
 
 

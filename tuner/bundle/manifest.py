@@ -49,7 +49,7 @@ class BundledBuild:
 
 
 @dataclass(frozen=True)
-class Rule:
+class TableRule:
     """Up to so many tokens (None: any more) this variant runs."""
 
     up_to_tokens: int | None
@@ -61,7 +61,7 @@ class Table:
     """The rules of one load, by rising token count; all their variants read one packed form."""
 
     pack: str
-    rules: tuple[Rule, ...]
+    rules: tuple[TableRule, ...]
 
 
 @dataclass(frozen=True)
@@ -228,9 +228,11 @@ def _build(row: Fields, members: dict[str, Member]) -> BundledBuild:
     )
 
 
-def _rules(table: Fields, builds: dict[str, BundledBuild]) -> list[Rule]:
+def _rules(table: Fields, builds: dict[str, BundledBuild]) -> list[TableRule]:
     """Thresholds rise, the last one is open, and every variant is there and reads the table's form."""
-    rules = [Rule(r.optional_count("up_to_tokens"), r.text("variant")) for r in table.rows("rules")]
+    rules = [
+        TableRule(r.optional_count("up_to_tokens"), r.text("variant")) for r in table.rows("rules")
+    ]
     limits = [rule.up_to_tokens for rule in rules]
     closed = [limit for limit in limits[:-1] if limit is not None]
     rising = all(a < b for a, b in itertools.pairwise(closed))
