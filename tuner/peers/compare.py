@@ -129,7 +129,7 @@ def compare(
     with contextlib.ExitStack() as stack:
         workers = [stack.enter_context(Worker(problem, target, SEED, STATE)) for _ in names]
         ceilings: Ceilings = workers[0].ask("ceilings", timeout_s=ASK_S)
-        cell = _Cell(problem, target, workers, names, ceilings, report)
+        cell = _Comparison(problem, target, workers, names, ceilings, report)
         for workload, (selection, entrant) in zip(workloads, chosen, strict=True):
             ours, ran = cell.run(workload, selection, entrant)
             yield [
@@ -165,7 +165,7 @@ def _chosen(
 
 
 @dataclass
-class _Cell:
+class _Comparison:
     """The contestants of one problem; `run` is one workload. Worker and name 0 are ours."""
 
     problem: Problem
