@@ -20,7 +20,7 @@ from tuner.measure.bench import Entrant, Timing
 from tuner.measure.metrics import measurement
 from tuner.measure.race import DECODE_TOKENS, Effort, Race
 from tuner.measure.worker import Worker
-from tuner.peers.contestant import OUR_COPIES, Entry, Sample
+from tuner.peers.contestant import OUR_COPIES, ReadyContestant, Sample
 from tuner.peers.table import PEERS
 from tuner.problem import Problem
 from tuner.problem.workload import Workload
@@ -195,8 +195,10 @@ class _Comparison:
             self.names[n]: _row(ours, timing, n, entries[n], self.names[n]) for n in numbers
         }
 
-    def _enter(self, number: int, workload: Workload, entrant: Entrant | None = None) -> Entry:
-        entry: Entry = self.workers[number].ask(
+    def _enter(
+        self, number: int, workload: Workload, entrant: Entrant | None = None
+    ) -> ReadyContestant:
+        entry: ReadyContestant = self.workers[number].ask(
             "enter", self.names[number], workload, entrant, timeout_s=ASK_S
         )
         return entry
@@ -270,7 +272,7 @@ class _Comparison:
         )
 
 
-def _row(ours: PeerRow, timing: Timing, number: int, entry: Entry, name: str) -> PeerRow:
+def _row(ours: PeerRow, timing: Timing, number: int, entry: ReadyContestant, name: str) -> PeerRow:
     ratio = timing.race.ratio(number)
     return replace(
         ours,

@@ -56,7 +56,7 @@ class PeerError(MoetuneError):
 
 
 @dataclass(frozen=True)
-class Entry:
+class ReadyContestant:
     """A contestant that is ready: the form it runs, its relative error; of a peer the median of
     every form's trials, ns; of ours the work of one call, a mean over the inputs."""
 
@@ -94,7 +94,9 @@ class Contestant:
         """What this process has used so far."""
         return time.process_time()
 
-    def enter(self, name: str, workload: Workload, entrant: Entrant | None = None) -> Entry:
+    def enter(
+        self, name: str, workload: Workload, entrant: Entrant | None = None
+    ) -> ReadyContestant:
         """Gets ready for a workload: checks every form against the float64 reference, takes the
         fastest. Raises PeerError when a form is wrong."""
         self._take(_nothing)  # which frees what the last workload packed
@@ -105,13 +107,13 @@ class Contestant:
             ours = _Ours(self._bench, entrant, workload.tokens)
             error = self._check(name, ours)
             self._take(ours)
-            return Entry(entrant.path.parent.name, error, *self._work(ours))
+            return ReadyContestant(entrant.path.parent.name, error, *self._work(ours))
         forms = self._forms(name)
         error = max(self._check(f"{name}, {form}", call) for form, call in forms.items())
         times = {form: self._trial(call) for form, call in forms.items()}
         best = min(times, key=times.__getitem__)
         self._take(forms[best])
-        return Entry(best, error, forms=times)
+        return ReadyContestant(best, error, forms=times)
 
     def sample(self, number: int) -> Sample:
         """One timed call on the tokens of a round."""
