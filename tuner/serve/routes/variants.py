@@ -31,7 +31,7 @@ Name = Annotated[
 ]
 
 
-class Layer(BaseModel):
+class LayerQuery(BaseModel):
     """The query of a source: the layer that it is rendered for."""
 
     model_config = ConfigDict(extra="forbid")
@@ -61,7 +61,7 @@ def variant(name: Name, request: Request) -> Response:
     response_class=Response,
     responses=documented(404, *READING, text=True),
 )
-def source(name: Name, query: Annotated[Layer, Query()], request: Request) -> Response:
+def source(name: Name, query: Annotated[LayerQuery, Query()], request: Request) -> Response:
     """The Mojo source of a variant for a layer, rendered from its template."""
     found = variant_named(name)
     problem = request.app.state.store.ask(lambda db: asked.problem_of(db, query.model, query.dtype))
