@@ -61,7 +61,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Row:
+class ClaimRow:
     """A claim beside what was measured.
 
     Attributes:
@@ -95,7 +95,7 @@ _LATENCY = "p95"
 _OF_SERVING = ("gflops", "serving", "p95")
 
 
-def rows(measured: Mapping[str, Figure], stored: Mapping[str, str]) -> list[Row]:
+def rows(measured: Mapping[str, Figure], stored: Mapping[str, str]) -> list[ClaimRow]:
     """Every claim with its verdict: it holds only if the measured figure reaches the claimed one."""
     made = []
     for key, (claim, claimed, bound, unit) in _CLAIMS.items():
@@ -103,7 +103,7 @@ def rows(measured: Mapping[str, Figure], stored: Mapping[str, str]) -> list[Row]
         holds = None
         if found.value is not None:
             holds = found.value <= bound if key == _LATENCY else found.value >= bound
-        made.append(Row(claim, claimed, unit, found, holds, stored.get(key, "")))
+        made.append(ClaimRow(claim, claimed, unit, found, holds, stored.get(key, "")))
     return made
 
 
@@ -293,7 +293,7 @@ def _verify(worker: Worker, entrant: Entrant, variant: Variant, tokens: int, nam
         raise KernelError(f"{name}: {variant.name} is wrong: {verdict.message}; report it")
 
 
-def count(found: Sequence[Row]) -> dict[str, int]:
+def count(found: Sequence[ClaimRow]) -> dict[str, int]:
     """How many claims hold, don't, and were not measured."""
     words = {True: "hold", False: "do not hold", None: "not measured"}
     return {word: sum(row.holds is value for row in found) for value, word in words.items()}
