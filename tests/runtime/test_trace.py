@@ -15,7 +15,7 @@ from tuner.cli.options import weighted_loads
 from tuner.cli.traces import resolve
 from tuner.errors import ProblemError, UsageError
 from tuner.problem import Problem, trace_file, trace_load
-from tuner.problem.trace_file import Row, Traffic
+from tuner.problem.trace_file import TraceRow, Traffic
 from tuner.problem.weights import Weights
 from tuner.problem.workload import Workload, pairs_per_expert, route_by_load
 from tuner.runtime import trace
@@ -37,7 +37,7 @@ def record(path: Path, calls: int = 3, count: int = 8, problem: Problem = PROBLE
 
 def test_a_trace_is_read_as_it_was_recorded(tmp_path: Path) -> None:
     found = trace_file.read(record(tmp_path / "t.jsonl"))
-    row = Row(PROBLEM.digest, 8, 3, 1.5, (COUNTS,) * 3)
+    row = TraceRow(PROBLEM.digest, 8, 3, 1.5, (COUNTS,) * 3)
     assert found == Traffic({PROBLEM.digest: PROBLEM}, (row,))
 
 
@@ -161,7 +161,9 @@ def test_counts_that_are_not_kept_are_named() -> None:
 
 
 def test_the_heaviest_token_counts_by_time() -> None:
-    rows = [Row("p", count, 10, ms, ()) for count, ms in ((1, 60), (100, 10), (120, 29), (9, 1))]
+    rows = [
+        TraceRow("p", count, 10, ms, ()) for count, ms in ((1, 60), (100, 10), (120, 29), (9, 1))
+    ]
     assert trace_load.heaviest(rows, most=2) == ({1: 0.6, 120: 0.39}, pytest.approx(0.99))
 
 
