@@ -20,7 +20,7 @@ OTHER_TEMPLATE = 0.5
 
 
 @dataclass(frozen=True)
-class Request:
+class SelectionRequest:
     """What is asked for: a workload, what the code has to run on, and what it has to read.
 
     Attributes:
@@ -35,12 +35,12 @@ class Request:
     compiler: str
 
 
-def cost(request: Request, group: Group) -> float:
+def cost(request: SelectionRequest, group: Group) -> float:
     """The price of all differences."""
     return sum(price for price, _ in differences(request, group))
 
 
-def differences(request: Request, group: Group) -> Iterator[tuple[float, str]]:
+def differences(request: SelectionRequest, group: Group) -> Iterator[tuple[float, str]]:
     """What lowers the rank of a whole group: the price in octaves, and the words for it."""
     here, there = request.target, group.target
     if group.load != request.load:
@@ -63,7 +63,7 @@ def _sizes(target: Target) -> str:
     return "/".join(str(size >> 10) for size in _caches(target))
 
 
-def refusal(request: Request, group: Group) -> str | None:
+def refusal(request: SelectionRequest, group: Group) -> str | None:
     """Why a group can never be the answer, whatever its rank; None where it can."""
     here, there = request.target, group.target
     if request.pack is not None and group.pack != request.pack:
