@@ -110,7 +110,7 @@ def test_counts_that_cannot_be_are_refused(tmp_path: Path, counts: tuple[int, ..
 
 
 def kept(path: Path) -> trace_load.Recorded:
-    found = trace_load.of(trace_file.read(path), PROBLEM)
+    found = trace_load.recorded(trace_file.read(path), PROBLEM)
     trace_load.keep(found)
     return found
 
@@ -150,7 +150,7 @@ def test_no_tokens_of_a_trace(tmp_path: Path) -> None:
 def test_a_trace_of_another_layer_is_refused(tmp_path: Path) -> None:
     found = kept(record(tmp_path / "t"))
     with pytest.raises(UsageError, match="has no counts of 4 experts"):
-        trace_load.of(trace_file.read(tmp_path / "t"), PROBLEM.replace(num_experts=4))
+        trace_load.recorded(trace_file.read(tmp_path / "t"), PROBLEM.replace(num_experts=4))
     with pytest.raises(ProblemError, match="was recorded with 8 experts, 2 a token, not 8 and 3"):
         route_by_load(PROBLEM.replace(top_k=3), Workload(8, found.load), 0)
 
@@ -170,7 +170,7 @@ def test_the_heaviest_token_counts_by_time() -> None:
 def test_a_file_on_the_command_line_becomes_its_digest(tmp_path: Path) -> None:
     path = record(tmp_path / "t.jsonl", calls=4)
     loads = weighted_loads(f"uniform,trace:{path}=2")
-    digest = trace_load.of(trace_file.read(path), PROBLEM).load
+    digest = trace_load.recorded(trace_file.read(path), PROBLEM).load
     assert resolve(PROBLEM, loads, {}) == (
         {"uniform": 1.0, digest: 2.0},
         {8: 1.0},
@@ -199,7 +199,7 @@ def test_a_trace_is_tuned_and_found(tmp_path: Path, database: Path, moetune: Run
     said = moetune(f"tune {SIZES} --tokens from-trace --load trace:{path} --trials 1 --json")
     assert said.code == 0, said.err
     assert "tokens from the trace: 8=1, 100 % of its time" in said.err
-    load = trace_load.of(trace_file.read(path), TINY_8).load
+    load = trace_load.recorded(trace_file.read(path), TINY_8).load
     with Database(database) as db:
         assert [(row["tokens"], row["load"]) for row in db.best()] == [(8, load)]
     layer = tuner.load(TINY_8, Weights.random(TINY_8, 0), load=load)

@@ -70,7 +70,7 @@ class Recorded:
         return rng.permutation(drawn.reshape(self.top_k, tokens).T)
 
 
-def of(traffic: Traffic, problem: Problem) -> Recorded:
+def recorded(traffic: Traffic, problem: Problem) -> Recorded:
     """The counts that were recorded for a problem, or for another layer with as many experts and k.
 
     Raises UsageError when the trace has none.
