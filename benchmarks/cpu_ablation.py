@@ -27,7 +27,7 @@ from cpu_peers import RESERVE_BYTES, fitted, numbers, problem_of, words
 from tuner.codegen.compile import toolchain_version
 from tuner.errors import MoetuneError, UsageError
 from tuner.problem import Problem, footprint
-from tuner.problem.forms import DTYPE_BYTES
+from tuner.problem.dtypes import DTYPES
 from tuner.store.database import default_path
 from tuner.target import Target, detect
 
@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
         help="presets, config.json files, 64x48x4x2-swiglu",
     )
     result.add_argument("--tokens", type=numbers, default=[1, 16, 128, 1024])
-    result.add_argument("--dtype", choices=list(DTYPE_BYTES), default="float32")
+    result.add_argument("--dtype", choices=list(DTYPES), default="float32")
     result.add_argument("--load", default=Asked.load, help="over the experts, for all rows")
     result.add_argument("--skew", default=Asked.skew, help="load for the hand-out of work, too")
     result.add_argument("--budget", type=float, default=Asked.budget_s, help="seconds of a race")

@@ -33,6 +33,7 @@ from peer_rows import Row, RowsFile
 from tuner.codegen.compile import toolchain_version
 from tuner.errors import MoetuneError, UsageError
 from tuner.peers import compare
+from tuner.peers.table import PEERS
 from tuner.problem import Problem, footprint
 from tuner.problem.forms import ACTIVATIONS
 from tuner.problem.workload import Workload
@@ -258,9 +259,9 @@ def surroundings(target: Target, options: argparse.Namespace) -> dict[str, str]:
         f"Python {platform.python_version()}",
         f"NumPy {np.__version__} ({blas['name']} {blas['version']})",
     ]
-    libraries = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime"}
-    for name in (n for n in libraries if n in options.against and n in compare.installed()):
-        versions.append(f"{libraries[name]} {importlib.metadata.version(name)}")
+    for name in (n for n in compare.installed() if n in options.against and n != "numpy"):
+        peer = PEERS[name]
+        versions.append(f"{peer.title or name} {importlib.metadata.version(peer.modules[0])}")
     return {
         "machine": f"{target.describe()}, Linux {platform.release()}",
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),

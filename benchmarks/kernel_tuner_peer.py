@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tuner.errors import UsageError
-from tuner.search.replay import Answer, Grid
+from tuner.search.replay import Grid, RecordedTrial
 
 STRATEGIES = (
     "random_sample", "genetic_algorithm", "simulated_annealing", "bayes_opt", "greedy_ils", "diff_evo",
@@ -55,7 +55,7 @@ def write_cache(grid: Grid, path: Path) -> None:
     path.write_text(json.dumps(content))
 
 
-def _result(answer: Answer) -> dict[str, Any]:
+def _result(answer: RecordedTrial) -> dict[str, Any]:
     """The objective is the ratio, as for every other search here: it holds when the machine drifts."""
     if answer.ratio is None:
         return {"time": _ERRORS.get(answer.failure, "RuntimeFailedConfig")}

@@ -30,7 +30,7 @@ from tuner.measure.metrics import measurement
 from tuner.measure.race import Effort
 from tuner.measure.worker import Worker
 from tuner.problem import Problem
-from tuner.problem.forms import DTYPE_BYTES
+from tuner.problem.dtypes import DTYPES
 from tuner.problem.workload import Workload
 from tuner.space import space as spaces
 from tuner.space.space import Space
@@ -85,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--expert-dim", type=int)
     result.add_argument("--experts", type=int)
     result.add_argument("--top-k", type=int)
-    result.add_argument("--dtype", choices=list(DTYPE_BYTES), default="float32")
+    result.add_argument("--dtype", choices=list(DTYPES), default="float32")
     result.add_argument("--tokens", type=int, required=True)
     result.add_argument("--load", default="uniform")
     result.add_argument("--grid", help="NAME=VALUE,VALUE;NAME=VALUE,...; others keep the default")

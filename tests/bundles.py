@@ -14,16 +14,16 @@ from tests.rows import PROBLEM
 from tuner.bundle.archive import MANIFEST, write
 from tuner.bundle.build import packed
 from tuner.bundle.manifest import (
-    Build,
-    Case,
+    BundledBuild,
     Evidence,
     Manifest,
     Member,
     Part,
-    Rule,
     Section,
     SelfTest,
+    SelfTestCase,
     Table,
+    TableRule,
 )
 from tuner.cpu.kernel import ABI
 from tuner.problem import Problem
@@ -63,16 +63,16 @@ def part(members: dict[str, bytes], where: Target, problem: Problem = PROBLEM) -
         binary, source = f"{place}/{variant}.so", f"src/{problem.digest}/{variant}.mojo"
         members[binary] = library(f"{where.arch} {variant}")
         members[source] = f"# {variant}\n".encode()
-        builds[variant] = Build("k", variant, {"a": 1}, "p1", binary, source, where)
+        builds[variant] = BundledBuild("k", variant, {"a": 1}, "p1", binary, source, where)
     members[f"{place}/probe.so"] = library(f"{where.arch} probe")
-    rules = (Rule(8, A), Rule(None, B))
+    rules = (TableRule(8, A), TableRule(None, B))
     return Part(
         target=where,
         machine=platform.machine(),
         tuned=True,
         note=f"winners tuned for {where.arch}",
         builds=builds,
-        tables={"uniform": Table("p1", rules), "zipf:1.2": Table("p1", (Rule(None, B),))},
+        tables={"uniform": Table("p1", rules), "zipf:1.2": Table("p1", (TableRule(None, B),))},
         evidence=(Evidence(4, "uniform", A, ROW), Evidence(64, "uniform", B, ROW)),
         probe=f"{place}/probe.so",
     )
@@ -87,7 +87,7 @@ def contents(
     for problem in problems:
         name = f"selftest/{problem.digest}/0/x.bin"
         members[name] = b"x" * 64
-        selftest = SelfTest(5, "0" * 64, (Case(1, "router", {"x": name}),))
+        selftest = SelfTest(5, "0" * 64, (SelfTestCase(1, "router", {"x": name}),))
         parts = tuple(part(members, where, problem) for where in targets)
         sections.append(Section(problem, selftest, parts))
     return manifest_of(tuple(sections), members), members

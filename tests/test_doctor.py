@@ -27,7 +27,7 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"{place}.find_mojo", lambda: None)
 
 
-def findings(database: Path) -> dict[str, doctor.Finding]:
+def findings(database: Path) -> dict[str, doctor.CheckResult]:
     return {finding.name: finding for finding in doctor.diagnose(database)}
 
 

@@ -54,7 +54,7 @@ print(library.add(40, 2))
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """The result of a check: ``ok``, ``problem``, or ``warning`` where work can go on."""
 
     name: str
@@ -69,17 +69,17 @@ class _Check:
     essential: bool = True
 
 
-def diagnose(database: Path) -> list[Finding]:
+def diagnose(database: Path) -> list[CheckResult]:
     """Run every check, with the database at this path."""
     return [_find(check, database) for check in _CHECKS]
 
 
-def _find(check: _Check, database: Path) -> Finding:
+def _find(check: _Check, database: Path) -> CheckResult:
     try:
-        return Finding(check.name, "ok", check.look(database))
+        return CheckResult(check.name, "ok", check.look(database))
     except (MoetuneError, OSError) as error:
         status = "problem" if check.essential else "warning"
-        return Finding(check.name, status, " ".join(str(error).splitlines()))
+        return CheckResult(check.name, status, " ".join(str(error).splitlines()))
 
 
 def require_toolchain() -> None:

@@ -27,7 +27,7 @@ _DOWN = "experts.down_proj"
 
 
 @dataclass(frozen=True)
-class Layout:
+class BlockLayout:
     """Where the blocks of a model type keep their parameters, and what they return.
 
     The experts are fused: `experts.gate_up_proj` [E, 2F, D], the rows of gate first, and
@@ -70,15 +70,15 @@ class Layout:
         return both[:, :half], both[:, half:]
 
 
-_GATE = Layout({"router": "gate.weight"})
+_GATE = BlockLayout({"router": "gate.weight"})
 
 # Model type -> layout, from transformers/models/*/modeling_*.py of transformers 5.
-LAYOUTS: dict[str, Layout] = {
+LAYOUTS: dict[str, BlockLayout] = {
     "mixtral": _GATE,
     "olmoe": _GATE,
     "qwen3_moe": _GATE,
-    "granitemoe": Layout({"router": "router.weight"}),
-    "gpt_oss": Layout(
+    "granitemoe": BlockLayout({"router": "router.weight"}),
+    "gpt_oss": BlockLayout(
         {
             "router": "router.weight",
             "router_bias": "router.bias",
@@ -88,7 +88,7 @@ LAYOUTS: dict[str, Layout] = {
         turned=True,
         scores=True,
     ),
-    "deepseek_v3": Layout(
+    "deepseek_v3": BlockLayout(
         {
             "router": "gate.weight",
             "correction_bias": "gate.e_score_correction_bias",
@@ -200,7 +200,7 @@ def _values(config: Any) -> Mapping[str, Any]:
     return values
 
 
-def _layout(values: Mapping[str, Any]) -> Layout:
+def _layout(values: Mapping[str, Any]) -> BlockLayout:
     model_type = values.get("model_type")
     if model_type not in LAYOUTS:
         known = ", ".join(sorted(LAYOUTS))

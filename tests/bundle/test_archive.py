@@ -213,7 +213,7 @@ def test_a_real_size_above_the_declared_one() -> None:
     """Unpacking stops there: the member would be a mebibyte."""
     deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     packed = deflater.compress(bytes(1 << 20)) + deflater.flush()
-    entry = archive.Entry("bomb", 8, 0, len(packed), 100, 34)
+    entry = archive.DirectoryEntry("bomb", 8, 0, len(packed), 100, 34)
     body = archive._local_header(entry) + packed
     directory = archive._central_header(entry)
     end = archive._END.pack(b"PK\x05\x06", 0, 0, 1, 1, len(directory), len(body), 0)

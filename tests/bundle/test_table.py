@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.rows import PROBLEM, TARGET, add_winner
-from tuner.bundle.manifest import Rule
+from tuner.bundle.manifest import TableRule
 from tuner.bundle.table import Choice, choose
 from tuner.select.select import best_config
 from tuner.space.variant import default_variant
@@ -32,7 +32,7 @@ def test_thresholds_lie_between_the_winners(db: Database) -> None:
         add_winner(db, tokens, variant=variant)
     choice = choose(PROBLEM, TARGET, db.path)
     assert choice.tuned
-    assert choice.tables["uniform"].rules[:2] == (Rule(45, "k_a1"), Rule(8192, "k_a2"))
+    assert choice.tables["uniform"].rules[:2] == (TableRule(45, "k_a1"), TableRule(8192, "k_a2"))
 
 
 def test_the_table_is_the_ladder(db: Database) -> None:

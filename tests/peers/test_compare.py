@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from tuner.measure import verify
 from tuner.measure.race import Effort
 from tuner.peers import compare, contestant
 from tuner.peers.compare import copies, installed, side_by_side
-from tuner.peers.contestant import PEERS, Contestant, Library, PeerError
+from tuner.peers.contestant import Contestant, PeerError
 from tuner.peers.numpy_peer import NumpyPeer
+from tuner.peers.peer import Peer
+from tuner.peers.table import PEERS
 from tuner.problem import PRESETS, Problem
 from tuner.problem.weights import Weights
 from tuner.problem.workload import Workload, route_by_load
@@ -116,7 +119,9 @@ def entered(monkeypatch: pytest.MonkeyPatch, call: Callable[..., Any], load: str
         def forms(self) -> dict[str, Any]:
             return {"only": call}
 
-    monkeypatch.setitem(PEERS, "fake", Library(lambda *_: Fake(), (), 1))
+    monkeypatch.setitem(
+        PEERS, "fake", Peer(name="fake", make=lambda *_: Fake(), modules=(), copies=1)
+    )
     state = Contestant(TINY, TARGET, 0)
     state.enter("fake", Workload(20, load))
     return state
@@ -165,8 +170,8 @@ def test_a_peer_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, database:
 
 
 def test_half_of_a_peer_is_not_installed(monkeypatch: pytest.MonkeyPatch, database: Path) -> None:
-    library = Library(NumpyPeer, ("numpy", "no_such_module"), 1)
-    monkeypatch.setitem(PEERS, "numpy", library)
+    more = replace(PEERS["numpy"], modules=("numpy", "no_such_module"))
+    monkeypatch.setitem(PEERS, "numpy", more)
     assert "numpy" not in installed()
     with pytest.raises(UsageError, match=r"^peer 'numpy': no_such_module is not installed; "):
         side_by_side(TINY, TARGET, Database(database), [1], ["numpy"])

@@ -11,7 +11,7 @@ import pytest
 from tests.commands import Run
 from tests.rows import TARGET, add_winner
 from tuner.peers import validate
-from tuner.peers.validate import CLASSIC, SERVING, Measured, count, rows, stored_elsewhere
+from tuner.peers.validate import CLASSIC, SERVING, Figure, count, rows, stored_elsewhere
 from tuner.store.database import Database
 from tuner.target import Target
 
@@ -20,7 +20,7 @@ GPU = dataclasses.replace(TARGET, kind="gpu", arch="sm_90a", name="H200", featur
 
 def of(key: str, value: float | None) -> bool | None:
     (row,) = [
-        row for row in rows({key: Measured(value)}, {}) if row.claim == validate._CLAIMS[key][0]
+        row for row in rows({key: Figure(value)}, {}) if row.claim == validate._CLAIMS[key][0]
     ]
     return row.holds
 
@@ -32,7 +32,7 @@ def test_a_claim_holds_when_its_figure_is_reached() -> None:
 
 
 def test_every_claim_has_a_row_measured_or_not() -> None:
-    found = rows({"numpy": Measured(2.0), "dense": Measured(8.0)}, {"tokens": "5 tokens/s (H200)"})
+    found = rows({"numpy": Figure(2.0), "dense": Figure(8.0)}, {"tokens": "5 tokens/s (H200)"})
     assert len(found) == 10
     assert count(found) == {"hold": 1, "do not hold": 1, "not measured": 8}
     assert [row.stored for row in found if row.stored] == ["5 tokens/s (H200)"]
@@ -53,11 +53,11 @@ def test_rows_of_accelerators_stand_beside(database: Path) -> None:
 
 def test_the_command_prints_claims_and_how(moetune: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     made = {
-        "numpy": Measured(2.5, 2.4, 2.6, "classic-moe at T=1"),
-        "tokens": Measured(1e5, 1e5, 1e5),
+        "numpy": Figure(2.5, 2.4, 2.6, "classic-moe at T=1"),
+        "tokens": Figure(1e5, 1e5, 1e5),
     }
 
-    def measure(target: Target, db: Database, report: validate.Report) -> dict[str, Measured]:
+    def measure(target: Target, db: Database, report: validate.Report) -> dict[str, Figure]:
         return made
 
     monkeypatch.setattr(validate, "measure", measure)

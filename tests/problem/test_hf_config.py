@@ -157,3 +157,19 @@ def test_a_path_below_a_file_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ProblemError, match=r"cannot be read .*; give a readable config.json"):
         Problem.from_hf_config(tmp_path / "file" / "config.json")
+
+
+def test_a_model_type_is_one_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(given: Any) -> dict[str, Any]:
+        sizes = ("hidden", "expert_dim", "num_experts", "top_k")
+        return {name: given.get(int, f"n_{name}") for name in sizes} | {"score": "sigmoid"}
+
+    monkeypatch.setitem(READERS, "toy_moe", read)
+    values = {"n_hidden": 64, "n_expert_dim": 32, "n_num_experts": 8, "n_top_k": 2}
+    problem = Problem.from_hf_config({"model_type": "toy_moe", **values}, dtype="bfloat16")
+    assert problem == Problem(
+        hidden=64, expert_dim=32, num_experts=8, top_k=2, score="sigmoid", dtype="bfloat16"
+    )
+    assert problem.name == "toy_moe"
+    with pytest.raises(ProblemError, match=r"this moetune knows .*, toy_moe$"):
+        Problem.from_hf_config({"model_type": "other"})

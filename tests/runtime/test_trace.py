@@ -15,7 +15,7 @@ from tuner.cli.options import weighted_loads
 from tuner.cli.traces import resolve
 from tuner.errors import ProblemError, UsageError
 from tuner.problem import Problem, trace_file, trace_load
-from tuner.problem.trace_file import Row, Traffic
+from tuner.problem.trace_file import TraceRow, Traffic
 from tuner.problem.weights import Weights
 from tuner.problem.workload import Workload, pairs_per_expert, route_by_load
 from tuner.runtime import trace
@@ -37,7 +37,7 @@ def record(path: Path, calls: int = 3, count: int = 8, problem: Problem = PROBLE
 
 def test_a_trace_is_read_as_it_was_recorded(tmp_path: Path) -> None:
     found = trace_file.read(record(tmp_path / "t.jsonl"))
-    row = Row(PROBLEM.digest, 8, 3, 1.5, (COUNTS,) * 3)
+    row = TraceRow(PROBLEM.digest, 8, 3, 1.5, (COUNTS,) * 3)
     assert found == Traffic({PROBLEM.digest: PROBLEM}, (row,))
 
 
@@ -110,7 +110,7 @@ def test_counts_that_cannot_be_are_refused(tmp_path: Path, counts: tuple[int, ..
 
 
 def kept(path: Path) -> trace_load.Recorded:
-    found = trace_load.of(trace_file.read(path), PROBLEM)
+    found = trace_load.recorded(trace_file.read(path), PROBLEM)
     trace_load.keep(found)
     return found
 
@@ -150,7 +150,7 @@ def test_no_tokens_of_a_trace(tmp_path: Path) -> None:
 def test_a_trace_of_another_layer_is_refused(tmp_path: Path) -> None:
     found = kept(record(tmp_path / "t"))
     with pytest.raises(UsageError, match="has no counts of 4 experts"):
-        trace_load.of(trace_file.read(tmp_path / "t"), PROBLEM.replace(num_experts=4))
+        trace_load.recorded(trace_file.read(tmp_path / "t"), PROBLEM.replace(num_experts=4))
     with pytest.raises(ProblemError, match="was recorded with 8 experts, 2 a token, not 8 and 3"):
         route_by_load(PROBLEM.replace(top_k=3), Workload(8, found.load), 0)
 
@@ -161,14 +161,16 @@ def test_counts_that_are_not_kept_are_named() -> None:
 
 
 def test_the_heaviest_token_counts_by_time() -> None:
-    rows = [Row("p", count, 10, ms, ()) for count, ms in ((1, 60), (100, 10), (120, 29), (9, 1))]
+    rows = [
+        TraceRow("p", count, 10, ms, ()) for count, ms in ((1, 60), (100, 10), (120, 29), (9, 1))
+    ]
     assert trace_load.heaviest(rows, most=2) == ({1: 0.6, 120: 0.39}, pytest.approx(0.99))
 
 
 def test_a_file_on_the_command_line_becomes_its_digest(tmp_path: Path) -> None:
     path = record(tmp_path / "t.jsonl", calls=4)
     loads = weighted_loads(f"uniform,trace:{path}=2")
-    digest = trace_load.of(trace_file.read(path), PROBLEM).load
+    digest = trace_load.recorded(trace_file.read(path), PROBLEM).load
     assert resolve(PROBLEM, loads, {}) == (
         {"uniform": 1.0, digest: 2.0},
         {8: 1.0},
@@ -197,7 +199,7 @@ def test_a_trace_is_tuned_and_found(tmp_path: Path, database: Path, moetune: Run
     said = moetune(f"tune {SIZES} --tokens from-trace --load trace:{path} --trials 1 --json")
     assert said.code == 0, said.err
     assert "tokens from the trace: 8=1, 100 % of its time" in said.err
-    load = trace_load.of(trace_file.read(path), TINY_8).load
+    load = trace_load.recorded(trace_file.read(path), TINY_8).load
     with Database(database) as db:
         assert [(row["tokens"], row["load"]) for row in db.best()] == [(8, load)]
     layer = tuner.load(TINY_8, Weights.random(TINY_8, 0), load=load)

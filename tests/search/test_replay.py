@@ -12,8 +12,8 @@ from tests import grids
 from tuner.errors import DatabaseError
 from tuner.search import replay
 from tuner.search.search import Search
+from tuner.search.strategies import STRATEGIES
 from tuner.store import t4
-from tuner.tune.plan import SAMPLERS
 
 VALID = list(grids.SPACE.points())
 
@@ -40,7 +40,7 @@ def test_failures_have_a_kind(grid: replay.Grid) -> None:
     assert kinds == {"", "build_timeout", "wrong"}
 
 
-@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "gp"])
+@pytest.mark.parametrize("sampler", [name for name in STRATEGIES if name != "gp"])
 def test_every_sampler_ends_with_the_grid(tmp_path: Path, sampler: str) -> None:
     """All valid points are tried once, but those that a timeout of the compiler rules out."""
     wanted = {"rows": (2, 4, 12), "vectors": (1, 2), "unroll": (1, 4, 8), "layout": (0, 1)}

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 import random
+from pathlib import Path
 
 import pytest
 
 from tuner.errors import UsageError
-from tuner.search import search
+from tuner.search.model_strategy import SurrogateModel
 from tuner.search.optuna_samplers import Sampler
+from tuner.search.order_strategy import Enumeration
 from tuner.search.search import Search
-from tuner.search.strategies import Enumeration, Model
+from tuner.search.strategies import STRATEGIES
 from tuner.space.space import Config, Monotone, Restriction, Space
-from tuner.tune import plan
+from tuner.tune.plan import Plan
+
+PAGE = Path(__file__).parents[2] / "docs" / "search.md"
 
 
 def space(size: int = 6, rule: str = "a + b < 10", **more: object) -> Space:
@@ -33,7 +37,7 @@ def asked(found: Search, count: int) -> list[tuple[int, ...]]:
     return [tuple(s.config.values()) for s in suggestions if s is not None]
 
 
-@pytest.mark.parametrize("sampler", [name for name in plan.SAMPLERS if name != "gp"])
+@pytest.mark.parametrize("sampler", [name for name in STRATEGIES if name != "gp"])
 def test_suggestions_are_valid_and_never_repeat(sampler: str) -> None:
     found = Search(space(), seed=1, sampler=sampler)
     seen = set()
@@ -48,7 +52,7 @@ def test_suggestions_are_valid_and_never_repeat(sampler: str) -> None:
     assert len(seen) == 15
 
 
-@pytest.mark.parametrize("sampler", [name for name in plan.SAMPLERS if name != "gp"])
+@pytest.mark.parametrize("sampler", [name for name in STRATEGIES if name != "gp"])
 def test_a_space_that_is_used_up_ends(sampler: str) -> None:
     found = Search(space(size=2), seed=0, sampler=sampler)
     assert len(set(asked(found, 4))) == 4
@@ -71,20 +75,23 @@ def test_a_sampler_that_needs_more_says_what(monkeypatch: pytest.MonkeyPatch) ->
         Search(space(), 0, "gp")
 
 
-def test_samplers_are_those_of_the_plan() -> None:
-    assert tuple(search.PROPOSERS) == plan.SAMPLERS
+def test_samplers_are_those_of_the_table() -> None:
+    assert list(STRATEGIES) == ["auto", "model", "tpe", "gp", "random", "grid", "brute"]
     with pytest.raises(UsageError, match="--sampler annealing: not known; use auto, model, tpe"):
         Search(space(), 0, "annealing")
+    with pytest.raises(UsageError, match="--sampler annealing: not known; use auto, model, tpe"):
+        Plan((1,), sampler="annealing")
+    assert f"--sampler {'|'.join(STRATEGIES)}\n" in PAGE.read_text()
 
 
 @pytest.mark.parametrize(
     ("size", "trials", "kind"),
     [
         (6, None, Enumeration),  # 21 valid points
-        (14, None, Model),  # 196, more than FEW
+        (14, None, SurrogateModel),  # 196, more than FEW
         (14, 200, Enumeration),
-        (14, 100, Model),
-        (20, 1000, Model),  # 400, more than MANY
+        (14, 100, SurrogateModel),
+        (20, 1000, SurrogateModel),  # 400, more than MANY
     ],
 )
 def test_auto_lists_what_fits_into_the_trials(size: int, trials: int | None, kind: type) -> None:

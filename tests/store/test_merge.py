@@ -17,7 +17,7 @@ from tests.services import BEST
 from tuner.errors import MergeError
 from tuner.store.database import Database
 from tuner.store.jsonl import texts
-from tuner.store.merge import Outcome, counts, merge
+from tuner.store.merge import LineOutcome, counts, merge
 
 Row = dict[str, Any]
 
@@ -191,4 +191,4 @@ def test_the_command_merges_files_and_databases(moetune: Run, db: Database, tmp_
     assert len(db.best()) == 12
     missing = moetune(f"merge {tmp_path / 'none.jsonl'}")
     assert (missing.code, missing.out) == (2, "")
-    assert Outcome.TAKEN == "taken"
+    assert LineOutcome.TAKEN == "taken"

@@ -24,7 +24,7 @@ from tuner.target import Target
 from tuner.target.roofline import Ceilings
 from tuner.tune import audit as stage
 from tuner.tune.audit import Measured, audit, judge
-from tuner.tune.claims import Claim, Finding, Verdict, claims, finding, is_here
+from tuner.tune.claims import AuditVerdict, Claim, Finding, claims, finding, is_here
 from tuner.tune.finals import PROCESSES
 
 HOST = Target("amd", "x86-64-v3", ("avx2", "fma"), 2, 32 << 10, 512 << 10, 32 << 20, name="Here")
@@ -112,28 +112,28 @@ def the_claim(db: Database) -> Claim:
     return claim
 
 
-def judged(db: Database, parts: list[Timing]) -> Verdict:
+def judged(db: Database, parts: list[Timing]) -> AuditVerdict:
     return judge(the_claim(db), parts)[0]
 
 
 @pytest.mark.parametrize(
     ("parts", "verdict"),
     [
-        ([timing(0.8), timing(0.82)], Verdict.HOLDS),
-        ([timing(0.8), timing(1.1)], Verdict.UNSURE),
-        ([timing(0.98), timing(0.981)], Verdict.HOLDS),
-        ([timing(0.999), timing(0.998)], Verdict.LOST),
-        ([timing(0.985, spread=0.04), timing(0.985, spread=0.04)], Verdict.UNSURE),
-        ([timing(1.1), timing(1.2)], Verdict.LOST),
-        ([timing(1.1, foreign=0.3), timing(1.2)], Verdict.UNSURE),
-        ([timing(0.8, foreign=0.3), timing(0.8)], Verdict.HOLDS),
-        ([timing(0.8, floor=0.3), timing(0.8, floor=0.3)], Verdict.UNSURE),
-        ([timing(1.1, floor=0.3), timing(1.1, floor=0.3)], Verdict.UNSURE),
-        ([timing(1.1, floor=0.2), timing(1.1, floor=0.2)], Verdict.LOST),
+        ([timing(0.8), timing(0.82)], AuditVerdict.HOLDS),
+        ([timing(0.8), timing(1.1)], AuditVerdict.UNSURE),
+        ([timing(0.98), timing(0.981)], AuditVerdict.HOLDS),
+        ([timing(0.999), timing(0.998)], AuditVerdict.LOST),
+        ([timing(0.985, spread=0.04), timing(0.985, spread=0.04)], AuditVerdict.UNSURE),
+        ([timing(1.1), timing(1.2)], AuditVerdict.LOST),
+        ([timing(1.1, foreign=0.3), timing(1.2)], AuditVerdict.UNSURE),
+        ([timing(0.8, foreign=0.3), timing(0.8)], AuditVerdict.HOLDS),
+        ([timing(0.8, floor=0.3), timing(0.8, floor=0.3)], AuditVerdict.UNSURE),
+        ([timing(1.1, floor=0.3), timing(1.1, floor=0.3)], AuditVerdict.UNSURE),
+        ([timing(1.1, floor=0.2), timing(1.1, floor=0.2)], AuditVerdict.LOST),
     ],
 )  # fmt: skip
 def test_a_winner_holds_while_it_is_surely_faster(
-    parts: list[Timing], verdict: Verdict, db: Database
+    parts: list[Timing], verdict: AuditVerdict, db: Database
 ) -> None:
     add_winner(db, 4)
     assert the_claim(db).gain == pytest.approx(0.25)
@@ -142,10 +142,15 @@ def test_a_winner_holds_while_it_is_surely_faster(
 
 @pytest.mark.parametrize(
     ("ratio", "verdict"),
-    [(0.9, Verdict.HOLDS), (1.0, Verdict.HOLDS), (1.012, Verdict.HOLDS), (1.03, Verdict.LOST)],
+    [
+        (0.9, AuditVerdict.HOLDS),
+        (1.0, AuditVerdict.HOLDS),
+        (1.012, AuditVerdict.HOLDS),
+        (1.03, AuditVerdict.LOST),
+    ],
 )
 def test_one_that_claims_no_gain_holds_until_it_is_surely_slower(
-    ratio: float, verdict: Verdict, db: Database
+    ratio: float, verdict: AuditVerdict, db: Database
 ) -> None:
     base, other = add_winner(db, 4)
     no_gain = {"ratio": 0.99, "ratio_low": 0.97, "ratio_high": 1.01}
@@ -157,16 +162,16 @@ def test_one_that_claims_no_gain_holds_until_it_is_surely_slower(
 @pytest.mark.parametrize(
     ("parts", "verdict"),
     [
-        ([timing(1.1), timing(1.0)], Verdict.HOLDS),
-        ([timing(0.995), timing(0.995)], Verdict.HOLDS),
-        ([timing(0.9), timing(1.01)], Verdict.HOLDS),
-        ([timing(0.9), timing(0.91)], Verdict.LOST),
-        ([timing(0.9, foreign=0.3), timing(0.9)], Verdict.UNSURE),
-        ([timing(0.9, floor=0.2), timing(0.9, floor=0.2)], Verdict.HOLDS),
+        ([timing(1.1), timing(1.0)], AuditVerdict.HOLDS),
+        ([timing(0.995), timing(0.995)], AuditVerdict.HOLDS),
+        ([timing(0.9), timing(1.01)], AuditVerdict.HOLDS),
+        ([timing(0.9), timing(0.91)], AuditVerdict.LOST),
+        ([timing(0.9, foreign=0.3), timing(0.9)], AuditVerdict.UNSURE),
+        ([timing(0.9, floor=0.2), timing(0.9, floor=0.2)], AuditVerdict.HOLDS),
     ],
 )  # fmt: skip
 def test_a_default_holds_until_the_contender_wins(
-    parts: list[Timing], verdict: Verdict, db: Database
+    parts: list[Timing], verdict: AuditVerdict, db: Database
 ) -> None:
     add_winner(db, 4, default_wins=True)
     assert judged(db, parts) is verdict
@@ -177,15 +182,15 @@ def test_a_default_that_was_kept_for_other_workloads_loses_what_was_put_up_with(
 ) -> None:
     base, _ = add_winner(db, 4, default_wins=True)
     db.record_winner(winner_of(base, default_trial_id=base.id, is_default=True, regret=1.1))
-    assert judged(db, [timing(0.92)] * 2) is Verdict.HOLDS
-    assert judged(db, [timing(0.8)] * 2) is Verdict.LOST
+    assert judged(db, [timing(0.92)] * 2) is AuditVerdict.HOLDS
+    assert judged(db, [timing(0.8)] * 2) is AuditVerdict.LOST
 
 
 def test_measurements_are_kept_as_audits_of_both_and_the_winner_stays(db: Database) -> None:
     base, other = add_winner(db, 4)
     before = db.best()
     (found,) = audited(db, measuring(0.7, 0.7))
-    assert (found.verdict, found.reason) == (Verdict.HOLDS, "noise floor 1.0 %")
+    assert (found.verdict, found.reason) == (AuditVerdict.HOLDS, "noise floor 1.0 %")
     assert found.now == pytest.approx((0.7, 0.7, 0.7), rel=0.01)
     assert (found.then, found.against) == ((0.8, 0.8, 0.8), base.variant)
     assert set(found.changes) == {"tile_rows", "chunks"}
@@ -232,7 +237,7 @@ def test_a_default_without_contenders_is_verified_alone(db: Database) -> None:
     race = Race((tuple([10**6] * 20),) * 2)
     parts = (Timing(race, 1e6, 1e6, "cold"),) * 2
     (found,) = audited(db, lambda *_: Measured(parts, CEILINGS, toolchain=COMPILER))
-    assert (found.verdict, found.now, found.against) == (Verdict.HOLDS, None, "")
+    assert (found.verdict, found.now, found.against) == (AuditVerdict.HOLDS, None, "")
     assert base.id is not None
     assert [row.kind for row in db.trial(base.id).audits] == ["audit"]
 
@@ -248,14 +253,14 @@ def test_another_compiler_is_named(db: Database) -> None:
 @pytest.mark.parametrize(
     ("status", "of_winner", "of_rival"),
     [
-        ("wrong", Verdict.GONE, (Verdict.UNSURE, Verdict.HOLDS)),
-        ("compile", Verdict.GONE, (Verdict.UNSURE, Verdict.HOLDS)),
-        ("crash", Verdict.GONE, (Verdict.UNSURE, Verdict.HOLDS)),
-        ("timeout", Verdict.UNSURE, (Verdict.UNSURE, Verdict.UNSURE)),
+        ("wrong", AuditVerdict.GONE, (AuditVerdict.UNSURE, AuditVerdict.HOLDS)),
+        ("compile", AuditVerdict.GONE, (AuditVerdict.UNSURE, AuditVerdict.HOLDS)),
+        ("crash", AuditVerdict.GONE, (AuditVerdict.UNSURE, AuditVerdict.HOLDS)),
+        ("timeout", AuditVerdict.UNSURE, (AuditVerdict.UNSURE, AuditVerdict.UNSURE)),
     ],
 )
 def test_failures(
-    default_wins: bool, status: str, of_winner: Verdict, of_rival: tuple[Verdict, Verdict],
+    default_wins: bool, status: str, of_winner: AuditVerdict, of_rival: tuple[AuditVerdict, AuditVerdict],
     db: Database,
 ) -> None:  # fmt: skip
     trials = add_winner(db, 4, default_wins=default_wins)
@@ -264,7 +269,7 @@ def test_failures(
     for culprit, verdict in (
         (winner, of_winner),
         (rival, of_rival[default_wins]),
-        (None, Verdict.UNSURE),
+        (None, AuditVerdict.UNSURE),
     ):
         failed = Measured(status=status, message="why it failed", culprit=culprit)
         (found,) = audited(db, lambda *_, failed=failed: failed)
@@ -278,7 +283,7 @@ def test_a_crash_for_want_of_memory_says_nothing_of_the_kernel(db: Database) -> 
     add_winner(db, 4)
     _, better = variants(4)
     killed = Measured(status="crash", message="ended by SIGKILL", culprit=better)
-    assert audited(db, lambda *_: killed)[0].verdict is Verdict.UNSURE
+    assert audited(db, lambda *_: killed)[0].verdict is AuditVerdict.UNSURE
 
 
 def test_too_little_memory_is_told_and_the_next_one_measured(db: Database) -> None:
@@ -292,8 +297,8 @@ def test_too_little_memory_is_told_and_the_next_one_measured(db: Database) -> No
 
     found = [(f.tokens, f.verdict, f.reason) for f in audited(db, measure)]
     assert found == [
-        (4, Verdict.UNSURE, "take 126.5 GiB, 24.0 GiB are free"),
-        (8, Verdict.HOLDS, "noise floor 1.0 %"),
+        (4, AuditVerdict.UNSURE, "take 126.5 GiB, 24.0 GiB are free"),
+        (8, AuditVerdict.HOLDS, "noise floor 1.0 %"),
     ]
 
 
@@ -301,7 +306,7 @@ def test_a_changed_template_is_known_without_a_measurement(db: Database) -> None
     _, better = variants(4)
     add_winner(db, 4, digest="0123456789abcdef")
     (found,) = audited(db, _never)
-    assert (found.verdict, found.winner) == (Verdict.GONE, better.name)
+    assert (found.verdict, found.winner) == (AuditVerdict.GONE, better.name)
     assert "the template changed: its source was 0123456789abcdef, it is " in found.reason
 
 
@@ -312,7 +317,7 @@ def test_other_parameters_are_known_without_a_measurement(db: Database) -> None:
     (row,) = db.trials(TINY.digest, HOST.digest, 4, "uniform")
     db.record_winner(winner_of(row))
     (found,) = audited(db, _never)
-    assert found.verdict is Verdict.GONE
+    assert found.verdict is AuditVerdict.GONE
     assert "chunks: missing or unknown in a configuration of moe_cpu" in found.reason
 
 
@@ -321,7 +326,7 @@ def test_a_default_that_is_no_longer_the_default_is_gone(db: Database) -> None:
     row = add(db, better, 4)
     db.record_winner(winner_of(row, is_default=True))
     (found,) = audited(db, _never)
-    assert found.verdict is Verdict.GONE
+    assert found.verdict is AuditVerdict.GONE
     assert "the template's default is another now: moe_cpu_v" in found.reason
 
 
@@ -331,13 +336,13 @@ def test_a_problem_without_a_name_is_described(db: Database) -> None:
     assert db.add_problem(TINY.replace(name="another")) == nameless.digest
     assert claims(db, HOST)[0][0].problem.name == "another"
     raw = db.best()[0] | {"problem_name": ""}
-    assert finding(raw, Verdict.GONE, "").problem == nameless.describe()
+    assert finding(raw, AuditVerdict.GONE, "").problem == nameless.describe()
 
 
 def test_winners_of_another_machine_are_named_and_left_alone(db: Database) -> None:
     add_winner(db, 4, target=dataclasses.replace(HOST, cores=8))
     (found,) = audited(db, _never)
-    assert found.verdict is Verdict.ELSEWHERE
+    assert found.verdict is AuditVerdict.ELSEWHERE
     assert "8 cores" in found.reason
 
 
@@ -380,9 +385,9 @@ def test_the_cheapest_comes_first_and_what_does_not_fit_is_left(db: Database) ->
     found = audited(db, measure, time_s, clock=lambda: now[0])
     assert order == [8, 16]
     assert [(f.tokens, f.verdict) for f in found] == [
-        (8, Verdict.HOLDS),
-        (16, Verdict.HOLDS),
-        (4, Verdict.LEFT),
+        (8, AuditVerdict.HOLDS),
+        (16, AuditVerdict.HOLDS),
+        (4, AuditVerdict.LEFT),
     ]
     assert found[2].reason == f"would take about {60 + fixed:.0f} s, 5 s were left"
 

@@ -56,7 +56,7 @@ _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
 
 
 @dataclass(frozen=True)
-class Entry:
+class DirectoryEntry:
     """What the archive says of one member; `start` is where its compressed bytes begin."""
 
     name: str
@@ -73,7 +73,7 @@ class Archive:
     Nothing is read from disk again, so that what was checked is what is used.
     """
 
-    def __init__(self, data: bytes, entries: tuple[Entry, ...], label: str) -> None:
+    def __init__(self, data: bytes, entries: tuple[DirectoryEntry, ...], label: str) -> None:
         self.label = label
         self.data = data
         self._entries = {entry.name: entry for entry in entries}
@@ -120,7 +120,7 @@ def parse(data: bytes, label: str) -> Archive:
         BundleError: one of its kinds for each thing that is wrong, as tuner.errors lists them.
     """
     count, start, end = _directory(data, label)
-    entries: list[Entry] = []
+    entries: list[DirectoryEntry] = []
     names: set[str] = set()
     at, position, total = start, 0, 0
     for _ in range(count):
@@ -164,7 +164,7 @@ def _directory(data: bytes, label: str) -> tuple[int, int, int]:
     return count, start, at
 
 
-def _entry(data: bytes, at: int, end: int, position: int, label: str) -> tuple[Entry, int]:
+def _entry(data: bytes, at: int, end: int, position: int, label: str) -> tuple[DirectoryEntry, int]:
     """The central entry at `at`, whose member must start at `position`; and where the next one is."""
     if at + _CENTRAL.size > end:
         raise BundleFormatError(f"{label}: lists fewer members than it counts; copy the file again")
@@ -175,7 +175,7 @@ def _entry(data: bytes, at: int, end: int, position: int, label: str) -> tuple[E
     _check_plain(name, made, outside, label)
     if start != position:
         raise BundleExtraDataError(f"{label}: {name} does not follow the member before it")
-    entry = Entry(name, method, crc, packed, size, position + _LOCAL.size + name_size)
+    entry = DirectoryEntry(name, method, crc, packed, size, position + _LOCAL.size + name_size)
     if data[at:following] != _central_header(entry) or method not in (_STORED, _DEFLATED):
         raise BundleFormatError(
             f"{label}: {name} is listed another way than bundles do; build it again"
@@ -207,7 +207,7 @@ def _check_plain(name: str, made: int, outside: int, label: str) -> None:
         )
 
 
-def _check_size(entry: Entry, total: int, label: str) -> None:
+def _check_size(entry: DirectoryEntry, total: int, label: str) -> None:
     if entry.name == MANIFEST and entry.size > MAX_MANIFEST_BYTES:
         raise BundleManifestSizeError(
             f"{label}: {MANIFEST} has {entry.size} bytes, at most {MAX_MANIFEST_BYTES} are read"
@@ -224,7 +224,7 @@ def _check_size(entry: Entry, total: int, label: str) -> None:
         )
 
 
-def _unpack(data: bytes, entry: Entry, label: str) -> bytes:
+def _unpack(data: bytes, entry: DirectoryEntry, label: str) -> bytes:
     """One member's bytes, never more than declared."""
     packed = data[entry.start : entry.start + entry.packed]
     content = packed if entry.method == _STORED else _inflate(packed, entry, label)
@@ -233,7 +233,7 @@ def _unpack(data: bytes, entry: Entry, label: str) -> bytes:
     return content
 
 
-def _inflate(packed: bytes, entry: Entry, label: str) -> bytes:
+def _inflate(packed: bytes, entry: DirectoryEntry, label: str) -> bytes:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         content = inflater.decompress(packed, entry.size + 1)
@@ -257,7 +257,7 @@ def write(members: Mapping[str, bytes]) -> bytes:
     return body + directory + _END.pack(_END_MARK, 0, 0, count, count, len(directory), len(body), 0)
 
 
-def _placed(members: Mapping[str, bytes]) -> Iterator[tuple[Entry, bytes]]:
+def _placed(members: Mapping[str, bytes]) -> Iterator[tuple[DirectoryEntry, bytes]]:
     position = 0
     for name, content in members.items():
         deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
@@ -265,16 +265,19 @@ def _placed(members: Mapping[str, bytes]) -> Iterator[tuple[Entry, bytes]]:
         if len(packed) >= len(content):
             packed, method = content, _STORED
         start = position + _LOCAL.size + len(name)
-        yield Entry(name, method, zlib.crc32(content), len(packed), len(content), start), packed
+        yield (
+            DirectoryEntry(name, method, zlib.crc32(content), len(packed), len(content), start),
+            packed,
+        )
         position = start + len(packed)
 
 
-def _local_header(entry: Entry) -> bytes:
+def _local_header(entry: DirectoryEntry) -> bytes:
     common = (_VERSION, 0, entry.method, _TIME, _DATE, entry.crc, entry.packed, entry.size)
     return _LOCAL.pack(_LOCAL_MARK, *common, len(entry.name), 0) + entry.name.encode()
 
 
-def _central_header(entry: Entry) -> bytes:
+def _central_header(entry: DirectoryEntry) -> bytes:
     common = (_VERSION, 0, entry.method, _TIME, _DATE, entry.crc, entry.packed, entry.size)
     position = entry.start - _LOCAL.size - len(entry.name)
     tail = (len(entry.name), 0, 0, 0, 0, _FILE_MODE << 16, position)

@@ -18,7 +18,7 @@ from pathlib import Path
 from tuner.bundle import selftest
 from tuner.bundle.archive import MANIFEST, SIGNATURE, write
 from tuner.bundle.elf import without_search_path
-from tuner.bundle.manifest import Build, Manifest, Member, Part, Section
+from tuner.bundle.manifest import BundledBuild, Manifest, Member, Part, Section
 from tuner.bundle.signing import sign
 from tuner.bundle.table import Choice, choose
 from tuner.codegen import probes
@@ -158,12 +158,14 @@ def _part(problem: Problem, target: Target, db: Path, content: _Content) -> Part
     )
 
 
-def _compiled(problem: Problem, selection: Selection, place: str, content: _Content) -> Build:
+def _compiled(
+    problem: Problem, selection: Selection, place: str, content: _Content
+) -> BundledBuild:
     path, source = _library(problem, selection)
     variant, binary = selection.variant, path.read_bytes()
     if selection.target.kind == "cpu":
         binary = without_search_path(binary)
-    return Build(
+    return BundledBuild(
         template=selection.template,
         variant=variant,
         config=dict(selection.config),

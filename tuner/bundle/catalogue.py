@@ -11,14 +11,14 @@ from typing import Any
 
 from tuner.bundle.choose import ladder
 from tuner.bundle.elf import check_machine
-from tuner.bundle.manifest import Evidence, Part, Rule, Section, Table
+from tuner.bundle.manifest import Evidence, Part, Section, Table, TableRule
 from tuner.bundle.private import kept, private_folder, write_whole
 from tuner.bundle.reader import Bundle, read_bundle
 from tuner.errors import BundleProblemError
 from tuner.host.paths import cache_dir
 from tuner.problem import Problem
 from tuner.problem.workload import Workload
-from tuner.select.selection import MAX_TOKEN_DISTANCE, OTHER_LOAD, Selection
+from tuner.select.selection import MAX_TOKEN_DISTANCE, OTHER_LOAD, Selection, octaves
 from tuner.target import Target, detect
 from tuner.target.features import LEVELS
 
@@ -96,7 +96,7 @@ class BundleCatalogue:
         named, table = self._table(workload.load, pack)
         at = bisect_left(self._limits[named], max(workload.tokens, 1))
         build = self.part.builds[table.rules[at].variant]
-        found, octaves = self._evidence(build.variant, workload)
+        found, distance = self._evidence(build.variant, workload)
         match, reason = self._match(workload, found)
         return Selection(
             template=build.template,
@@ -105,7 +105,7 @@ class BundleCatalogue:
             pack=build.pack,
             match=match,
             reason=reason,
-            distance=math.inf if found is None else octaves,
+            distance=math.inf if found is None else distance,
             evidence={} if found is None else dict(found.row),
             tokens=workload.tokens,
             load=workload.load,
@@ -138,9 +138,9 @@ class BundleCatalogue:
         """The nearest measurement of a variant, as `tuner.select` counts distance; None where all are far."""
         best: tuple[float, Evidence] | None = None
         for row in self.part.evidence:
-            octaves = abs(math.log2(max(workload.tokens, 1) / max(row.tokens, 1)))
-            distance = octaves + OTHER_LOAD * (row.load != workload.load)
-            near = row.variant == variant and octaves <= MAX_TOKEN_DISTANCE
+            apart = octaves(workload.tokens, row.tokens)
+            distance = apart + OTHER_LOAD * (row.load != workload.load)
+            near = row.variant == variant and apart <= MAX_TOKEN_DISTANCE
             if near and (best is None or distance < best[0]):
                 best = (distance, row)
         return (best[1], best[0]) if best else (None, math.inf)
@@ -187,7 +187,7 @@ def _card(found: Evidence, part: Part) -> str:
     return str(found.row.get("target", {}).get("accelerator", part.target.accelerator))
 
 
-def _limit(rule: Rule) -> float:
+def _limit(rule: TableRule) -> float:
     return math.inf if rule.up_to_tokens is None else rule.up_to_tokens
 
 

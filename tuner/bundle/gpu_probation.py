@@ -12,7 +12,7 @@ import numpy as np
 from tuner.bundle import selftest
 from tuner.bundle.catalogue import BundleCatalogue
 from tuner.bundle.choose import ladder
-from tuner.bundle.manifest import Build, Evidence
+from tuner.bundle.manifest import BundledBuild, Evidence
 from tuner.bundle.reader import read_bundle
 from tuner.bundle.speed import cells, compared
 from tuner.gpu import ptx
@@ -76,7 +76,7 @@ class GpuProbation:
                     return _told(catalogue, worst, said)
         return _told(catalogue, worst, "")
 
-    def _kernel(self, catalogue: BundleCatalogue, build: Build) -> GpuKernel:
+    def _kernel(self, catalogue: BundleCatalogue, build: BundledBuild) -> GpuKernel:
         if build.binary not in self._kernels:
             text = catalogue.member(build.binary).read_text()
             program = layer_program(self.problem, text, build.variant)

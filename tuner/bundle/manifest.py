@@ -36,7 +36,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Build:
+class BundledBuild:
     """One variant as it was compiled: `binary` and `source` are members, `target` what for."""
 
     template: str
@@ -49,7 +49,7 @@ class Build:
 
 
 @dataclass(frozen=True)
-class Rule:
+class TableRule:
     """Up to so many tokens (None: any more) this variant runs."""
 
     up_to_tokens: int | None
@@ -61,7 +61,7 @@ class Table:
     """The rules of one load, by rising token count; all their variants read one packed form."""
 
     pack: str
-    rules: tuple[Rule, ...]
+    rules: tuple[TableRule, ...]
 
 
 @dataclass(frozen=True)
@@ -91,14 +91,14 @@ class Part:
     machine: str
     tuned: bool
     note: str
-    builds: dict[str, Build]
+    builds: dict[str, BundledBuild]
     tables: dict[str, Table]
     evidence: tuple[Evidence, ...]
     probe: str
 
 
 @dataclass(frozen=True)
-class Case:
+class SelfTestCase:
     """One case of the self-test: `arrays` are members, by what they hold."""
 
     tokens: int
@@ -112,7 +112,7 @@ class SelfTest:
 
     seed: int
     weights_sha256: str
-    cases: tuple[Case, ...]
+    cases: tuple[SelfTestCase, ...]
 
 
 @dataclass(frozen=True)
@@ -216,8 +216,8 @@ def _part(row: Fields, members: dict[str, Member]) -> Part:
     )
 
 
-def _build(row: Fields, members: dict[str, Member]) -> Build:
-    return Build(
+def _build(row: Fields, members: dict[str, Member]) -> BundledBuild:
+    return BundledBuild(
         template=row.text("template", _WORD),
         variant=row.text("variant", _WORD),
         config=row.fields("config").counts(),
@@ -228,9 +228,11 @@ def _build(row: Fields, members: dict[str, Member]) -> Build:
     )
 
 
-def _rules(table: Fields, builds: dict[str, Build]) -> list[Rule]:
+def _rules(table: Fields, builds: dict[str, BundledBuild]) -> list[TableRule]:
     """Thresholds rise, the last one is open, and every variant is there and reads the table's form."""
-    rules = [Rule(r.optional_count("up_to_tokens"), r.text("variant")) for r in table.rows("rules")]
+    rules = [
+        TableRule(r.optional_count("up_to_tokens"), r.text("variant")) for r in table.rows("rules")
+    ]
     limits = [rule.up_to_tokens for rule in rules]
     closed = [limit for limit in limits[:-1] if limit is not None]
     rising = all(a < b for a, b in itertools.pairwise(closed))
@@ -244,7 +246,7 @@ def _rules(table: Fields, builds: dict[str, Build]) -> list[Rule]:
     return rules
 
 
-def _evidence(row: Fields, builds: dict[str, Build]) -> Evidence:
+def _evidence(row: Fields, builds: dict[str, BundledBuild]) -> Evidence:
     variant = row.text("variant", _WORD)
     if variant not in builds:
         row.refuse(f"{variant} is not among the builds")
@@ -257,7 +259,9 @@ def _selftest(row: Fields, members: dict[str, Member]) -> SelfTest:
         named = case.fields("arrays")
         arrays = {name: _member(named, name, members) for name in named.names()}
         cases.append(
-            Case(case.count("tokens", 1, 1 << 16), case.text("load", _WORD + "(:.*)?"), arrays)
+            SelfTestCase(
+                case.count("tokens", 1, 1 << 16), case.text("load", _WORD + "(:.*)?"), arrays
+            )
         )
     return SelfTest(row.count("seed"), row.text("weights_sha256", _SHA256), tuple(cases))
 

@@ -20,9 +20,10 @@ import numpy.typing as npt
 from tuner.bundle import manifest as manifests
 from tuner.bundle.archive import Archive
 from tuner.errors import SelfTestError
-from tuner.measure.verify import TOLERANCES, Case, Expected, answer
+from tuner.measure.verify import Case, Expected, answer
 from tuner.problem import Problem
 from tuner.problem.arrays import NUMPY_DTYPES
+from tuner.problem.dtypes import DTYPES
 from tuner.problem.footprint import available_bytes, weights_bytes
 from tuner.problem.weights import Weights, array_shapes, deviation
 
@@ -90,7 +91,7 @@ def make(
         expected = answer(problem, made, case, x, np.array(rows, np.intp))
         names = {array: f"{folder}/{number}/{array}.bin" for array in _ARRAYS}
         members.update({names[array]: getattr(expected, array).tobytes() for array in _ARRAYS})
-        cases.append(manifests.Case(tokens, load, names))
+        cases.append(manifests.SelfTestCase(tokens, load, names))
     return manifests.SelfTest(SEED, digest(made), tuple(cases)), members
 
 
@@ -126,7 +127,7 @@ def read(
         arrays = _arrays(problem, case.tokens, content)
         named = Case(case.tokens, case.load, selftest.seed + number)
         rest = (arrays[name] for name in ("indices", "weights", "ties", "rows", "y"))
-        yield Expected(named, arrays["x"], TOLERANCES[problem.dtype], *rest)
+        yield Expected(named, arrays["x"], DTYPES[problem.dtype].tolerance, *rest)
 
 
 def _arrays(problem: Problem, tokens: int, content: Mapping[str, bytes]) -> dict[str, Any]:

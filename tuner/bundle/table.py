@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner.bundle.manifest import Evidence, Rule, Table
+from tuner.bundle.manifest import Evidence, Table, TableRule
 from tuner.problem import Problem
 from tuner.runtime.dispatch import Bucket, buckets
 from tuner.select.select import EVIDENCE, best_config
@@ -61,12 +61,12 @@ def _picker(problem: Problem, target: Target, source: Path, load: str) -> Pick:
     return pick
 
 
-def thresholds(found: Sequence[Bucket]) -> Iterator[Rule]:
+def thresholds(found: Sequence[Bucket]) -> Iterator[TableRule]:
     """The buckets of a layer as rules; neighbours with one variant are one."""
     for bucket, following in itertools.pairwise(found):
         if bucket.selection.variant != following.selection.variant:
-            yield Rule(following.first - 1, bucket.selection.variant)
-    yield Rule(None, found[-1].selection.variant)
+            yield TableRule(following.first - 1, bucket.selection.variant)
+    yield TableRule(None, found[-1].selection.variant)
 
 
 def _winners(problem: Problem, target: Target, db: Path) -> list[dict[str, Any]]:

@@ -39,7 +39,7 @@ def audit(model: Model | None, time_s: float, db: Path | None, as_json: bool) ->
     Those of MODEL, or of all problems. Ends with 1 where a winner no longer holds or is gone.
     """
     from tuner.tune import audit as stage
-    from tuner.tune.claims import Verdict  # the rules of the finals bring the search's engine
+    from tuner.tune.claims import AuditVerdict  # the rules of the finals bring the search's engine
 
     doctor.require_toolchain()
 
@@ -62,7 +62,7 @@ def audit(model: Model | None, time_s: float, db: Path | None, as_json: bool) ->
         click.echo(json.dumps([dataclasses.asdict(f) for f in findings], indent=2))
     else:
         _show(findings)
-    return int(any(f.verdict in (Verdict.LOST, Verdict.GONE) for f in findings))
+    return int(any(f.verdict in (AuditVerdict.LOST, AuditVerdict.GONE) for f in findings))
 
 
 def _show(findings: Sequence[Finding]) -> None:

@@ -19,6 +19,7 @@ from tuner.cli.options import (
     target_option,
     tokens_option,
 )
+from tuner.peers.table import PEERS
 from tuner.report import words
 from tuner.store.database import Database
 from tuner.target import named, require_cpu
@@ -44,7 +45,7 @@ _COLUMNS = (
 @click.option(
     "--against",
     metavar="NAME,...",
-    help="Of numpy, torch and onnxruntime; those that are installed unless given.",
+    help=f"Of {', '.join(PEERS)}; those that are installed unless given.",
 )
 @load_option
 @target_option

@@ -26,7 +26,14 @@ from tuner.store.database import Database
 from tuner.target import named
 
 if TYPE_CHECKING:
-    from tuner.report.explain import Account, Contender, Explanation, Found, Roofline, Winner
+    from tuner.report.explain import (
+        Account,
+        ComparableTrials,
+        Contender,
+        Explanation,
+        Roofline,
+        Winner,
+    )
     from tuner.report.importance import Importances
 
 _CONTENDERS = ("> speed / default's", "measured", "status", "differs in")
@@ -119,7 +126,7 @@ def _difference(winner: Winner) -> str:
     return words.changed(winner.changes)
 
 
-def _search(found: Found) -> Iterator[tuple[str, str]]:
+def _search(found: ComparableTrials) -> Iterator[tuple[str, str]]:
     counts = ", ".join(f"{count} {name}" for name, count in sorted(found.statuses.items()))
     sessions = "1 session" if found.sessions == 1 else f"{found.sessions} sessions"
     left_out = "; left out: {} of another compiler, template or temperature of the weights"

@@ -134,7 +134,7 @@ def merge_(paths: tuple[Path, ...], db: Path | None, as_json: bool) -> None:
         told = ", ".join(f"{count} {name}" for name, count in merge.counts(lines).items())
         click.echo(f"{path}: {told}")
         for line in lines:
-            if line.outcome is merge.Outcome.KEPT:
+            if line.outcome is merge.LineOutcome.KEPT:
                 click.echo(f"  line {line.line}: {line.reason}", err=True)
 
 

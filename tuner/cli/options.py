@@ -16,7 +16,8 @@ import click
 from tuner.cli.traces import spelled
 from tuner.errors import UsageError
 from tuner.problem import PRESETS, Problem
-from tuner.problem.forms import ACTIVATIONS, DTYPE_BYTES
+from tuner.problem.dtypes import DTYPES
+from tuner.problem.forms import ACTIVATIONS
 from tuner.problem.workload import parse_load
 
 Command = Callable[..., int | None]
@@ -29,7 +30,7 @@ _CHANGES: dict[str, tuple[str, str, type, str]] = {
     "--experts": ("num_experts", "e", int, "Experts, E; fewer than MODEL has save memory."),
     "--top-k": ("top_k", "k", int, "Experts per token, k."),
     "--activation": ("activation", "", str, f"One of {', '.join(ACTIVATIONS)}."),
-    "--dtype": ("dtype", "", str, f"Of activations and weights: {', '.join(DTYPE_BYTES)}."),
+    "--dtype": ("dtype", "", str, f"Of activations and weights: {', '.join(DTYPES)}."),
     "--weight-dtype": ("weight_dtype", "w", str, "Of the weights alone."),
 }
 FROM_TRACE = "from-trace"

@@ -27,7 +27,7 @@ def named(problem: Problem, load: str) -> str:
     """A load by its key; the counts in a file are kept, so that they can be drawn from now on."""
     if not is_file(load):
         return str(parse_load(load))
-    found = trace_load.of(trace_file.read(load.removeprefix(PREFIX)), problem)
+    found = trace_load.recorded(trace_file.read(load.removeprefix(PREFIX)), problem)
     trace_load.keep(found)
     return found.load
 

@@ -34,10 +34,11 @@ from tuner.offline.make import Round
 from tuner.problem import Problem, footprint
 from tuner.problem.workload import Workload
 from tuner.report import words
+from tuner.search.strategies import STRATEGIES
 from tuner.space.variant import parse
 from tuner.store.database import Database
 from tuner.target import Target, named
-from tuner.tune.plan import SAMPLERS, Plan
+from tuner.tune.plan import Plan
 
 if TYPE_CHECKING:
     from tuner.tune.result import CellResult, TuneResult
@@ -82,7 +83,7 @@ class Interrupted(MoetuneError):
                    "machine that has the target.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
               help="Of the search and of the random weights.")  # fmt: skip
-@click.option("--sampler", type=click.Choice(SAMPLERS), default="auto", show_default=True,
+@click.option("--sampler", type=click.Choice(list(STRATEGIES)), default="auto", show_default=True,
               help="How the next variant is chosen.")  # fmt: skip
 @click.option("--offline", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
               help="Measure nothing: write a job folder for the machine that has the target.")  # fmt: skip

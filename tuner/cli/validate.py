@@ -16,7 +16,7 @@ from tuner.store.database import Database
 from tuner.target import detect
 
 if TYPE_CHECKING:
-    from tuner.peers.validate import Row
+    from tuner.peers.validate import ClaimRow
 
 _COLUMNS = ("claim", "> claimed", "> measured here", "unit", "holds")
 _WORDS = {True: "yes", False: "no", None: "not measured"}
@@ -52,7 +52,7 @@ def validate(db: Path | None, as_json: bool) -> None:
     out.print(f"{len(found)} claims: {counts}")
 
 
-def _row(row: Row) -> tuple[str, ...]:
+def _row(row: ClaimRow) -> tuple[str, ...]:
     measured = row.measured
     figure = "" if measured.value is None else _figure(measured.value)
     if measured.value is not None and measured.low != measured.high:

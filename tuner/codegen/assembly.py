@@ -39,7 +39,7 @@ class _Piece:
 
 
 @dataclass(frozen=True)
-class Program:
+class AssemblyText:
     """What stands before the pieces, the pieces, and what stands behind them."""
 
     head: str
@@ -59,7 +59,7 @@ def split(text: str, count: int) -> list[str | None]:
 
 
 def _module(
-    program: Program, places: dict[str, int], leads: Sequence[set[int]], number: int
+    program: AssemblyText, places: dict[str, int], leads: Sequence[set[int]], number: int
 ) -> str | None:
     """`places`: the piece of each label; `leads`: the pieces that each piece refers to."""
     reached = {place for label, place in places.items() if label.startswith(prefix(number))}
@@ -83,12 +83,12 @@ def _unnumbered(text: str) -> str:
     return _FILE.sub('\t.file\t"kernel.mojo"', alone)
 
 
-def read(text: str) -> Program:
+def read(text: str) -> AssemblyText:
     """Cuts a text behind the ends of its functions and constants."""
     lines = text.splitlines(keepends=True)
     first = next((i for i, line in enumerate(lines) if _SECTION.match(line)), len(lines))
     *pieces, tail = _pieces(lines[first:])
-    return Program("".join(lines[:first]), pieces, tail.place + tail.text)
+    return AssemblyText("".join(lines[:first]), pieces, tail.place + tail.text)
 
 
 def _pieces(lines: Sequence[str]) -> Iterator[_Piece]:

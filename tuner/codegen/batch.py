@@ -72,7 +72,7 @@ def _is_known(folder: Path) -> bool:
 
 
 def _run(
-    draft: Path, program: modules.Program, flags: Sequence[str], count: int, timeout_s: float
+    draft: Path, program: modules.BatchProgram, flags: Sequence[str], count: int, timeout_s: float
 ) -> tuple[list[str | None], dict[str, Any], str]:
     """Compiles the program: each source's assembly text, None where there is none; the facts that all
     share; what the compiler said."""

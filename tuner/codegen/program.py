@@ -21,7 +21,7 @@ _ARGUMENT = re.compile(r"(\w+):")
 
 
 @dataclass(frozen=True)
-class Program:
+class BatchProgram:
     """The main file, and the text of each module by its name."""
 
     main: str
@@ -38,14 +38,14 @@ def prefix(number: int) -> str:
     return f"{module_name(number)}_"
 
 
-def program(texts: Sequence[str]) -> Program | None:
+def program(texts: Sequence[str]) -> BatchProgram | None:
     """One program of all sources; None where one exports something in a form that isn't read here."""
     calls = [_calls(number, text) for number, text in enumerate(texts)]
     if not all(calls):
         return None
     imports = "".join(f"import {module_name(number)}\n" for number in range(len(texts)))
     modules = {module_name(i): text.replace(EXPORT, "") for i, text in enumerate(texts)}
-    return Program("\n\n".join([imports, *(call or "" for call in calls)]), modules)
+    return BatchProgram("\n\n".join([imports, *(call or "" for call in calls)]), modules)
 
 
 def _calls(number: int, text: str) -> str | None:

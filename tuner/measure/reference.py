@@ -1,6 +1,6 @@
-"""What a MoE layer computes: a float64 reference, and its float32 twin as a peer for speed.
+"""What a MoE layer computes: the float64 reference.
 
-Both take Weights that ``Weights.check`` returned, and x float32 [T, D]. The routing forms follow
+It takes Weights that ``Weights.check`` returned, and x float32 [T, D]. The routing forms follow
 the modeling files of Hugging Face transformers (src/transformers/models):
 
 * softmax: mixtral/modeling_mixtral.py, olmoe/modeling_olmoe.py, qwen3_moe/modeling_qwen3_moe.py
@@ -23,6 +23,7 @@ from tuner.problem import Problem
 from tuner.problem.weights import Weights
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
+Doubles: TypeAlias = NDArray[np.float64]
 Routing: TypeAlias = tuple[NDArray[np.int32], Floats]
 
 _erf = np.frompyfunc(math.erf, 1, 1)
@@ -30,7 +31,7 @@ _erf = np.frompyfunc(math.erf, 1, 1)
 
 def route(
     problem: Problem, weights: Weights, x: Floats
-) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.int32], Doubles, Doubles]:
     """Choose k experts for each token of x [T, D], in float64.
 
     Returns:
@@ -41,13 +42,13 @@ def route(
     Raises:
         ProblemError: x is not [T, D].
     """
-    indices, chosen, scores = _route(problem, weights, x, np.dtype(np.float64))
-    return indices, chosen.astype(np.float64, copy=False), scores.astype(np.float64, copy=False)
+    raw = _raw_scores(problem, weights, x)
+    scores = raw + _wide(weights.correction_bias) if problem.correction_bias else raw
+    indices = _best(_masked_by_group(problem, scores), problem.top_k)
+    return indices, _routing_weights(problem, np.take_along_axis(raw, indices, axis=1)), scores
 
 
-def moe(
-    problem: Problem, weights: Weights, x: Floats, routing: Routing | None = None
-) -> NDArray[np.float64]:
+def moe(problem: Problem, weights: Weights, x: Floats, routing: Routing | None = None) -> Doubles:
     """Return the layer's output y float64 [T, D], grouped by expert.
 
     ``routing`` is (indices [T, k], weights [T, k]), the experts of one token distinct; without it
@@ -56,64 +57,52 @@ def moe(
     Raises:
         ProblemError: x is not [T, D].
     """
-    dtype = np.dtype(np.float64)
     indices, chosen = routing if routing is not None else route(problem, weights, x)[:2]
-    return _layer(problem, weights, x, indices, chosen, dtype).astype(dtype, copy=False)
+    x, chosen = _wide(x), _wide(chosen)
+    y = np.zeros((x.shape[0], problem.hidden))
+    if problem.shared_dim:
+        matrices = (weights.shared_gate, weights.shared_up, weights.shared_down)
+        y += _expert(problem, x, matrices, (None, None, None))
+    for expert, tokens, slots in _grouped(indices):
+        out = _expert(problem, x[tokens], *_of_expert(weights, expert))
+        y[tokens] += out * chosen[tokens, slots, None]
+    return y
 
 
-def numpy_grouped(problem: Problem, weights: Weights, x: Floats) -> NDArray[np.float32]:
-    """Return y float32 [T, D] by plain float32 NumPy: the peer that a kernel has to beat.
-
-    Tokens grouped by expert, one BLAS product per expert matrix, no copy of float32 weights. NumPy
-    has no erf, so exact geglu pays for a Python one and is no fair peer.
-    """
-    dtype = np.dtype(np.float32)
-    indices, chosen, _ = _route(problem, weights, x, dtype)
-    return _layer(problem, weights, x, indices, chosen, dtype).astype(dtype, copy=False)
-
-
-def group_scores(problem: Problem, scores: Floats) -> Floats:
+def group_scores(problem: Problem, scores: Doubles) -> Doubles:
     """Return what each group of experts counts, [T, num_groups]: its two best scores added.
 
     A group of one expert counts that one's score.
     """
     size = problem.num_experts // problem.num_groups
     groups = scores.reshape(scores.shape[0], problem.num_groups, size)
-    best: Floats = np.sort(groups, axis=2)[:, :, -2:].sum(axis=2)
+    best: Doubles = np.sort(groups, axis=2)[:, :, -2:].sum(axis=2)
     return best
 
 
-def _route(
-    problem: Problem, weights: Weights, x: Floats, dtype: np.dtype[Any]
-) -> tuple[NDArray[np.int32], Floats, Floats]:
-    raw = _raw_scores(problem, weights, x, dtype)
-    scores = raw
-    if problem.correction_bias:
-        scores = raw + weights.correction_bias.astype(dtype, copy=False)
-    indices = _best(_masked_by_group(problem, scores), problem.top_k)
-    chosen = np.take_along_axis(raw, indices, axis=1)
-    return indices, _routing_weights(problem, chosen), scores
+def _wide(array: NDArray[Any]) -> Doubles:
+    return array.astype(np.float64, copy=False)
 
 
-def _raw_scores(problem: Problem, weights: Weights, x: Floats, dtype: np.dtype[Any]) -> Floats:
+def _raw_scores(problem: Problem, weights: Weights, x: Floats) -> Doubles:
     if x.ndim != 2 or x.shape[1] != problem.hidden:
         raise ProblemError(
             f"x: has shape {list(x.shape)}, must be [T, {problem.hidden}]; one token a row"
         )
-    logits: Floats = x.astype(dtype, copy=False) @ weights.router.astype(dtype, copy=False).T
+    logits: Doubles = _wide(x) @ _wide(weights.router).T
     if problem.router_bias:
-        logits = logits + weights.router_bias.astype(dtype, copy=False)
+        logits = logits + _wide(weights.router_bias)
     if problem.score == "softmax":
         return _softmax(logits)
     return _sigmoid(logits) if problem.score == "sigmoid" else logits
 
 
-def _best(scores: Floats, count: int) -> NDArray[np.int32]:
+def _best(scores: Doubles, count: int) -> NDArray[np.int32]:
     """Return the columns of the ``count`` greatest scores of each row; ties to the lower one."""
     return np.argsort(-scores, axis=1, kind="stable")[:, :count].astype(np.int32)
 
 
-def _masked_by_group(problem: Problem, scores: Floats) -> Floats:
+def _masked_by_group(problem: Problem, scores: Doubles) -> Doubles:
     """Put -inf where an expert's group does not stay.
 
     transformers puts 0 there, which differs only where a kept expert's biased score is negative;
@@ -128,35 +117,14 @@ def _masked_by_group(problem: Problem, scores: Floats) -> Floats:
     return np.where(np.repeat(stays, size, axis=1), scores, -np.inf)
 
 
-def _routing_weights(problem: Problem, chosen: Floats) -> Floats:
+def _routing_weights(problem: Problem, chosen: Doubles) -> Doubles:
     """Return the weights of the chosen scores (without correction bias) [T, k]."""
     if problem.score == "topk_softmax":
         chosen = _softmax(chosen)
     elif problem.renormalize:
         # The 1e-20 is DeepSeek's: sigmoid scores may all underflow.
-        chosen = chosen / (chosen.sum(axis=1, keepdims=True) + chosen.dtype.type(1e-20))
-    return chosen * chosen.dtype.type(problem.routing_scale)
-
-
-def _layer(
-    problem: Problem,
-    weights: Weights,
-    x: Floats,
-    indices: NDArray[np.int32],
-    chosen: Floats,
-    dtype: np.dtype[Any],
-) -> Floats:
-    x = x.astype(dtype, copy=False)
-    chosen = chosen.astype(dtype, copy=False)
-    y: Floats = np.zeros((x.shape[0], problem.hidden), dtype=dtype)
-    if problem.shared_dim:
-        matrices = (weights.shared_gate, weights.shared_up, weights.shared_down)
-        y += _expert(problem, x, matrices, (None, None, None), dtype)
-    for expert, tokens, slots in _grouped(indices):
-        matrices, biases = _of_expert(weights, expert)
-        out = _expert(problem, x[tokens], matrices, biases, dtype)
-        y[tokens] += out * chosen[tokens, slots, None]
-    return y
+        chosen = chosen / (chosen.sum(axis=1, keepdims=True) + 1e-20)
+    return chosen * problem.routing_scale
 
 
 def _grouped(
@@ -180,26 +148,22 @@ def _of_expert(weights: Weights, expert: int) -> tuple[tuple[Any, ...], tuple[An
 
 
 def _expert(
-    problem: Problem,
-    x: Floats,
-    matrices: tuple[Any, ...],
-    biases: tuple[Any, ...],
-    dtype: np.dtype[Any],
-) -> Floats:
+    problem: Problem, x: Doubles, matrices: tuple[Any, ...], biases: tuple[Any, ...]
+) -> Doubles:
     gate, up, down = matrices
-    up_out = _linear(x, up, biases[1], dtype)
-    gate_out = _linear(x, gate, biases[0], dtype) if problem.gated else up_out
-    return _linear(_activate(problem, gate_out, up_out), down, biases[2], dtype)
+    up_out = _linear(x, up, biases[1])
+    gate_out = _linear(x, gate, biases[0]) if problem.gated else up_out
+    return _linear(_activate(problem, gate_out, up_out), down, biases[2])
 
 
-def _linear(x: Floats, matrix: Any, bias: Any, dtype: np.dtype[Any]) -> Floats:
-    out: Floats = x @ matrix.astype(dtype, copy=False).T
+def _linear(x: Doubles, matrix: Any, bias: Any) -> Doubles:
+    out: Doubles = x @ _wide(matrix).T
     if bias is not None:
-        out += bias.astype(dtype, copy=False)
+        out += _wide(bias)
     return out
 
 
-def _activate(problem: Problem, gate: Floats, up: Floats) -> Floats:
+def _activate(problem: Problem, gate: Doubles, up: Doubles) -> Doubles:
     """Return what goes into ``down``; relu reads ``up`` alone."""
     match problem.activation:
         case "swiglu":
@@ -216,26 +180,26 @@ def _activate(problem: Problem, gate: Floats, up: Floats) -> Floats:
             return np.maximum(up, 0)
 
 
-def _softmax(logits: Floats) -> Floats:
+def _softmax(logits: Doubles) -> Doubles:
     greatest = logits.max(axis=1, keepdims=True, initial=-np.inf)
-    powers: Floats = np.exp(logits - greatest)
-    shares: Floats = powers / powers.sum(axis=1, keepdims=True)
+    powers: Doubles = np.exp(logits - greatest)
+    shares: Doubles = powers / powers.sum(axis=1, keepdims=True)
     return shares
 
 
-def _sigmoid(x: Floats) -> Floats:
+def _sigmoid(x: Doubles) -> Doubles:
     with np.errstate(over="ignore"):  # exp(-x) is inf far below 0, and 1 / inf the right 0
-        powers: Floats = np.exp(-x)
+        powers: Doubles = np.exp(-x)
     return 1 / (1 + powers)
 
 
-def _gelu(x: Floats) -> Floats:
+def _gelu(x: Doubles) -> Doubles:
     """x/2 (1 + erf(x / sqrt 2)) (Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415)."""
-    erf: Floats = _erf(x / math.sqrt(2)).astype(x.dtype)
+    erf: Doubles = np.asarray(_erf(x / math.sqrt(2)), np.float64)
     return x * (1 + erf) / 2
 
 
-def _gelu_tanh(x: Floats) -> Floats:
+def _gelu_tanh(x: Doubles) -> Doubles:
     """The tanh form of the same paper, as torch's gelu(approximate="tanh") has it."""
-    tanh: Floats = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
+    tanh: Doubles = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
     return x * (1 + tanh) / 2

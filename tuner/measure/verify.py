@@ -19,13 +19,10 @@ from tuner.cpu.kernel import Kernel, Packed
 from tuner.measure import reference
 from tuner.problem import Problem
 from tuner.problem.arrays import NUMPY_DTYPES
+from tuner.problem.dtypes import DTYPES
 from tuner.problem.weights import Weights
 from tuner.problem.workload import Workload, route_by_load
 
-# Largest relative error of a token's output, by the data type of x and y. Sums are float32 in all of them:
-# n products err by about sqrt(n) * 2^-24 of their size, 5e-6 at n = 7168. 16-bit outputs are rounded once, by
-# at most half a unit in the last place: 2^-9 (bfloat16), 2^-12 (float16, and its subnormals).
-TOLERANCES = {"float32": 1e-5, "bfloat16": 2.0**-8, "float16": 2.0**-10}
 ROUTING_TOLERANCE = 1e-5  # routing is decided and weighted in float32
 # Scores closer than this may be chosen either way.
 TIE = 1e-6
@@ -189,7 +186,7 @@ def _routed(
         indices, given = route_by_load(problem, workload, case.seed)
         chosen, ties = given.astype(np.float64), np.zeros(case.tokens, bool)
     y = np.empty((0, problem.hidden))
-    return Expected(case, x, TOLERANCES[problem.dtype], indices, chosen, ties, rows, y)
+    return Expected(case, x, DTYPES[problem.dtype].tolerance, indices, chosen, ties, rows, y)
 
 
 def _route(

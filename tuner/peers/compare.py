@@ -7,7 +7,6 @@ round, starting with another one each time. Ratios are paired round by round.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +20,8 @@ from tuner.measure.bench import Entrant, Timing
 from tuner.measure.metrics import measurement
 from tuner.measure.race import DECODE_TOKENS, Effort, Race
 from tuner.measure.worker import Worker
-from tuner.peers.contestant import OUR_COPIES, PEERS, Entry, Sample
+from tuner.peers.contestant import OUR_COPIES, ReadyContestant, Sample
+from tuner.peers.table import PEERS
 from tuner.problem import Problem
 from tuner.problem.workload import Workload
 from tuner.select.select import best_config
@@ -74,12 +74,7 @@ class PeerRow:
 
 def installed() -> tuple[str, ...]:
     """The peers that can run here."""
-    return tuple(name for name in PEERS if not _lacking(name))
-
-
-def _lacking(name: str) -> list[str]:
-    """The modules that a peer needs and that are not installed."""
-    return [module for module in PEERS[name].modules if importlib.util.find_spec(module) is None]
+    return tuple(name for name, peer in PEERS.items() if not peer.lacking())
 
 
 def copies(problem: Problem, against: Sequence[str]) -> float:
@@ -134,7 +129,7 @@ def compare(
     with contextlib.ExitStack() as stack:
         workers = [stack.enter_context(Worker(problem, target, SEED, STATE)) for _ in names]
         ceilings: Ceilings = workers[0].ask("ceilings", timeout_s=ASK_S)
-        cell = _Cell(problem, target, workers, names, ceilings, report)
+        cell = _Comparison(problem, target, workers, names, ceilings, report)
         for workload, (selection, entrant) in zip(workloads, chosen, strict=True):
             ours, ran = cell.run(workload, selection, entrant)
             yield [
@@ -150,7 +145,7 @@ def require(against: Sequence[str]) -> None:
         if name not in PEERS:
             raise UsageError(f"peer {name!r}: not known; use {known}")
         if name not in installed():
-            lacking = " and ".join(_lacking(name))
+            lacking = " and ".join(PEERS[name].lacking())
             mend = "pip install 'moetune[compare]', or leave it out"
             raise UsageError(f"peer {name!r}: {lacking} is not installed; {mend}")
     if not against:
@@ -170,7 +165,7 @@ def _chosen(
 
 
 @dataclass
-class _Cell:
+class _Comparison:
     """The contestants of one problem; `run` is one workload. Worker and name 0 are ours."""
 
     problem: Problem
@@ -200,8 +195,10 @@ class _Cell:
             self.names[n]: _row(ours, timing, n, entries[n], self.names[n]) for n in numbers
         }
 
-    def _enter(self, number: int, workload: Workload, entrant: Entrant | None = None) -> Entry:
-        entry: Entry = self.workers[number].ask(
+    def _enter(
+        self, number: int, workload: Workload, entrant: Entrant | None = None
+    ) -> ReadyContestant:
+        entry: ReadyContestant = self.workers[number].ask(
             "enter", self.names[number], workload, entrant, timeout_s=ASK_S
         )
         return entry
@@ -275,7 +272,7 @@ class _Cell:
         )
 
 
-def _row(ours: PeerRow, timing: Timing, number: int, entry: Entry, name: str) -> PeerRow:
+def _row(ours: PeerRow, timing: Timing, number: int, entry: ReadyContestant, name: str) -> PeerRow:
     ratio = timing.race.ratio(number)
     return replace(
         ours,

@@ -13,7 +13,6 @@ import functools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
@@ -24,12 +23,11 @@ from tuner.measure import verify
 from tuner.measure.bench import Entrant
 from tuner.measure.cpu_bench import INPUT_BYTES, INPUTS, CpuBench
 from tuner.measure.race import DECODE_TOKENS
-from tuner.peers import numpy_peer, onnx_peer
-from tuner.peers.numpy_peer import Floats, Form, NumpyPeer, Routing
-from tuner.peers.onnx_peer import OnnxPeer
+from tuner.peers.peer import Floats, Form, PeerLayer, Routing
+from tuner.peers.table import PEERS
 from tuner.problem import Problem
 from tuner.problem.arrays import NUMPY_DTYPES
-from tuner.problem.weights import Weights
+from tuner.problem.dtypes import DTYPES
 from tuner.problem.workload import (
     Workload,
     flops,
@@ -40,6 +38,8 @@ from tuner.problem.workload import (
 from tuner.target import Target
 from tuner.target.roofline import Ceilings
 
+# Copies of the weights that we hold: as given, and packed for a kernel.
+OUR_COPIES = 2
 # Calls of each of a peer's forms to find the fastest, fewer where they take longer than this.
 TRIALS = 5
 TRIAL_S = 2.0
@@ -57,7 +57,7 @@ class PeerError(MoetuneError):
 
 
 @dataclass(frozen=True)
-class Entry:
+class ReadyContestant:
     """A contestant that is ready: the form it runs, its relative error; of a peer the median of
     every form's trials, ns; of ours the work of one call, a mean over the inputs."""
 
@@ -86,7 +86,7 @@ class Contestant:
         self._bench = CpuBench(problem, target, seed, probes.of_cpu, most_packed=1)
         self._call: Form = _nothing
         self._asleep = True
-        self._peer: Peer | None = None
+        self._peer: PeerLayer | None = None
 
     def ceilings(self) -> Ceilings:
         return self._bench.probe.ceilings()
@@ -95,7 +95,9 @@ class Contestant:
         """What this process has used so far."""
         return time.process_time()
 
-    def enter(self, name: str, workload: Workload, entrant: Entrant | None = None) -> Entry:
+    def enter(
+        self, name: str, workload: Workload, entrant: Entrant | None = None
+    ) -> ReadyContestant:
         """Gets ready for a workload: checks every form against the float64 reference, takes the
         fastest. Raises PeerError when a form is wrong."""
         self._take(_nothing)  # which frees what the last workload packed
@@ -106,13 +108,13 @@ class Contestant:
             ours = _Ours(self._bench, entrant, workload.tokens)
             error = self._check(name, ours)
             self._take(ours)
-            return Entry(entrant.path.parent.name, error, *self._work(ours))
+            return ReadyContestant(entrant.path.parent.name, error, *self._work(ours))
         forms = self._forms(name)
         error = max(self._check(f"{name}, {form}", call) for form, call in forms.items())
         times = {form: self._trial(call) for form, call in forms.items()}
         best = min(times, key=times.__getitem__)
         self._take(forms[best])
-        return Entry(best, error, forms=times)
+        return ReadyContestant(best, error, forms=times)
 
     def sample(self, number: int) -> Sample:
         """One timed call on the tokens of a round."""
@@ -178,7 +180,7 @@ class Contestant:
         error = np.linalg.norm(y - expected.y, axis=1) / np.linalg.norm(expected.y, axis=1)
         worst = float(error[sure].max(initial=0.0))
         # A peer may add its k rows in 16 bits, which ours doesn't.
-        most = expected.tolerance * (1 if self.problem.dtype == "float32" else 4)
+        most = expected.tolerance * (1 if DTYPES[self.problem.dtype].bytes >= 4 else 4)
         if not worst <= most:
             raise PeerError(
                 f"{name}: relative error {worst:.2e} at T={case.tokens} {case.load}, "
@@ -258,40 +260,3 @@ def _wait_until_idle() -> None:
         before, used = used, time.process_time()
         if used - before < _QUIET_STEP_S / 10:
             return
-
-
-class Peer(Protocol):
-    """One layer's weights, and the ways of running them."""
-
-    def forms(self) -> dict[str, Form]:
-        """By name; the fastest one races."""
-
-
-def _torch_peer(problem: Problem, weights: Weights, threads: int) -> Peer:
-    from tuner.peers.torch_peer import TorchPeer  # an extra, and slow to import
-
-    return TorchPeer(problem, weights, threads)
-
-
-@dataclass(frozen=True)
-class Library:
-    """What a peer is made with: `make(problem, weights, threads)`.
-
-    `modules` have to be installed; `copies` of the weights is what its process holds at most;
-    `refusal` says why it cannot run a problem, or nothing.
-    """
-
-    make: Callable[[Problem, Weights, int], Peer]
-    modules: tuple[str, ...]
-    copies: float
-    refusal: Callable[[Problem], str] = lambda problem: ""
-
-
-# Copies: as given; beside that torch has a packed form, ONNX Runtime gate and up interleaved.
-PEERS = {
-    "numpy": Library(NumpyPeer, ("numpy",), 1, numpy_peer.refusal),
-    "torch": Library(_torch_peer, ("torch",), 2),
-    "onnxruntime": Library(OnnxPeer, ("onnxruntime", "onnx"), 5 / 3, onnx_peer.refusal),
-}
-# As given and packed for its kernel.
-OUR_COPIES = 2

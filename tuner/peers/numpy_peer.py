@@ -14,18 +14,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.peers.peer import Floats, Form, Peer, Routing
 from tuner.problem import Problem
 from tuner.problem.weights import Weights
-
-Floats: TypeAlias = NDArray[np.float32]
-Routing: TypeAlias = tuple[NDArray[Any], Floats]
-# x [T, D], and the routing where it is imposed, to y [T, D]; y lasts until the next call.
-Form: TypeAlias = Callable[[Floats, Routing | None], Floats]
 
 _MAPS = Path("/proc/self/maps")
 _SET_THREADS = ("scipy_openblas_set_num_threads64_", "openblas_set_num_threads")
@@ -267,3 +263,14 @@ def _blas_threads() -> Callable[[int], object] | None:
                 function: Callable[[int], object] = getattr(library, name)
                 return function
     return None
+
+
+PEER = Peer(
+    name="numpy",
+    title="NumPy",
+    make=NumpyPeer,
+    modules=("numpy",),
+    copies=1,
+    refusal=refusal,
+    rank=0,
+)

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.peers.numpy_peer import Floats, Form, Routing
+from tuner.peers.peer import Floats, Form, Peer, Routing
 from tuner.problem import Problem
 from tuner.problem.weights import Weights
 
@@ -55,7 +55,7 @@ class OnnxPeer:
         self.problem, self.threads = problem, threads
         self._experts = _operator_weights(weights)
         self._weights = weights
-        self._sessions: dict[bool, _Session] = {}
+        self._sessions: dict[bool, _OnnxSession] = {}
 
     def forms(self) -> dict[str, Form]:
         """The forms by name: with everything bound beforehand, and with arrays as they come."""
@@ -64,14 +64,14 @@ class OnnxPeer:
             "MoE, arrays": lambda x, routing: self._session(routing).arrays(_inputs(x, routing)),
         }
 
-    def _session(self, routing: Routing | None) -> _Session:
+    def _session(self, routing: Routing | None) -> _OnnxSession:
         imposed = routing is not None
         if imposed not in self._sessions:
             names = _SHARED if imposed else _ROUTER + _SHARED
             arrays = {name: getattr(self._weights, name) for name in names}
             around = {name: array for name, array in arrays.items() if array is not None}
             text = graph(self.problem, self._experts, imposed)
-            self._sessions[imposed] = _Session(text, self._experts, around, self.threads)
+            self._sessions[imposed] = _OnnxSession(text, self._experts, around, self.threads)
         return self._sessions[imposed]
 
 
@@ -102,7 +102,7 @@ def _inputs(x: Floats, routing: Routing | None) -> Arrays:
     return {"x": x, "indices": routing[0].astype(np.int32, copy=False), "weights": routing[1]}
 
 
-class _Session:
+class _OnnxSession:
     """A graph that is ready to run; `around` are its initializers, held as external data, as a
     model of over 2 GB cannot be serialised."""
 
@@ -291,3 +291,15 @@ def _shared(p: Problem) -> list[str]:
     else:
         nodes.append("shared_h = Relu (shared_u)")
     return [*nodes, f"shared_y = {_gemm('shared_h', 'shared_down')}"]
+
+
+# Copies: as given, and gate and up interleaved.
+PEER = Peer(
+    name="onnxruntime",
+    title="ONNX Runtime",
+    make=OnnxPeer,
+    modules=("onnxruntime", "onnx"),
+    copies=5 / 3,
+    refusal=refusal,
+    rank=2,
+)

@@ -22,6 +22,7 @@ from tuner.measure.race import Effort
 from tuner.measure.worker import Worker
 from tuner.peers import compare
 from tuner.problem import PRESETS, Problem
+from tuner.problem.dtypes import DTYPES
 from tuner.problem.workload import Workload
 from tuner.space.variant import Variant, default_variant, make
 from tuner.store.database import Database
@@ -49,7 +50,7 @@ Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Measured:
+class Figure:
     """A figure with its interval, and how it was measured; no value where it was not, and why not."""
 
     value: float | None
@@ -59,7 +60,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Row:
+class ClaimRow:
     """A claim beside what was measured.
 
     Attributes:
@@ -71,7 +72,7 @@ class Row:
     claim: str
     claimed: str
     unit: str
-    measured: Measured
+    measured: Figure
     holds: bool | None
     stored: str = ""
 
@@ -93,15 +94,15 @@ _LATENCY = "p95"
 _OF_SERVING = ("gflops", "serving", "p95")
 
 
-def rows(measured: Mapping[str, Measured], stored: Mapping[str, str]) -> list[Row]:
+def rows(measured: Mapping[str, Figure], stored: Mapping[str, str]) -> list[ClaimRow]:
     """Every claim with its verdict: it holds only if the measured figure reaches the claimed one."""
     made = []
     for key, (claim, claimed, bound, unit) in _CLAIMS.items():
-        found = measured.get(key, Measured(None, how="not measured"))
+        found = measured.get(key, Figure(None, how="not measured"))
         holds = None
         if found.value is not None:
             holds = found.value <= bound if key == _LATENCY else found.value >= bound
-        made.append(Row(claim, claimed, unit, found, holds, stored.get(key, "")))
+        made.append(ClaimRow(claim, claimed, unit, found, holds, stored.get(key, "")))
     return made
 
 
@@ -109,7 +110,7 @@ def stored_elsewhere(db: Database) -> dict[str, str]:
     """What rows of accelerators in the database say of the same sizes, by key of the claims."""
     told: dict[str, list[str]] = {}
     for problem, keys in ((CLASSIC, ("tokens",)), (SERVING, _OF_SERVING)):
-        for dtype in ("float32", "bfloat16", "float16"):
+        for dtype in DTYPES:
             for row in db.best(problem.replace(dtype=dtype).digest):
                 if row["target"]["kind"] != "cpu":
                     for key in keys:
@@ -126,7 +127,7 @@ def _of_row(key: str, row: Mapping[str, Any], dtype: str) -> str:
     return f"{row['tokens'] / row['median_ns'] * 1e9:,.0f} tokens/s ({place})"
 
 
-def measure(target: Target, db: Database, report: Report) -> dict[str, Measured]:
+def measure(target: Target, db: Database, report: Report) -> dict[str, Figure]:
     """All that can be measured here, in about five minutes.
 
     Raises:
@@ -134,17 +135,17 @@ def measure(target: Target, db: Database, report: Report) -> dict[str, Measured]
         KernelError: a kernel is wrong, so its time would mean nothing.
         WorkerError: a measuring process crashed or hung.
     """
-    found: dict[str, Measured] = {}
+    found: dict[str, Figure] = {}
     for part in (_against_peers, _against_itself, _against_dense, _serving):
         found |= part(target, db, report)
     return found
 
 
-def _against_peers(target: Target, db: Database, report: Report) -> dict[str, Measured]:
+def _against_peers(target: Target, db: Database, report: Report) -> dict[str, Figure]:
     """The largest ratio over three token counts: a claim names none."""
     names = [name for name in ("numpy", "torch") if name in compare.installed()]
     found = {
-        name: Measured(None, how=f"{name} is not installed; pip install 'moetune[compare]'")
+        name: Figure(None, how=f"{name} is not installed; pip install 'moetune[compare]'")
         for name in ("numpy", "torch")
     }
     all_rows = compare.side_by_side(CLASSIC, target, db, PEER_TOKENS, names, report=report)
@@ -155,14 +156,14 @@ def _against_peers(target: Target, db: Database, report: Report) -> dict[str, Me
         how = (
             f"classic-moe, its fastest form ({best.form}), at T={best.tokens}; by tokens: {others}"
         )
-        found[name] = Measured(best.ratio, best.ratio_low, best.ratio_high, how)
+        found[name] = Figure(best.ratio, best.ratio_low, best.ratio_high, how)
     ours = max(all_rows, key=lambda row: row.tokens / row.ours_median_ns)
     rate = ours.tokens / ours.ours_median_ns * 1e9
-    found["tokens"] = Measured(rate, rate, rate, f"classic-moe, T={ours.tokens}, median")
+    found["tokens"] = Figure(rate, rate, rate, f"classic-moe, T={ours.tokens}, median")
     return found
 
 
-def _against_itself(target: Target, db: Database, report: Report) -> dict[str, Measured]:
+def _against_itself(target: Target, db: Database, report: Report) -> dict[str, Figure]:
     """The default kernel in one race with kernels that do without something."""
     default = default_variant(CLASSIC, target, tokens=TOKENS)
     kernels: list[tuple[str, Variant, Target, str]] = [
@@ -179,16 +180,16 @@ def _against_itself(target: Target, db: Database, report: Report) -> dict[str, M
         report("classic-moe: timing kernels that do without something")
         timing = worker.race(entrants, Workload(TOKENS), _RACE, "warm", timeout_s=_ASK_S)
     found = {
-        "simd": Measured(None, how=f"code for {_NARROW} does not run here"),
-        "constants": Measured(None, how="only in a checkout, which has benchmarks/ablation"),
+        "simd": Figure(None, how=f"code for {_NARROW} does not run here"),
+        "constants": Figure(None, how="only in a checkout, which has benchmarks/ablation"),
     }
     for number, (name, *_) in enumerate(kernels[1:], start=1):
         ratio = timing.race.ratio(number)
-        found[name] = Measured(ratio.value, ratio.low, ratio.high, f"{_HOW[name]}, T={TOKENS}")
+        found[name] = Figure(ratio.value, ratio.low, ratio.high, f"{_HOW[name]}, T={TOKENS}")
     scratch = found["scratch"]
     assert scratch.value is not None
     share, low, high = (100 * (1 - 1 / v) for v in (scratch.value, scratch.low, scratch.high))
-    return found | {"scratch": Measured(share, low, high, scratch.how)}
+    return found | {"scratch": Figure(share, low, high, scratch.how)}
 
 
 _HOW = {
@@ -223,7 +224,7 @@ def _hide_sizes() -> Callable[[str], str] | None:
     return made
 
 
-def _against_dense(target: Target, db: Database, report: Report) -> dict[str, Measured]:
+def _against_dense(target: Target, db: Database, report: Report) -> dict[str, Figure]:
     """The layer and one dense layer of all its weights, in two processes that take turns."""
     dense = replace(
         CLASSIC, num_experts=1, top_k=1, expert_dim=CLASSIC.expert_dim * CLASSIC.num_experts
@@ -245,7 +246,7 @@ def _against_dense(target: Target, db: Database, report: Report) -> dict[str, Me
         ]
     ratio = median([dense_ns / moe_ns for moe_ns, dense_ns in turns])
     how = f"classic-moe against one layer of its {CLASSIC.num_experts} experts' width, T={TOKENS}"
-    return {"dense": Measured(ratio.value, ratio.low, ratio.high, how)}
+    return {"dense": Figure(ratio.value, ratio.low, ratio.high, how)}
 
 
 def _alone(worker: Worker, entrant: Entrant) -> float:
@@ -253,7 +254,7 @@ def _alone(worker: Worker, entrant: Entrant) -> float:
     return timing.race.time(0).value
 
 
-def _serving(target: Target, db: Database, report: Report) -> dict[str, Measured]:
+def _serving(target: Target, db: Database, report: Report) -> dict[str, Figure]:
     variant = default_variant(SERVING, target, tokens=SERVING_TOKENS)
     report(f"serving size: building, verifying and timing {SERVING_TOKENS} tokens a call")
     entrant = Entrant.of(variant, compile_source(render(SERVING, variant).text, target).path)
@@ -270,12 +271,12 @@ def _serving(target: Target, db: Database, report: Report) -> dict[str, Measured
     return {
         "gflops": _rate(timing.flops, time, how),
         "serving": _rate(SERVING_TOKENS * 1e9, time, how),
-        "p95": Measured(p95_ms, p95_ms, p95_ms, f"{how}; times {factor:g}"),
+        "p95": Figure(p95_ms, p95_ms, p95_ms, f"{how}; times {factor:g}"),
     }
 
 
-def _rate(work: float, time: Any, how: str) -> Measured:
-    return Measured(work / time.value, work / time.high, work / time.low, how)
+def _rate(work: float, time: Any, how: str) -> Figure:
+    return Figure(work / time.value, work / time.high, work / time.low, how)
 
 
 def _verify(worker: Worker, entrant: Entrant, variant: Variant, tokens: int, name: str) -> None:
@@ -284,7 +285,7 @@ def _verify(worker: Worker, entrant: Entrant, variant: Variant, tokens: int, nam
         raise KernelError(f"{name}: {variant.name} is wrong: {verdict.message}; report it")
 
 
-def count(found: Sequence[Row]) -> dict[str, int]:
+def count(found: Sequence[ClaimRow]) -> dict[str, int]:
     """How many claims hold, don't, and were not measured."""
     words = {True: "hold", False: "do not hold", None: "not measured"}
     return {word: sum(row.holds is value for row in found) for value, word in words.items()}

@@ -3,44 +3,45 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tuner.errors import UsageError
+from tuner.problem.dtypes import DTYPES
 
 
-class _Dtypes(dict[str, np.dtype[Any]]):
-    """NumPy's own types, and bfloat16 of ml_dtypes as soon as somebody asks for it."""
+class _NumpyDtypes(Mapping[str, np.dtype[Any]]):
+    """The column of DTYPES. Raises UsageError where a type's package is not installed."""
 
-    def __missing__(self, name: str) -> np.dtype[Any]:
-        if name != "bfloat16":
-            raise KeyError(name)
-        try:
-            from ml_dtypes import bfloat16
-        except ImportError:
-            message = "bfloat16: NumPy has none of its own; pip install ml_dtypes"
-            raise UsageError(message) from None
-        self[name] = np.dtype(bfloat16)
-        return self[name]
+    def __getitem__(self, name: str) -> np.dtype[Any]:
+        return DTYPES[name].numpy
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(DTYPES)
+
+    def __len__(self) -> int:
+        return len(DTYPES)
 
 
 # Data types of weights and tokens by the name that a Problem gives them.
-NUMPY_DTYPES: dict[str, np.dtype[Any]] = _Dtypes(
-    float32=np.dtype(np.float32), float16=np.dtype(np.float16)
-)
-
-
+NUMPY_DTYPES: Mapping[str, np.dtype[Any]] = _NumpyDtypes()
 # How bfloat16 is held where there is no ml_dtypes: nothing is computed with it, so its bits will do.
 BITS = np.dtype(np.uint16)
 
 
 def held_dtype(name: str) -> np.dtype[Any]:
-    """The type of arrays that a layer takes and gives; see BITS."""
+    """The type of arrays that a layer takes and gives; see BITS.
+
+    Raises UsageError where a type's package is not installed and its bits will not do.
+    """
     try:
         return NUMPY_DTYPES[name]
     except UsageError:
+        if not DTYPES[name].upper_half:
+            raise
         return BITS
 
 
@@ -74,9 +75,11 @@ def to_numpy(value: Any) -> NDArray[Any]:
         return value
     if hasattr(value, "detach"):
         value = value.detach()  # torch does not export a tensor that wants a gradient
-    if is_torch(value) and str(value.dtype) == "torch.bfloat16":
-        bits = value.contiguous().view(sys.modules["torch"].int16)  # DLPack to NumPy has none
-        return np.from_dlpack(bits).view(held_dtype("bfloat16"))
+    if is_torch(value):
+        known = DTYPES.get(str(value.dtype).removeprefix("torch."))
+        if known is not None and not known.is_numpys:
+            bits = getattr(sys.modules["torch"], f"int{8 * known.bytes}")
+            return np.from_dlpack(value.contiguous().view(bits)).view(held_dtype(known.name))
     return np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
 
 
@@ -88,6 +91,8 @@ def is_torch(value: Any) -> bool:
 def to_torch(array: NDArray[Any]) -> Any:
     """The same memory as a torch tensor; torch is imported already, or nobody would ask."""
     torch = sys.modules["torch"]
-    if array.dtype == BITS or array.dtype.name == "bfloat16":
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
+    known = DTYPES.get("bfloat16" if array.dtype == BITS else array.dtype.name)
+    if known is None or known.is_numpys:
+        return torch.from_numpy(array)
+    bits = array.view(f"int{8 * known.bytes}")  # torch reads no types of other packages
+    return torch.from_numpy(bits).view(getattr(torch, known.name))

@@ -22,7 +22,7 @@ _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 
 @dataclass(frozen=True)
-class _Config:
+class _ConfigFile:
     """A parsed config whose typed getters name the file and the field when they fail."""
 
     source: str
@@ -67,7 +67,7 @@ def _is_kind(value: object, kind: type) -> bool:
     return type(value) is kind
 
 
-def _sizes(config: _Config, width: str, *experts: str) -> dict[str, Any]:
+def _sizes(config: _ConfigFile, width: str, *experts: str) -> dict[str, Any]:
     return {
         "hidden": config.integer("hidden_size"),
         "expert_dim": config.integer(width),
@@ -77,31 +77,31 @@ def _sizes(config: _Config, width: str, *experts: str) -> dict[str, Any]:
     }
 
 
-def _granite(config: _Config) -> dict[str, Any]:
+def _granite(config: _ConfigFile) -> dict[str, Any]:
     """GraniteMoeTopKGating: softmax over the k chosen logits."""
     return {**_sizes(config, "intermediate_size", "num_local_experts"), "score": "topk_softmax"}
 
 
-def _olmoe(config: _Config) -> dict[str, Any]:
+def _olmoe(config: _ConfigFile) -> dict[str, Any]:
     """OlmoeConfig: intermediate_size is one expert's width, norm_topk_prob is False unless said."""
     norm = config.get(bool, "norm_topk_prob", default=False)
     sizes = _sizes(config, "intermediate_size", "num_experts", "num_local_experts")
     return {**sizes, "renormalize": norm}
 
 
-def _qwen3(config: _Config) -> dict[str, Any]:
+def _qwen3(config: _ConfigFile) -> dict[str, Any]:
     """Qwen3MoeConfig: intermediate_size is the dense layers'; norm_topk_prob False unless said."""
     norm = config.get(bool, "norm_topk_prob", default=False)
     sizes = _sizes(config, "moe_intermediate_size", "num_experts", "num_local_experts")
     return {**sizes, "renormalize": norm}
 
 
-def _mixtral(config: _Config) -> dict[str, Any]:
+def _mixtral(config: _ConfigFile) -> dict[str, Any]:
     """MixtralSparseMoeBlock: softmax over all, top-k, renormalised, without an option."""
     return _sizes(config, "intermediate_size", "num_local_experts", "num_experts")
 
 
-def _gpt_oss(config: _Config) -> dict[str, Any]:
+def _gpt_oss(config: _ConfigFile) -> dict[str, Any]:
     """GptOssTopKRouter and GptOssExperts: biases everywhere; limit and alpha are constants there.
 
     Checkpoints carry ``swiglu_limit`` only, so the class's own values stand in where one lacks.
@@ -119,7 +119,7 @@ def _gpt_oss(config: _Config) -> dict[str, Any]:
     }
 
 
-def _deepseek_v3(config: _Config) -> dict[str, Any]:
+def _deepseek_v3(config: _ConfigFile) -> dict[str, Any]:
     """DeepseekV3MoE: sigmoid scores, bias-corrected choice in groups, one wide shared expert.
 
     scoring_func and topk_method are written by the original checkpoints only: the transformers
@@ -140,7 +140,7 @@ def _deepseek_v3(config: _Config) -> dict[str, Any]:
     }
 
 
-READERS: dict[str, Callable[[_Config], dict[str, Any]]] = {
+READERS: dict[str, Callable[[_ConfigFile], dict[str, Any]]] = {
     "granitemoe": _granite,
     "olmoe": _olmoe,
     "qwen3_moe": _qwen3,
@@ -170,9 +170,9 @@ def read_hf_config(
     return READERS[model_type](config), name or model_type, config.source
 
 
-def _load(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[_Config, str]:
+def _load(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[_ConfigFile, str]:
     if isinstance(source, Mapping):
-        return _Config("config", source), ""
+        return _ConfigFile("config", source), ""
     path = Path(source)
     if path.is_dir():
         path = path / "config.json"
@@ -183,7 +183,7 @@ def _load(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[_Config, 
             "give the config.json of a model"
         )
     stem = path.name.removesuffix(".json").removesuffix(".config")
-    return _Config(str(path), values), path.resolve().parent.name if stem == "config" else stem
+    return _ConfigFile(str(path), values), path.resolve().parent.name if stem == "config" else stem
 
 
 def _parse(path: Path) -> Any:

@@ -19,15 +19,16 @@ from functools import cached_property
 from typing import Any
 
 from tuner.errors import ProblemError
-from tuner.problem.forms import ACTIVATIONS, DTYPE_BYTES, SCORES, SWIGLU_ALPHA, SWIGLU_LIMIT
+from tuner.problem.dtypes import DTYPES
+from tuner.problem.forms import ACTIVATIONS, SCORES, SWIGLU_ALPHA, SWIGLU_LIMIT
 from tuner.problem.hf_config import read_hf_config
 from tuner.problem.presets import FIELDS
 
 _CHOICES: dict[str, Iterable[str]] = {
     "activation": ACTIVATIONS,
     "score": SCORES,
-    "dtype": DTYPE_BYTES,
-    "weight_dtype": DTYPE_BYTES,
+    "dtype": DTYPES,
+    "weight_dtype": DTYPES,
     "accum_dtype": ("float32",),
 }
 # Whole numbers: the least value, and what to give instead.
@@ -157,18 +158,18 @@ class Problem:
         count = self.hidden * self.expert_dim * self._matrices
         if self.expert_bias:
             count += self.expert_dim * (self._matrices - 1) + self.hidden
-        return count * DTYPE_BYTES[self.weight_dtype]
+        return count * DTYPES[self.weight_dtype].bytes
 
     @property
     def shared_weight_bytes(self) -> int:
         """Bytes of the shared expert; 0 where there is none."""
-        return self.hidden * self.shared_dim * self._matrices * DTYPE_BYTES[self.weight_dtype]
+        return self.hidden * self.shared_dim * self._matrices * DTYPES[self.weight_dtype].bytes
 
     @property
     def router_weight_bytes(self) -> int:
         """Bytes of the router's matrix and its biases."""
         rows = self.hidden + self.router_bias + self.correction_bias
-        return self.num_experts * rows * DTYPE_BYTES[self.weight_dtype]
+        return self.num_experts * rows * DTYPES[self.weight_dtype].bytes
 
     def describe(self) -> str:
         """One line for people: label, sizes, expert form, routing form, data types."""

@@ -24,7 +24,7 @@ MOST_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
-class Row:
+class TraceRow:
     """Calls of one problem (its digest) with one token count; `counts` are pairs by expert of some."""
 
     problem: str
@@ -39,7 +39,7 @@ class Traffic:
     """A trace that was read: its problems by digest, and its rows."""
 
     problems: dict[str, Problem]
-    rows: tuple[Row, ...]
+    rows: tuple[TraceRow, ...]
 
 
 def read(path: str | os.PathLike[str]) -> Traffic:
@@ -75,13 +75,13 @@ def _problems(line: dict[str, Any]) -> dict[str, Problem]:
     return {digest: Problem.from_key(key) for digest, key in line["problems"].items()}
 
 
-def _row(line: dict[str, Any]) -> Row:
+def _row(line: dict[str, Any]) -> TraceRow:
     counts = tuple(tuple(int(count) for count in counts) for counts in line["counts"])
     numbers = int(line["tokens"]), int(line["calls"]), float(line["ms"])
-    return Row(str(line["problem"]), *numbers, counts)
+    return TraceRow(str(line["problem"]), *numbers, counts)
 
 
-def _check(place: Path, problems: dict[str, Problem], row: Row) -> None:
+def _check(place: Path, problems: dict[str, Problem], row: TraceRow) -> None:
     """Counts have one entry an expert, none above the tokens, and k pairs a token in all."""
     problem = problems.get(row.problem)
     sound = problem is not None and all(

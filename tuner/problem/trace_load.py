@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tuner.errors import ProblemError, UsageError
 from tuner.host.paths import traces_dir
 from tuner.problem.problem import Problem
-from tuner.problem.trace_file import Row, Traffic
+from tuner.problem.trace_file import TraceRow, Traffic
 
 # Token counts of a trace that are tuned, unless the user names them.
 MOST_COUNTS = 4
@@ -70,7 +70,7 @@ class Recorded:
         return rng.permutation(drawn.reshape(self.top_k, tokens).T)
 
 
-def of(traffic: Traffic, problem: Problem) -> Recorded:
+def recorded(traffic: Traffic, problem: Problem) -> Recorded:
     """The counts that were recorded for a problem, or for another layer with as many experts and k.
 
     Raises UsageError when the trace has none.
@@ -85,7 +85,7 @@ def of(traffic: Traffic, problem: Problem) -> Recorded:
     return Recorded(problem.num_experts, problem.top_k, tuple(calls))
 
 
-def rows(traffic: Traffic, problem: Problem) -> list[Row]:
+def rows(traffic: Traffic, problem: Problem) -> list[TraceRow]:
     """The rows of a problem; where there are none, those of problems with as many experts and k."""
     exact = [row for row in traffic.rows if row.problem == problem.digest]
     sizes = problem.num_experts, problem.top_k
@@ -93,12 +93,12 @@ def rows(traffic: Traffic, problem: Problem) -> list[Row]:
     return exact or [row for row in traffic.rows if row.problem in alike]
 
 
-def heaviest(found: list[Row], most: int = MOST_COUNTS) -> tuple[dict[int, float], float]:
+def heaviest(found: list[TraceRow], most: int = MOST_COUNTS) -> tuple[dict[int, float], float]:
     """The token counts that took most time, by their share of it, and the share of them all.
 
     Counts of one octave are one, told by the count in the middle of its time.
     """
-    octaves: dict[int, list[Row]] = {}
+    octaves: dict[int, list[TraceRow]] = {}
     for row in sorted(found, key=lambda row: row.tokens):
         octaves.setdefault(row.tokens.bit_length(), []).append(row)
     times = {octave: sum(row.ms for row in members) for octave, members in octaves.items()}
@@ -110,7 +110,7 @@ def heaviest(found: list[Row], most: int = MOST_COUNTS) -> tuple[dict[int, float
     return {count: float(f"{share:.2g}") for count, share in shares.items()}, sum(shares.values())
 
 
-def _middle(members: list[Row], total: float) -> int:
+def _middle(members: list[TraceRow], total: float) -> int:
     passed = 0.0
     for row in members:
         passed += row.ms

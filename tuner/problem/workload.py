@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tuner.errors import ProblemError
 from tuner.problem import trace_load
-from tuner.problem.forms import DTYPE_BYTES
+from tuner.problem.dtypes import DTYPES
 from tuner.problem.problem import Problem
 
 
@@ -158,4 +158,4 @@ def weight_bytes_read(problem: Problem, counts: NDArray[np.int64]) -> int:
     active = int(np.count_nonzero(counts))
     weights = active * problem.expert_weight_bytes
     weights += problem.shared_weight_bytes + problem.router_weight_bytes
-    return weights + 2 * tokens * problem.hidden * DTYPE_BYTES[problem.dtype]
+    return weights + 2 * tokens * problem.hidden * DTYPES[problem.dtype].bytes

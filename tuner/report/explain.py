@@ -27,7 +27,7 @@ MOST_CONTENDERS = 5
 
 
 @dataclass(frozen=True)
-class Found:
+class ComparableTrials:
     """The trials of a workload that can be compared with each other.
 
     Attributes:
@@ -169,7 +169,7 @@ class Explanation:
     problem: Problem
     target: Target
     workload: Workload
-    found: Found
+    found: ComparableTrials
     winner: Winner | None
     account: Account | None
     importances: Importances
@@ -257,8 +257,8 @@ def _default_id(db: Database, best: Mapping[str, Any] | None, same: Sequence[Tri
     return "" if best["default_trial_id"] is None else db.trial(best["default_trial_id"]).variant_id
 
 
-def _found(rows: Sequence[TrialRow], left_out: int) -> Found:
-    return Found(
+def _found(rows: Sequence[TrialRow], left_out: int) -> ComparableTrials:
+    return ComparableTrials(
         statuses=dict(Counter(row.status for row in rows)),
         left_out=left_out,
         sessions=len({row.session for row in rows}),

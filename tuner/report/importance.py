@@ -1,7 +1,7 @@
 """Importance: which parameters decided the speed of a cell's trials, by PED-ANOVA.
 
 Watanabe, Bansal and Hutter 2023, https://arxiv.org/abs/2304.10255, in optuna's implementation. With
-``tuner.search.search`` this is the only file that knows optuna.
+``tuner.search.optuna_samplers`` this is the only file that knows optuna.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from tuner.target import Target
 
 
 @dataclass(frozen=True)
-class Cell:
+class WorkloadWinner:
     """The winner of one workload beside the default that it was paired with.
 
     Attributes:
@@ -56,13 +56,13 @@ class Overview:
 
     problem: Problem
     target: Target
-    cells: tuple[Cell, ...]
+    cells: tuple[WorkloadWinner, ...]
     ceilings: dict[str, float]
-    chosen: Cell
+    chosen: WorkloadWinner
     explanation: Explanation
     trials: tuple[TrialRow, ...]
 
-    def under(self, load: str) -> tuple[Cell, ...]:
+    def under(self, load: str) -> tuple[WorkloadWinner, ...]:
         """The cells of one load, by tokens."""
         return tuple(cell for cell in self.cells if cell.load == load)
 
@@ -94,7 +94,7 @@ def overview(
     )
 
 
-def _chosen(cells: Sequence[Cell], wanted: Workload | None) -> Cell:
+def _chosen(cells: Sequence[WorkloadWinner], wanted: Workload | None) -> WorkloadWinner:
     if wanted is None:
         return max(cells, key=lambda cell: (cell.load == "uniform", cell.tokens))
     for cell in cells:
@@ -103,11 +103,11 @@ def _chosen(cells: Sequence[Cell], wanted: Workload | None) -> Cell:
     raise DatabaseError(f"no winner at {wanted.tokens} tokens, load {wanted.load}; ask for another")
 
 
-def _cell(db: Database, row: Mapping[str, Any]) -> Cell:
+def _cell(db: Database, row: Mapping[str, Any]) -> WorkloadWinner:
     default = row["default_trial_id"]
     paired = db.trial(default) if default is not None else None
     timed = paired.final if paired else None
-    return Cell(
+    return WorkloadWinner(
         tokens=row["tokens"],
         load=row["load"],
         variant=row["variant"],

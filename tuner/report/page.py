@@ -16,7 +16,7 @@ import jinja2
 from tuner.report import plots, words
 from tuner.report.overview import Overview, inverse
 from tuner.report.peer_times import PeerTimes
-from tuner.report.plots import Point, Tried
+from tuner.report.plots import Point, TrialPoint
 
 _FOLDER = Path(__file__).with_name("pages")
 # Importances below this share are not named.
@@ -119,7 +119,8 @@ def _importances(view: Overview) -> Drawing | None:
 
 def _history(view: Overview) -> Drawing | None:
     tried = [
-        Tried(row.status, row.measurement.ratio if row.measurement else None) for row in view.trials
+        TrialPoint(row.status, row.measurement.ratio if row.measurement else None)
+        for row in view.trials
     ]
     timed = [t for t in tried if t.ratio]
     if not timed:

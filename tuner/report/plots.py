@@ -53,7 +53,7 @@ class Point(NamedTuple):
     ns: float
 
 
-class Tried(NamedTuple):
+class TrialPoint(NamedTuple):
     """A trial of a history: its status, and its time over the default's where it was timed."""
 
     status: str
@@ -120,7 +120,7 @@ def importances(values: Mapping[str, float]) -> str:
     return _svg("importances", draw)
 
 
-def history(trials: Sequence[Tried]) -> str:
+def history(trials: Sequence[TrialPoint]) -> str:
     """Trials in their order by speed over the default's; what failed stands at the bottom."""
 
     def draw(axes: Axes) -> None:

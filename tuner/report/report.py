@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from tuner.errors import DatabaseError
 from tuner.problem import Problem
 from tuner.report import words
-from tuner.report.overview import Cell, Overview, overview
+from tuner.report.overview import Overview, WorkloadWinner, overview
 from tuner.report.peer_times import PeerTimes
 from tuner.store import listings
 from tuner.store.database import Database
@@ -63,14 +63,14 @@ def markdown(found: Sequence[Overview]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _table(cells: Sequence[Cell]) -> Iterator[str]:
+def _table(cells: Sequence[WorkloadWinner]) -> Iterator[str]:
     yield f"| {' | '.join(_COLUMNS)} |"
     yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |"
     for cell in cells:
         yield f"| {' | '.join(row(cell))} |"
 
 
-def row(cell: Cell) -> tuple[str, ...]:
+def row(cell: WorkloadWinner) -> tuple[str, ...]:
     """The texts of one workload, for a table."""
     share = f"{words.percent(cell.fraction)} of {cell.ceiling}" if cell.fraction is not None else ""
     return (

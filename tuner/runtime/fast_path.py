@@ -45,11 +45,11 @@ Call: TypeAlias = tuple[
     list[Ready],
     list[Ready],
     dict[int, Ready],
-    "Answers",
+    "OutputMemory",
 ]
 
 
-class Table:
+class FixedCalls:
     """A layer's fixed calls by the shape [T, D] of their tokens; whoever reads it holds REGION."""
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class Table:
             _tables.add(self)
 
 
-_tables: weakref.WeakSet[Table] = weakref.WeakSet()
+_tables: weakref.WeakSet[FixedCalls] = weakref.WeakSet()
 
 
 def forget() -> None:
@@ -89,11 +89,11 @@ def prepare(
     )  # contiguous: all columns
     before, after = (address(source), address(result)), (address(indices), address(weights))
     function, control, block = bound.fix(tokens, *before, scratch, *after)
-    answers = Answers(bound, np.array(block), result, indices, weights)
+    answers = OutputMemory(bound, np.array(block), result, indices, weights)
     return source, function, ready_argument(control), calls, [], [], {}, answers
 
 
-class Answers:
+class OutputMemory:
     """Where the answers of one fixed call go: memory of the process, its caller's, or made ahead."""
 
     def __init__(

@@ -58,7 +58,7 @@ class Layer:
         self._engines: list[Engine | None] = [None] * len(self._firsts)
         self._by_kernel: dict[Kernel, Engine] = {}
         self._counters = Counters(len(self._firsts))
-        self._fixed = fast_path.Table()
+        self._fixed = fast_path.FixedCalls()
         # What a call looks up: names of modules and attributes lie in lines of their own.
         lookup = self._fixed.calls.get
         self._hot = (np.ndarray, self._dtype, lookup, REGION.acquire, REGION.release)

@@ -25,7 +25,7 @@ Key = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Answer:
+class RecordedTrial:
     """What became of a configuration; without a time, `ratio` and `time_ms` are None.
 
     `ratio` is the time over the default's, of the same race.
@@ -47,10 +47,10 @@ class Grid:
     """Answers for the valid points of a space; `about` says what was measured, where and when."""
 
     space: Space
-    answers: Mapping[Key, Answer]
+    answers: Mapping[Key, RecordedTrial]
     about: Mapping[str, Any]
 
-    def answer(self, config: Mapping[str, int]) -> Answer:
+    def answer(self, config: Mapping[str, int]) -> RecordedTrial:
         """The recorded answer. Raises DatabaseError for a configuration that was not recorded."""
         found = self.answers.get(key(self.space, config))
         if found is None:
@@ -73,7 +73,7 @@ class Step:
     """One trial of a replayed search."""
 
     config: Config
-    answer: Answer
+    answer: RecordedTrial
 
 
 def load(path: Path) -> Grid:
@@ -89,10 +89,10 @@ def load(path: Path) -> Grid:
     return Grid(space, answers, about)
 
 
-def _answer(row: Mapping[str, Any]) -> Answer:
+def _answer(row: Mapping[str, Any]) -> RecordedTrial:
     measured = {m["name"]: m["value"] for m in row["measurements"]}
     message = row.get("message", "")
-    return Answer(row["status"], measured.get("ratio"), measured.get(t4.OBJECTIVE), message)
+    return RecordedTrial(row["status"], measured.get("ratio"), measured.get(t4.OBJECTIVE), message)
 
 
 def run(grid: Grid, search: Search, trials: int) -> list[Step]:

@@ -1,29 +1,20 @@
 """Search: which configuration to try next, and what is known of those that were tried.
 
 Starts come first: what the caller enqueued, the default, the starts of the space file. Then a proposer
-takes over (`PROPOSERS`). A configuration is valid, new, and not ruled out by an earlier failure when
-it is suggested, so no trial is spent on what is known.
+takes over (`strategies.STRATEGIES`). A configuration is valid, new, and not ruled out by an earlier failure
+when it is suggested, so no trial is spent on what is known.
 """
 
 from __future__ import annotations
 
-import functools
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import count
 
-from tuner.errors import UsageError
-from tuner.search.optuna_samplers import Sampler
-from tuner.search.strategies import LISTED, Enumeration, Model, Proposer
+from tuner.search import strategies
 from tuner.space import neighbours
 from tuner.space.space import Config, Monotone, Space
-
-# `auto` lists a space instead of modelling it when all of it fits into the trials planned (or, where time
-# is what is planned, into FEW: some five minutes), up to MANY: of more points than that the model's
-# order finds the best ones so much sooner that a session may end early.
-FEW = 64
-MANY = 200
 
 
 @dataclass(frozen=True)
@@ -44,10 +35,8 @@ class Search:
     def __init__(
         self, space: Space, seed: int, sampler: str = "auto", trials: int | None = None
     ) -> None:
-        if sampler not in PROPOSERS:
-            raise UsageError(f"--sampler {sampler}: not known; use {', '.join(PROPOSERS)}")
         self.space = space
-        self._proposer = PROPOSERS[sampler](space, seed, trials)
+        self._proposer = strategies.named(sampler)(space, seed, trials)
         self._numbers = count()
         self._open: dict[int, Config] = {}
         self._known: dict[tuple[int, ...], float | None] = {}
@@ -117,31 +106,3 @@ class Search:
 
     def _key(self, config: Mapping[str, int]) -> tuple[int, ...]:
         return neighbours.key(self.space, config)
-
-
-def _auto(space: Space, seed: int, trials: int | None) -> Proposer:
-    bound = min(FEW if trials is None else trials, MANY)
-    if space.size() <= LISTED and len(list(islice(space.points(), bound + 1))) <= bound:
-        return _brute(space, seed, trials)
-    return Model(space, seed)
-
-
-def _brute(space: Space, seed: int, trials: int | None) -> Proposer:
-    """Every point, the default's neighbours first."""
-    return Enumeration(neighbours.walk(space, space.default))
-
-
-def _sampled(name: str, space: Space, seed: int, trials: int | None) -> Proposer:
-    return Sampler(space, name, seed)
-
-
-# By the names of ``tuner.tune.plan.SAMPLERS``.
-PROPOSERS: dict[str, Callable[[Space, int, int | None], Proposer]] = {
-    "auto": _auto,
-    "model": lambda space, seed, trials: Model(space, seed),
-    "tpe": functools.partial(_sampled, "tpe"),
-    "gp": functools.partial(_sampled, "gp"),
-    "random": functools.partial(_sampled, "random"),
-    "grid": lambda space, seed, trials: Enumeration(space.points()),
-    "brute": _brute,
-}

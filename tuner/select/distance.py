@@ -6,11 +6,10 @@ Every difference has a price in octaves of token count, the unit of all distance
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tuner.select.selection import OTHER_LOAD
+from tuner.select.selection import OTHER_LOAD, octaves
 from tuner.select.winner_cache import Group
 from tuner.space import space, templates
 from tuner.target import Target, can_run
@@ -21,7 +20,7 @@ OTHER_TEMPLATE = 0.5
 
 
 @dataclass(frozen=True)
-class Request:
+class SelectionRequest:
     """What is asked for: a workload, what the code has to run on, and what it has to read.
 
     Attributes:
@@ -36,17 +35,12 @@ class Request:
     compiler: str
 
 
-def octaves(a: int, b: int) -> float:
-    """How far two counts are apart; 0 counts as 1."""
-    return abs(math.log2(max(a, 1) / max(b, 1)))
-
-
-def cost(request: Request, group: Group) -> float:
+def cost(request: SelectionRequest, group: Group) -> float:
     """The price of all differences."""
     return sum(price for price, _ in differences(request, group))
 
 
-def differences(request: Request, group: Group) -> Iterator[tuple[float, str]]:
+def differences(request: SelectionRequest, group: Group) -> Iterator[tuple[float, str]]:
     """What lowers the rank of a whole group: the price in octaves, and the words for it."""
     here, there = request.target, group.target
     if group.load != request.load:
@@ -69,7 +63,7 @@ def _sizes(target: Target) -> str:
     return "/".join(str(size >> 10) for size in _caches(target))
 
 
-def refusal(request: Request, group: Group) -> str | None:
+def refusal(request: SelectionRequest, group: Group) -> str | None:
     """Why a group can never be the answer, whatever its rank; None where it can."""
     here, there = request.target, group.target
     if request.pack is not None and group.pack != request.pack:

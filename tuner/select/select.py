@@ -19,8 +19,8 @@ from tuner.errors import CompileError
 from tuner.host.toolchain import toolchain_version
 from tuner.problem import Problem
 from tuner.problem.workload import Workload
-from tuner.select.distance import Request, cost, differences, octaves, refusal
-from tuner.select.selection import MAX_TOKEN_DISTANCE, Selection
+from tuner.select.distance import SelectionRequest, cost, differences, refusal
+from tuner.select.selection import MAX_TOKEN_DISTANCE, Selection, octaves
 from tuner.select.winner_cache import Group, Row, winners
 from tuner.space.variant import Variant, default_variant
 from tuner.store.database import Database, default_path
@@ -43,7 +43,7 @@ Default = Callable[[Problem, Target, str | None, int], Variant]
 class Found:
     """A winner that was selected, and on which rung of the ladder."""
 
-    request: Request
+    request: SelectionRequest
     rung: Rung
     distance: float
     group: Group
@@ -91,7 +91,7 @@ class Found:
 class Fallback:
     """The template's default, since no winner fits."""
 
-    request: Request
+    request: SelectionRequest
     variant: Variant
     reason: str
 
@@ -153,7 +153,7 @@ def choose(
 ) -> Found | Fallback:
     """The same where the problem's winners are at hand."""
     compiler = _installed_compiler() if compiler is None else compiler
-    request = Request(workload.tokens, workload.load, target, pack, compiler)
+    request = SelectionRequest(workload.tokens, workload.load, target, pack, compiler)
     refusals = [refusal(request, group) for group in groups]
     usable = [group for group, refused in zip(groups, refusals, strict=True) if not refused]
     if usable:
@@ -169,14 +169,14 @@ def unlike(workload: Workload, target: Target, compiler: str, group: Group) -> f
 
     Whether their code runs on the target does not matter here.
     """
-    request = Request(workload.tokens, workload.load, target, None, compiler)
+    request = SelectionRequest(workload.tokens, workload.load, target, None, compiler)
     steps = {arch: step for step, arch in enumerate((target.arch, *older(target.arch)))}
     step = steps.get(group.target.arch)
     price = UNRELATED_ARCHITECTURE if step is None else step * OLDER_ARCHITECTURE
     return price + cost(request, group)
 
 
-def exact(request: Request, groups: Iterable[Group]) -> Found | None:
+def exact(request: SelectionRequest, groups: Iterable[Group]) -> Found | None:
     """Return the winner of this very request, made with this compiler."""
     same = (
         (0.0, group)
@@ -186,19 +186,19 @@ def exact(request: Request, groups: Iterable[Group]) -> Found | None:
     return _closest(request, exact, same, furthest=0.0)
 
 
-def nearest(request: Request, groups: Iterable[Group]) -> Found | None:
+def nearest(request: SelectionRequest, groups: Iterable[Group]) -> Found | None:
     """Return the nearest of this target: other tokens, another load, another compiler."""
     here = ((0.0, group) for group in groups if _on_target(request, group))
     return _closest(request, nearest, here)
 
 
-def same_architecture(request: Request, groups: Iterable[Group]) -> Found | None:
+def same_architecture(request: SelectionRequest, groups: Iterable[Group]) -> Found | None:
     """Return the nearest of other machines of this architecture (cores, caches)."""
     same = ((0.0, group) for group in groups if group.target.arch == request.target.arch)
     return _closest(request, same_architecture, same)
 
 
-def older_architecture(request: Request, groups: Iterable[Group]) -> Found | None:
+def older_architecture(request: SelectionRequest, groups: Iterable[Group]) -> Found | None:
     """Return the nearest of the architectures whose code runs here."""
     steps = {arch: step for step, arch in enumerate(older(request.target.arch), start=1)}
     known = (
@@ -209,7 +209,7 @@ def older_architecture(request: Request, groups: Iterable[Group]) -> Found | Non
     return _closest(request, older_architecture, known)
 
 
-Rung = Callable[[Request, Iterable[Group]], Found | None]
+Rung = Callable[[SelectionRequest, Iterable[Group]], Found | None]
 
 # The one order of fallback; after it comes the default of the template.
 LADDER: tuple[Rung, ...] = (exact, nearest, same_architecture, older_architecture)
@@ -223,7 +223,7 @@ _PLACES: dict[Rung, str] = {
 
 
 def _closest(
-    request: Request,
+    request: SelectionRequest,
     rung: Rung,
     groups: Iterable[tuple[float, Group]],
     furthest: float = MAX_TOKEN_DISTANCE,
@@ -250,7 +250,7 @@ def _nearest_tokens(group: Group, tokens: int) -> tuple[float, int]:
     return min((octaves(group.tokens[i], tokens), i) for i in near)
 
 
-def _on_target(request: Request, group: Group) -> bool:
+def _on_target(request: SelectionRequest, group: Group) -> bool:
     return group.target.digest == request.target.digest
 
 

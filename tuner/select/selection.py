@@ -55,3 +55,8 @@ class Selection:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         distance = self.distance if math.isfinite(self.distance) else None
         return values | {"arch": self.arch, "target": self.target.key, "distance": distance}
+
+
+def octaves(a: float, b: float) -> float:
+    """How many doublings two counts are apart, the unit of all distances; 0 counts as 1."""
+    return abs(math.log2((a or 1) / (b or 1)))

@@ -9,10 +9,12 @@ import functools
 import json
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from tuner.errors import ProblemError, TargetError
 from tuner.problem import PRESETS, Problem
+from tuner.problem.dtypes import DTYPES
 from tuner.serve.problem_document import Refusal
 from tuner.store import listings
 from tuner.store.database import Database
@@ -34,6 +36,21 @@ Model = Annotated[
         description="A preset's name, an id or label of /v1/problems, or a problem's key as JSON.",
         examples=["granite-3.0-1b-a400m"],
     ),
+]
+
+
+def _known_dtype(name: str) -> str:
+    if name not in DTYPES:
+        known = ", ".join(DTYPES)
+        raise PydanticCustomError("dtype", "not known; use one of {known}", {"known": known})
+    return name
+
+
+# A query's `dtype`.
+Dtype = Annotated[
+    str,
+    AfterValidator(_known_dtype),
+    WithJsonSchema({"enum": list(DTYPES), "type": "string"}),
 ]
 
 

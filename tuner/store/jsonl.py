@@ -115,7 +115,7 @@ def _tried(trial: TrialRow) -> dict[str, Any]:
     }
 
 
-Tried = tuple[TrialRow, MeasurementRow | None]
+TriedRows = tuple[TrialRow, MeasurementRow | None]
 
 
 class Line(NamedTuple):
@@ -123,8 +123,8 @@ class Line(NamedTuple):
     default where that is another one, and the variants as the line has them."""
 
     winner: dict[str, Any]
-    tried: Tried
-    default: Tried | None
+    tried: TriedRows
+    default: TriedRows | None
     variants: tuple[dict[str, Any], ...]
 
 
@@ -162,7 +162,7 @@ def rebuild(db: Database, text: bytes, relabel: bool = True) -> Line:
     )
 
 
-def _read_tried(db: Database, data: Any, workload: Mapping[str, Any], where: str) -> Tried:
+def _read_tried(db: Database, data: Any, workload: Mapping[str, Any], where: str) -> TriedRows:
     parts = fields.checked(data, fields.TRIED, where)
     variant = fields.checked(parts["variant"], fields.VARIANT, f"{where}.variant")
     trial = fields.checked(parts["trial"], fields.TRIAL, f"{where}.trial")
@@ -198,7 +198,7 @@ def record(db: Database, line: Line) -> None:
     db.record_winner(WinnerRow(trial_id=trial_id, default_trial_id=default_id, **line.winner))
 
 
-def _stored(db: Database, tried: Tried) -> int:
+def _stored(db: Database, tried: TriedRows) -> int:
     """The number of this trial in ``db``: of the same one if it is there, else of a new row."""
     row, measurement = tried
     for known in db.trials(row.problem_id, row.target_id, row.tokens, row.load):

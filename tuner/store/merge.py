@@ -33,7 +33,7 @@ CLOCKS_APART = timedelta(days=1)
 MOST_TEXT = 2000
 
 
-class Outcome(StrEnum):
+class LineOutcome(StrEnum):
     """What became of a line."""
 
     TAKEN = "taken"
@@ -50,7 +50,7 @@ class Merged:
     target_id: str
     tokens: int
     load: str
-    outcome: Outcome
+    outcome: LineOutcome
     reason: str
 
 
@@ -77,7 +77,7 @@ def _merged(db: Database, text: bytes, where: str) -> list[Merged]:
             read = _read(db, line)
             check_new(seen, read.winner, number)
             outcome, reason = _judge(best_there(db, read.winner), read)
-            if outcome is Outcome.TAKEN:
+            if outcome is LineOutcome.TAKEN:
                 record(db, read)
         except (MoetuneError, ValueError, OverflowError, RecursionError) as error:
             message = f"{where}: line {number}: {error}; nothing was taken, mend or drop the line"
@@ -137,26 +137,32 @@ def _check_time(field: str, text: str) -> None:
         raise DatabaseError(f"{field}: is {text}, which is in the future")
 
 
-def _judge(there: Mapping[str, Any] | None, line: Line) -> tuple[Outcome, str]:
+def _judge(there: Mapping[str, Any] | None, line: Line) -> tuple[LineOutcome, str]:
     """What becomes of a line beside the row of ``best`` for its workload, and why."""
     if there is None:
-        return Outcome.TAKEN, "nothing was there"
+        return LineOutcome.TAKEN, "nothing was there"
     if _is_same(there, line):
-        return Outcome.SAME, "it is there already"
+        return LineOutcome.SAME, "it is there already"
     new, old = _standing_of_line(line), _standing_of_row(there)
     if new != old:
-        return (Outcome.TAKEN, _above(new, old)) if new > old else (Outcome.KEPT, _above(old, new))
+        return (
+            (LineOutcome.TAKEN, _above(new, old))
+            if new > old
+            else (LineOutcome.KEPT, _above(old, new))
+        )
     if not new.proven:
         later = line.winner["created"] > there["created"]
-        return (Outcome.TAKEN if later else Outcome.KEPT), "neither is proven: the later one stays"
+        return (
+            LineOutcome.TAKEN if later else LineOutcome.KEPT
+        ), "neither is proven: the later one stays"
     measured = line.tried[1]
     assert measured is not None  # it is proven
     if measured.temperature != there["temperature"]:
-        return Outcome.KEPT, f"what is there was measured {there['temperature']}, this is not"
+        return LineOutcome.KEPT, f"what is there was measured {there['temperature']}, this is not"
     times = f"{measured.median_ns:.0f} ns against {there['median_ns']:.0f} ns"
     if measured.high_ns < there["low_ns"]:
-        return Outcome.TAKEN, f"surely faster: {times}"
-    return Outcome.KEPT, f"not surely faster than what is there: {times}"
+        return LineOutcome.TAKEN, f"surely faster: {times}"
+    return LineOutcome.KEPT, f"not surely faster than what is there: {times}"
 
 
 @dataclass(frozen=True, order=True)
@@ -198,4 +204,6 @@ def _is_same(there: Mapping[str, Any], line: Line) -> bool:
 
 def counts(found: Sequence[Merged]) -> dict[str, int]:
     """How many lines ended how."""
-    return {outcome.value: sum(line.outcome is outcome for line in found) for outcome in Outcome}
+    return {
+        outcome.value: sum(line.outcome is outcome for line in found) for outcome in LineOutcome
+    }

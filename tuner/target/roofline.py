@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tuner.problem import Problem
+from tuner.problem.dtypes import DTYPES
 from tuner.target.target import Target, simd_bytes
 
 
@@ -92,10 +93,14 @@ class Ceilings:
 
 def has_dot(target: Target) -> bool:
     """Whether the probe of this target multiplies pairs of bfloat16."""
-    return "avx512bf16" in target.features and simd_bytes(target) == 64
+    return _multiplies_pairs(target, "bfloat16") and simd_bytes(target) == 64
 
 
 def multiplies_pairs(problem: Problem, target: Target) -> bool:
-    """Whether the target has bfloat16 dot products and the problem can use them."""
-    types = {problem.dtype, problem.weight_dtype}
-    return types == {"bfloat16"} and "avx512bf16" in target.features
+    """Whether the target has dot products of the data type of the problem, activations and weights alike."""
+    return problem.dtype == problem.weight_dtype and _multiplies_pairs(target, problem.dtype)
+
+
+def _multiplies_pairs(target: Target, dtype: str) -> bool:
+    feature = DTYPES[dtype].dot_feature
+    return bool(feature) and feature in target.features

@@ -29,7 +29,7 @@ from tuner.store.database import Database
 from tuner.target import Target
 from tuner.target.roofline import Ceilings, Limits
 from tuner.tune.builder import split_cores
-from tuner.tune.claims import Claim, Finding, Verdict, claims, finding
+from tuner.tune.claims import AuditVerdict, Claim, Finding, claims, finding
 from tuner.tune.finals import PROCESSES
 from tuner.tune.verdicts import entries, floor_of, joined
 
@@ -91,7 +91,7 @@ def audit(
         left = time_s - (clock() - start)
         if claim.cost_s > left:
             reason = f"would take about {claim.cost_s:.0f} s, {max(left, 0):.0f} s were left"
-            findings.append(_of(claim, Verdict.LEFT, reason))
+            findings.append(_of(claim, AuditVerdict.LEFT, reason))
             continue
         report(number, len(waiting), claim)
         findings.append(_audited(db, claim, measure))
@@ -102,7 +102,7 @@ def _audited(db: Database, claim: Claim, measure: Measure) -> Finding:
     try:
         measured = measure(claim, _stored_ceilings(db, claim.row["target_id"]))
     except UsageError as error:  # it does not fit this machine's memory at the moment
-        return _of(claim, Verdict.UNSURE, str(error))
+        return _of(claim, AuditVerdict.UNSURE, str(error))
     if measured.status != "ok":
         return _failed(claim, measured)
     _record(db, claim, measured)
@@ -117,15 +117,15 @@ def _failed(claim: Claim, measured: Measured) -> Finding:
     what = f"{measured.status}: {measured.message}"
     culprit = measured.culprit
     if kind(measured.status, measured.message) not in _GONE or culprit is None:
-        return _of(claim, Verdict.UNSURE, what)
+        return _of(claim, AuditVerdict.UNSURE, what)
     if culprit.id == claim.row["variant_id"]:
-        return _of(claim, Verdict.GONE, what)
+        return _of(claim, AuditVerdict.GONE, what)
     if claim.is_default:
-        return _of(claim, Verdict.HOLDS, f"verified; its contender is gone: {what}")
-    return _of(claim, Verdict.UNSURE, f"the default fails: {what}")
+        return _of(claim, AuditVerdict.HOLDS, f"verified; its contender is gone: {what}")
+    return _of(claim, AuditVerdict.UNSURE, f"the default fails: {what}")
 
 
-def _of(claim: Claim, verdict: Verdict, reason: str, parts: Sequence[Timing] = ()) -> Finding:
+def _of(claim: Claim, verdict: AuditVerdict, reason: str, parts: Sequence[Timing] = ()) -> Finding:
     rival = claim.other if claim.is_default else claim.default
     ratio = joined(parts).race.ratio(1) if parts and claim.other else None
     return finding(
@@ -162,7 +162,7 @@ def _stored_ceilings(db: Database, target_id: str) -> Ceilings | None:
     return Ceilings(stored["fma"], stored["read"], stored.get("dot", 0.0))
 
 
-def judge(claim: Claim, parts: Sequence[Timing]) -> tuple[Verdict, str]:
+def judge(claim: Claim, parts: Sequence[Timing]) -> tuple[AuditVerdict, str]:
     """The verdict on a claim from its races, and why.
 
     Who wins is decided by the rule of the finals (``tuner.tune.verdicts``), with the noise floor that the
@@ -171,7 +171,7 @@ def judge(claim: Claim, parts: Sequence[Timing]) -> tuple[Verdict, str]:
     surely slower. A default no longer holds when the contender is faster than was put up with.
     """
     if claim.other is None:
-        return Verdict.HOLDS, "verified; nothing else was timed that it could be raced against"
+        return AuditVerdict.HOLDS, "verified; nothing else was timed that it could be raced against"
     race = joined(parts).race
     ratio, floor = race.ratio(1), floor_of(race.ratio(2))
     wins = entries(parts, [claim.default, claim.other], floor)[1].proven
@@ -184,12 +184,12 @@ def judge(claim: Claim, parts: Sequence[Timing]) -> tuple[Verdict, str]:
         lost, holds = ratio.low > 1 + floor, True
     if lost and race.foreign > FOREIGN_LIMIT:
         return (
-            Verdict.UNSURE,
+            AuditVerdict.UNSURE,
             f"other processes took {100 * race.foreign:.0f} % of the machine, {reason}",
         )
     if lost:
-        return Verdict.LOST, reason
-    return (Verdict.HOLDS if holds else Verdict.UNSURE), reason
+        return AuditVerdict.LOST, reason
+    return (AuditVerdict.HOLDS if holds else AuditVerdict.UNSURE), reason
 
 
 def remeasure(claim: Claim, ceilings: Limits | None) -> Measured:

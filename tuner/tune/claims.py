@@ -29,7 +29,7 @@ from tuner.tune.finals import PROCESSES
 Row = Mapping[str, Any]
 
 
-class Verdict(StrEnum):
+class AuditVerdict(StrEnum):
     """What an audit says of a winner."""
 
     HOLDS = "holds"
@@ -106,7 +106,7 @@ class Finding:
     winner: str
     is_default: bool
     against: str
-    verdict: Verdict
+    verdict: AuditVerdict
     reason: str
     then: tuple[float, float, float]
     changes: Changes = field(default_factory=dict)
@@ -114,7 +114,7 @@ class Finding:
     cost_s: float = 0.0
 
 
-def finding(row: Row, verdict: Verdict, reason: str, **more: Any) -> Finding:
+def finding(row: Row, verdict: AuditVerdict, reason: str, **more: Any) -> Finding:
     """The Finding about a row of the view ``best``."""
     return Finding(
         problem=row["problem_name"] or Problem.from_key(row["problem"]).describe(),
@@ -140,12 +140,12 @@ def claims(
     for row in db.best(problem_id=problem_id):
         target = Target.from_key({**row["target"], "name": row["target_name"]})
         if not is_here(target, host):
-            known.append(finding(row, Verdict.ELSEWHERE, f"tuned on {target.describe()}"))
+            known.append(finding(row, AuditVerdict.ELSEWHERE, f"tuned on {target.describe()}"))
             continue
         try:
             open_claims.append(_claim(db, row, target))
         except MoetuneError as error:  # the template, its space or the row is another now
-            known.append(finding(row, Verdict.GONE, str(error)))
+            known.append(finding(row, AuditVerdict.GONE, str(error)))
     return sorted(open_claims, key=lambda claim: claim.cost_s), known
 
 

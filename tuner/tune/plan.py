@@ -6,9 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from tuner.problem.workload import Workload
-
-# How the next variant is chosen; see ``tuner.search``. ``auto`` lists a small space and models a large one.
-SAMPLERS = ("auto", "model", "tpe", "gp", "random", "grid", "brute")
+from tuner.search import strategies
 
 
 @dataclass(frozen=True)
@@ -21,7 +19,9 @@ class Plan:
     `token_weights` and `load_weights` say how much a cell counts, by its token count and load, where
     that is not 1: the product is its weight. On the workloads `held_out` the choice is checked.
     `warm_starts` configurations of earlier winners are tried first.
-    `sampler` is one of SAMPLERS.
+    `sampler` names how the next variant is chosen: a row of ``tuner.search.strategies``.
+
+    Raises UsageError for a sampler that is not known.
     """
 
     tokens: tuple[int, ...]
@@ -37,6 +37,9 @@ class Plan:
     held_out: tuple[Workload, ...] = ()
     warm_starts: int = 6
     sampler: str = "auto"
+
+    def __post_init__(self) -> None:
+        strategies.named(self.sampler)
 
     def cells(self) -> list[tuple[Workload, float]]:
         """The workloads to tune, with their weights."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from tuner.problem import Problem
 from tuner.problem.workload import Workload
 from tuner.select import select
+from tuner.select.selection import octaves
 from tuner.select.winner_cache import Row, grouped
 from tuner.space.space import Config, Space
 from tuner.target import Target
@@ -66,7 +66,7 @@ def _rated(rows: Iterable[Row], request: Request) -> Iterator[tuple[float, Row]]
         for group in grouped(of_problem):
             machine = select.unlike(request.workload, request.target, request.compiler, group)
             for row in group.rows:
-                rows_apart = _octaves(
+                rows_apart = octaves(
                     _expert_rows(problem, row["tokens"]),
                     _expert_rows(request.problem, request.workload.tokens),
                 )
@@ -79,13 +79,9 @@ def _expert_rows(problem: Problem, tokens: int) -> float:
     return max(1, tokens) * problem.top_k / problem.num_experts
 
 
-def _octaves(a: float, b: float) -> float:
-    return abs(math.log2(a / b))
-
-
 def _unlike(a: Problem, b: Problem) -> float:
     return (
-        OTHER_SIZE * (_octaves(a.hidden, b.hidden) + _octaves(a.expert_dim, b.expert_dim))
+        OTHER_SIZE * (octaves(a.hidden, b.hidden) + octaves(a.expert_dim, b.expert_dim))
         + OTHER_DTYPE * ((a.dtype != b.dtype) + (a.weight_dtype != b.weight_dtype))
         + OTHER_EXPERT * (a.gated != b.gated)
         + OTHER_EXPERT * (bool(a.shared_dim) != bool(b.shared_dim))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Query, Request
@@ -48,9 +48,7 @@ class Asked(BaseModel):
     load: str = Field(
         "uniform", min_length=1, max_length=64, description="uniform, zipf:S or onehot."
     )
-    dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
-        None, description="Another data type than the model's."
-    )
+    dtype: asked.Dtype | None = Field(None, description="Another data type than the model's.")
     pack: str | None = Field(
         None, min_length=1, max_length=64, description="Only variants that read this packed form."
     )

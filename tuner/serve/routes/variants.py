@@ -7,7 +7,7 @@ part of it is ever a path.
 from __future__ import annotations
 
 import json
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, ConfigDict
@@ -31,13 +31,13 @@ Name = Annotated[
 ]
 
 
-class Layer(BaseModel):
+class LayerQuery(BaseModel):
     """The query of a source: the layer that it is rendered for."""
 
     model_config = ConfigDict(extra="forbid")
 
     model: asked.Model
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    dtype: asked.Dtype | None = None
 
 
 @ROUTER.get("/{name}", response_model=VariantAnswer, responses=documented(404, *READING))
@@ -61,7 +61,7 @@ def variant(name: Name, request: Request) -> Response:
     response_class=Response,
     responses=documented(404, *READING, text=True),
 )
-def source(name: Name, query: Annotated[Layer, Query()], request: Request) -> Response:
+def source(name: Name, query: Annotated[LayerQuery, Query()], request: Request) -> Response:
     """The Mojo source of a variant for a layer, rendered from its template."""
     found = variant_named(name)
     problem = request.app.state.store.ask(lambda db: asked.problem_of(db, query.model, query.dtype))
