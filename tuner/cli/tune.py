@@ -35,6 +35,7 @@ from tuner.problem import Problem, footprint
 from tuner.problem.workload import Workload
 from tuner.report import words
 from tuner.search.strategies import STRATEGIES
+from tuner.space.variant import changes as difference
 from tuner.space.variant import parse
 from tuner.store.database import Database
 from tuner.target import Target, named
@@ -85,6 +86,8 @@ class Interrupted(MoetuneError):
               help="Of the search and of the random weights.")  # fmt: skip
 @click.option("--sampler", type=click.Choice(list(STRATEGIES)), default="auto", show_default=True,
               help="How the next variant is chosen.")  # fmt: skip
+@click.option("--template", default="", metavar="NAME",
+              help="Search this template alone, not all that serve the layer.")  # fmt: skip
 @click.option("--offline", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
               help="Measure nothing: write a job folder for the machine that has the target.")  # fmt: skip
 @click.option("--most-mib", type=click.IntRange(min=1), default=64, show_default=True,
@@ -108,6 +111,7 @@ def tune(
     cores: int | None,
     seed: int,
     sampler: str,
+    template: str,
     offline: Path | None,
     most_mib: int,
     dry_run: bool,
@@ -128,6 +132,7 @@ def tune(
     plan = Plan(
         tuple(tokens), tuple(loads), trials, time_s, seed, temperature, keep, noise_floor,
         tokens, loads, _untuned(tokens, loads, *(held_out or ((), ()))), sampler=sampler,
+        template=template,
     )  # fmt: skip
     doctor.require_toolchain()
     hardware = named(target)
@@ -224,13 +229,15 @@ def check_memory(problem: Problem, target: Target) -> None:
 
 def changes(default: str, winner: str) -> dict[str, tuple[int, int]]:
     """The parameters in which two variants differ: name -> (default's, winner's)."""
-    before, after = parse(default).config, parse(winner).config
-    return {name: (before[name], after[name]) for name in after if before[name] != after[name]}
+    return difference(parse(default).config, parse(winner).config)
 
 
 def _changed(result: CellResult) -> str:
     if result.is_default:
         return "default"
+    default, winner = parse(result.default), parse(result.winner)
+    if default.template != winner.template:
+        return f"template {winner.template}"
     return words.changed(changes(result.default, result.winner))
 
 

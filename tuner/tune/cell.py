@@ -15,12 +15,12 @@ from tuner.measure.race import SLOW, TRIAL_EFFORT, Effort
 from tuner.measure.trial import Build, Outcome
 from tuner.problem.workload import Workload
 from tuner.search.search import Search, Suggestion
-from tuner.space import space as spaces
 from tuner.space.failure import kind
 from tuner.space.space import Config
-from tuner.space.variant import CPU_TEMPLATE, Variant, default_variant, make, pack_config
+from tuner.space.variant import Variant, make
 from tuner.store.records import Environment, MeasurementRow, TrialRow
 from tuner.tune import resume
+from tuner.tune.arms import Arm, Arms, Told
 from tuner.tune.schedule import Share
 from tuner.tune.session import Session
 from tuner.tune.verdicts import floor_of
@@ -62,16 +62,13 @@ class Cell:
         self.statuses: Counter[str] = Counter()
         self.tried: dict[str, Tried] = {}
         self.judged: set[str] = set()
-        self.told: list[tuple[Config, float | None, str]] = []
+        self.told: list[Told] = []
         self.share = Share(weight)
         self.floor = session.plan.noise_floor or 0.0
         self.foreign: list[float] = []
-        problem, target = session.problem, session.target
-        file = spaces.load(CPU_TEMPLATE)
-        self.space = spaces.resolve(file, problem, target, workload.tokens)
-        self.idle = spaces.idle(file, self.space.facts)
-        self.default = default_variant(problem, target, tokens=workload.tokens)
-        self.search = self._new_search()
+        seed = session.plan.seed + number
+        self.arms = Arms(session.problem, session.target, workload, session.plan, seed)
+        self.default = self.arms.default
 
     def begin(self) -> None:
         """Measures the default against its copy, and takes up what earlier sessions found."""
@@ -83,17 +80,10 @@ class Cell:
 
     def pin(self, pack: str | None) -> None:
         """Searches on among the variants of one packed form; what was tried there is known."""
-        if pack is not None:
-            self.space = self.space.pin(pack_config(pack))
-        self.search = self._new_search()
-        for told in self.told:
-            self.search.remember(*told)
-        for config in self.session.warm_starts(self.workload, self.space):
-            self.search.enqueue(config)
-
-    def _new_search(self) -> Search:
-        plan = self.session.plan
-        return Search(self.space, plan.seed + self.number, plan.sampler, plan.trials)
+        self.arms.pin(pack, self.told)
+        for arm in self.arms:
+            for config in self.session.warm_starts(self.workload, arm.space):
+                arm.search.enqueue(config)
 
     @property
     def incumbent(self) -> Tried:
@@ -144,11 +134,18 @@ class Cell:
     def _note(self, variant: Variant, ratio: float | None, status: str, message: str = "") -> None:
         """Counts a verdict, in this cell and in the session."""
         self.judged.add(variant.id)
-        self.told.append((self.projected(variant.config), ratio, kind(status, message)))
+        self.told.append(self._told(variant, ratio, kind(status, message)))
+        self.arms.note(variant.template, ratio)
         self.statuses[status] += 1
         self.session.statuses[status] += 1
         best = self.incumbent
         self.share.note(best.ratio, (best.high - best.low) / 2 / best.ratio)
+
+    def _told(self, variant: Variant, ratio: float | None, failure: str) -> Told:
+        config = variant.config
+        if variant.template in self.arms:
+            config = self.arms[variant.template].projected(config)
+        return Told(variant.template, config, ratio, failure)
 
     def _take_up_earlier(self, rows: Iterable[TrialRow]) -> None:
         """What finished sessions found is known; a stopped one's trials are answers, see `earlier`."""
@@ -167,7 +164,7 @@ class Cell:
         if row.variant_id not in self.judged:
             self.share.take()
             self._take_up(row)
-            self.search.remember(*self.told[-1])
+            self.arms.remember(self.told[-1])
 
     def _take_up(self, row: TrialRow) -> None:
         """Counts a trial of this session or an earlier one."""
@@ -180,47 +177,46 @@ class Cell:
         else:
             self._note(variant, ratio, row.status, row.message)
 
-    def projected(self, config: Config) -> Config:
-        """A configuration with what has no effect on this workload as the space has it."""
-        return {n: self.space.default[n] if n in self.idle else v for n, v in config.items()}
-
     def offer(self, variant: Variant) -> None:
         """Another cell's new best is tried here, too: it is built already."""
-        config = self.projected(variant.config)
-        inside = all(value in self.space.values[name] for name, value in config.items())
-        if inside and variant.id not in self.judged:
-            self.search.enqueue(config)
+        if variant.template not in self.arms or variant.id in self.judged:
+            return
+        arm = self.arms[variant.template]
+        config = arm.projected(variant.config)
+        if arm.space.holds(config):
+            arm.search.enqueue(config)
 
     def ask(self) -> Candidate | None:
         """The next variant to try, its build begun unless a stopped session has its verdict; None when
         the search is at its end."""
-        suggestion = self.search.ask()
-        if suggestion is None:
+        asked = self.arms.ask()
+        if asked is None:
             return None
-        variant = self._built_alike(suggestion.config) or make(
-            self.space.template, suggestion.config
-        )
+        arm, suggestion = asked
+        variant = self._built_alike(arm, suggestion.config) or make(arm.template, suggestion.config)
         if self.session.stopped.holds(self.number, variant.id):
             self.session.builder.note(variant)
         else:
             self.session.builder.submit(variant)
-        return Candidate(variant, suggestion, self.search)
+        return Candidate(variant, suggestion, arm.search)
 
-    def _built_alike(self, config: Config) -> Variant | None:
+    def _built_alike(self, arm: Arm, config: Config) -> Variant | None:
         """A variant that was built for another cell and differs in nothing that matters here."""
         for variant in self.session.builder.variants:
-            if variant.id not in self.judged and self.projected(variant.config) == config:
+            known = variant.id in self.judged or variant.template != arm.template
+            if not known and arm.projected(variant.config) == config:
                 return variant
         return None
 
     def judge(self, candidate: Candidate) -> None:
         """Gets the verdict on a candidate and tells the search."""
         status = self._verdict(candidate.variant, self._racing())
-        if candidate.search is self.search:
-            _, ratio, failure = self.told[-1]
-            self.search.tell(candidate.suggestion, ratio, failure)
+        told = self.told[-1]
+        arm = self.arms[told.template] if told.template in self.arms else None
+        if arm is not None and candidate.search is arm.search:
+            arm.search.tell(candidate.suggestion, told.ratio, told.failure)
         else:  # the packed form was settled meanwhile
-            self.search.remember(*self.told[-1])
+            self.arms.remember(told)
         self.report("search", f"{candidate.variant.name} {status}")
 
     def visit(self, variant: Variant) -> None:

@@ -19,7 +19,8 @@ class Plan:
     `token_weights` and `load_weights` say how much a cell counts, by its token count and load, where
     that is not 1: the product is its weight. On the workloads `held_out` the choice is checked.
     `warm_starts` configurations of earlier winners are tried first.
-    `sampler` names how the next variant is chosen: a row of ``tuner.search.strategies``.
+    `sampler` names how the next variant is chosen: a row of ``tuner.search.strategies``. `template` pins one;
+    empty: all that serve the layer are searched.
 
     Raises UsageError for a sampler that is not known.
     """
@@ -37,6 +38,7 @@ class Plan:
     held_out: tuple[Workload, ...] = ()
     warm_starts: int = 6
     sampler: str = "auto"
+    template: str = ""
 
     def __post_init__(self) -> None:
         strategies.named(self.sampler)

@@ -62,5 +62,7 @@ def is_proven(races: Sequence[Race], kernel: int, ratio: float, floor: float) ->
 
 
 def distance(variant: Variant, default: Variant) -> int:
-    """How many parameters differ."""
+    """How many parameters differ; between two templates all of them do."""
+    if variant.template != default.template:
+        return max(len(variant.values), len(default.values))
     return sum(a != b for a, b in zip(variant.values, default.values, strict=True))

@@ -39,7 +39,7 @@ def starts(rows: Iterable[Row], request: Request, space: Space, most: int) -> li
     """
     found: list[Config] = []
     for _, row in sorted(_rated(rows, request), key=lambda rated: rated[0]):
-        config = _fitted(row["config"], space)
+        config = _fitted(row["config"], space) if row["template"] == space.template else None
         if config is not None and config not in found:
             found.append(config)
     return found[:most]

@@ -1,0 +1,159 @@
+"""Arms: the templates that can serve a workload, searched as one choice: a variant's template is one more thing
+that is tuned.
+
+Each template has a space and a search of its own. Which is asked next is decided by the stride scheduling of
+``tuner.tune.schedule``, as among the cells of a session; a template whose best variant is far behind has a small
+claim, and none starves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from tuner.errors import TemplateError, UsageError
+from tuner.problem import Problem
+from tuner.problem.workload import Workload
+from tuner.search.search import Search, Suggestion
+from tuner.space import space as spaces
+from tuner.space.space import Config, Space, SpaceFile
+from tuner.space.variant import Variant, make, pack_config, pack_templates, serving
+from tuner.target import Target
+from tuner.tune.plan import Plan
+from tuner.tune.schedule import Share, order
+
+# A template whose best variant takes e times this share longer than the incumbent has 1/e of a claim.
+BEHIND = 0.1
+
+
+@dataclass
+class Told:
+    """A verdict as searches hear of it."""
+
+    template: str
+    config: Config
+    ratio: float | None
+    failure: str
+
+
+@dataclass
+class Arm:
+    """One template's space for a workload, and the search in it; `best` is the least ratio so far."""
+
+    file: SpaceFile
+    space: Space
+    search: Search
+    share: Share = field(default_factory=Share)
+    best: float | None = None
+
+    @property
+    def template(self) -> str:
+        return self.file.template
+
+    @property
+    def default(self) -> Variant:
+        return make(self.template, self.space.default)
+
+    def projected(self, config: Config) -> Config:
+        """A configuration with what has no effect on this workload as the space has it."""
+        idle = spaces.idle(self.file, {**self.space.facts, **config})
+        return {n: self.space.default[n] if n in idle else v for n, v in config.items()}
+
+
+class Arms:
+    """All templates of a workload, the one with the default first."""
+
+    def __init__(
+        self, problem: Problem, target: Target, workload: Workload, plan: Plan, seed: int
+    ) -> None:
+        """Raises TemplateError where none serves, UsageError where the plan's template is none of those."""
+        self._plan, self._seed = plan, seed
+        self._arms: dict[str, Arm] = {}
+        for file in _wanted(serving(problem, target), plan.template):
+            space = self._space(file, problem, target, workload.tokens)
+            if space is not None:
+                self._arms[file.template] = Arm(file, space, self._search(space))
+
+    def _space(
+        self, file: SpaceFile, problem: Problem, target: Target, tokens: int
+    ) -> Space | None:
+        """The first template's has to be had; another that has no valid default here is left out."""
+        try:
+            return spaces.resolve(file, problem, target, tokens)
+        except TemplateError:
+            if not self._arms:
+                raise
+            return None
+
+    def _search(self, space: Space) -> Search:
+        return Search(space, self._seed, self._plan.sampler, self._plan.trials)
+
+    def __getitem__(self, template: str) -> Arm:
+        return self._arms[template]
+
+    def __iter__(self) -> Iterator[Arm]:
+        return iter(self._arms.values())
+
+    def __contains__(self, template: str) -> bool:
+        return template in self._arms
+
+    @property
+    def default(self) -> Variant:
+        """The default of the first template, with which everything is compared."""
+        return next(iter(self)).default
+
+    def pin(self, pack: str | None, told: Iterable[Told]) -> None:
+        """Searches begin anew among the variants of one packed form, or of all where it is None, and know what
+        was told."""
+        if pack is not None:
+            readers = pack_templates(pack)
+            self._arms = {name: arm for name, arm in self._arms.items() if name in readers}
+            for arm in self._arms.values():
+                arm.space = arm.space.pin(pack_config(pack))
+        for arm in self._arms.values():
+            arm.search = self._search(arm.space)
+        for verdict in told:
+            if verdict.template in self._arms:
+                self._remember(verdict)
+
+    def _remember(self, verdict: Told) -> None:
+        self._arms[verdict.template].search.remember(verdict.config, verdict.ratio, verdict.failure)
+
+    def remember(self, verdict: Told) -> None:
+        """A verdict that no search of these asked for."""
+        if verdict.template in self._arms:
+            self._remember(verdict)
+
+    def note(self, template: str, ratio: float | None) -> None:
+        """A verdict on a variant of a template: claims follow the best ratio of each."""
+        arm = self._arms.get(template)
+        if arm is None:
+            return
+        arm.best = min(arm.best or math.inf, ratio or math.inf)
+        least = min(a.best or math.inf for a in self._arms.values())
+        for other in self._arms.values():
+            if other.best is not None and math.isfinite(other.best):
+                other.share.weight = (least / other.best) ** (1 / BEHIND)
+
+    def ask(self) -> tuple[Arm, Suggestion] | None:
+        """The next configuration to try; None where all searches are at their end."""
+        arms = list(self._arms.values())
+        for index in order([arm.share for arm in arms]):
+            suggestion = arms[index].search.ask()
+            if suggestion is not None:
+                arms[index].share.take()
+                return arms[index], suggestion
+        return None
+
+    def size(self) -> int:
+        """Points before restrictions."""
+        return sum(arm.space.size() for arm in self._arms.values())
+
+
+def _wanted(files: Iterable[SpaceFile], template: str) -> list[SpaceFile]:
+    found = [file for file in files if template in ("", file.template)]
+    if not found:
+        known = ", ".join(file.template for file in files)
+        raise UsageError(f"--template {template}: does not serve this layer here; use {known}")
+    return found
