@@ -162,7 +162,7 @@ def _build(problem: Problem, form: Form, base: Form) -> Entrant:
 
 
 def _verify(worker: Worker, form: Form, base: Form, entrant: Entrant, tokens: int) -> None:
-    rows = form.variant.config["tile_rows"]
+    rows = form.variant.ragged
     verdict: Verdict = worker.ask("verify", entrant, tokens, rows, timeout_s=VERIFY_S)
     if not verdict.ok:
         what = f"{form.changes(base)}: is wrong: {verdict.message}"

@@ -34,6 +34,7 @@ from tuner.offline.make import Round
 from tuner.problem import Problem, footprint
 from tuner.problem.workload import Workload
 from tuner.report import words
+from tuner.space import variant as variants
 from tuner.space.variant import parse
 from tuner.store.database import Database
 from tuner.target import Target, named
@@ -212,8 +213,7 @@ def check_memory(problem: Problem) -> None:
 
 def changes(default: str, winner: str) -> dict[str, tuple[int, int]]:
     """The parameters in which two variants differ: name -> (default's, winner's)."""
-    before, after = parse(default).config, parse(winner).config
-    return {name: (before[name], after[name]) for name in after if before[name] != after[name]}
+    return variants.changes(parse(default).config, parse(winner).config)
 
 
 def _changed(result: CellResult) -> str:

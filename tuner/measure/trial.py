@@ -124,7 +124,7 @@ def evaluate(
     try:
         with _timed(outcome, "verify_ms"):
             verdict: Verdict = worker.ask(
-                "verify", entrant, workload.tokens, variant.config["tile_rows"], timeout_s=VERIFY_S
+                "verify", entrant, workload.tokens, variant.ragged, timeout_s=VERIFY_S
             )
         if not verdict.ok:
             return Outcome("wrong", verdict.message, verify_ms=outcome.verify_ms)

@@ -39,13 +39,11 @@ class Kind(Protocol):
     """Measuring on one kind of target.
 
     Attributes:
-        TILE: the parameter that is the height of a variant's tile.
         COPIES: of the layer's weights that are in this machine's memory at once.
         TRIAL_S: limit of one process, all token counts of a variant together.
         WHERE: what to do where the machine does not fit.
     """
 
-    TILE: str
     COPIES: int
     TRIAL_S: float
     WHERE: str

@@ -25,7 +25,6 @@ from tuner.problem.workload import Workload
 from tuner.target import Target, can_run, detect
 from tuner.target.features import UNUSED_BY_CODE
 
-TILE = "tile_rows"
 COPIES = 1 + MOST_PACKED
 TRIAL_S = 240.0
 # Of the probe, at each end of a run: the best of all counts.
@@ -102,7 +101,7 @@ class CpuBench:
         variant, problem = self.job.variant(name), self.job.layer
         kernel = self._state.kernel(self.folder / variant.file)
         packed = self._state.packed(kernel, variant.pack)
-        cases = verify.cases(problem, tokens, variant.config[TILE], self.job.seed)
+        cases = verify.cases(problem, tokens, self.job.ragged(name), self.job.seed)
         verdict = verify.verify(kernel, packed, tuple(self._answers[case] for case in cases))
         return verdict.message
 

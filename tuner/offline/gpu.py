@@ -23,7 +23,6 @@ from tuner.problem import Problem
 from tuner.problem.weights import Weights
 from tuner.problem.workload import Workload
 
-TILE = "tile_n"
 COPIES = 2
 TRIAL_S = 60.0
 WHERE = "run this where an NVIDIA GPU of the job's target is"
@@ -81,7 +80,7 @@ class JobOnGpu:
         if self._answers is None:
             self._answers = job_data.answers_of(self.data)
         kernel = self.kernel(name)
-        for case in verify.cases(self.job.layer, tokens, kernel.facts["tile_n"], self.job.seed):
+        for case in verify.cases(self.job.layer, tokens, self.job.ragged(name), self.job.seed):
             if wrong := self.bench.check(kernel, self._answers[case])[0]:
                 return f"T={case.tokens} {case.load}: {wrong}"
         return ""

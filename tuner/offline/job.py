@@ -40,6 +40,7 @@ class JobVariant:
         tokens: the token counts that it is tried on.
         file: its program, inside the folder.
         pack: the packed form of the weights that it reads.
+        ragged: rows of a tile; 0 where the job was made before they were written down.
     """
 
     name: str
@@ -50,6 +51,7 @@ class JobVariant:
     binary_key: str
     compile_ms: float
     pack: str = ""
+    ragged: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,13 @@ class Job:
 
     def variant(self, name: str) -> JobVariant:
         return next(v for v in self.variants if v.name == name)
+
+    def ragged(self, name: str) -> int:
+        """Rows of a variant's tile. Raises JobError where the job was made by an older version."""
+        rows = self.variant(name).ragged
+        if not rows:
+            raise JobError(f"{name}: the job says no rows of a tile; run it by its own run.py")
+        return rows
 
 
 def write(folder: Path, job: Job) -> None:

@@ -285,9 +285,7 @@ def _rate(work: float, time: Any, how: str) -> Measured:
 
 
 def _verify(worker: Worker, entrant: Entrant, variant: Variant, tokens: int, name: str) -> None:
-    verdict: Verdict = worker.ask(
-        "verify", entrant, tokens, variant.config["tile_rows"], timeout_s=_ASK_S
-    )
+    verdict: Verdict = worker.ask("verify", entrant, tokens, variant.ragged, timeout_s=_ASK_S)
     if not verdict.ok:
         raise KernelError(f"{name}: {variant.name} is wrong: {verdict.message}; report it")
 

@@ -239,7 +239,7 @@ def _verified(
 ) -> Measured | None:
     """The first variant that is not right; None where all are."""
     for variant, entrant in pairs:
-        rows = variant.config["tile_rows"]
+        rows = variant.ragged
         try:
             verdict: Verification = worker.ask(
                 "verify", entrant, claim.workload.tokens, rows, timeout_s=trials.VERIFY_S

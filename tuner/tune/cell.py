@@ -19,7 +19,7 @@ from tuner.search.search import Search, Suggestion
 from tuner.space import space as spaces
 from tuner.space.failure import kind
 from tuner.space.space import Config
-from tuner.space.variant import CPU_TEMPLATE, Variant, default_variant, make, pack_config
+from tuner.space.variant import Variant, default_variant, make, pack_config, serving
 from tuner.store.records import MeasurementRow, TrialRow
 from tuner.tune import resume
 from tuner.tune.schedule import Share
@@ -68,7 +68,7 @@ class Cell:
         self.floor = session.plan.noise_floor or 0.0
         self.foreign: list[float] = []
         problem, target = session.problem, session.target
-        file = spaces.load(CPU_TEMPLATE)
+        file = serving(problem, target)[0]
         self.space = spaces.resolve(file, problem, target, workload.tokens)
         self.idle = spaces.idle(file, self.space.facts)
         self.default = default_variant(problem, target, tokens=workload.tokens)
@@ -183,13 +183,14 @@ class Cell:
 
     def projected(self, config: Config) -> Config:
         """A configuration with what has no effect on this workload as the space has it."""
-        return {n: self.space.default[n] if n in self.idle else v for n, v in config.items()}
+        return self.space.canonical(
+            {n: self.space.default[n] if n in self.idle else v for n, v in config.items()}
+        )
 
     def offer(self, variant: Variant) -> None:
         """Another cell's new best is tried here, too: it is built already."""
         config = self.projected(variant.config)
-        inside = all(value in self.space.values[name] for name, value in config.items())
-        if inside and variant.id not in self.judged:
+        if self.space.holds(config) and variant.id not in self.judged:
             self.search.enqueue(config)
 
     def ask(self) -> Candidate | None:

@@ -64,7 +64,7 @@ class FinalRaces:
 
     def _verify(self, bench: Bench, cell: Cell, variant: Variant) -> str:
         """What is wrong with a variant; empty where nothing is, or where it crashes: the race tells that."""
-        rows = variant.config["tile_rows"]
+        rows = variant.ragged
         try:
             verdict: Verdict = bench.ask(
                 "verify", cell.entrant(variant), cell.workload.tokens, rows,

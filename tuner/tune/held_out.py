@@ -76,7 +76,7 @@ def _entrant(session: Session, variant: Variant) -> Entrant:
 
 
 def _is_right(session: Session, variant: Variant, workload: Workload) -> bool:
-    rows = variant.config["tile_rows"]
+    rows = variant.ragged
     verdict: Verdict = session.worker.ask(
         "verify", _entrant(session, variant), workload.tokens, rows, timeout_s=trials.VERIFY_S
     )

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tuner.codegen.render import render
+from tuner.codegen import render
 from tuner.errors import SpaceError
 from tuner.problem import Problem
 from tuner.problem.workload import Workload
@@ -73,7 +73,8 @@ def is_current(row: TrialRow, problem: Problem, toolchain: str, cold: bool) -> b
         variant = make(row.template, row.config)
     except SpaceError:  # the template's parameters changed since
         return False
-    return render(problem, variant).digest == row.source_digest
+    made_by = row.environment.get("template", "")
+    return render.is_current(problem, variant, row.source_digest, made_by)
 
 
 def is_visit(environment: Mapping[str, Any]) -> bool:
