@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tuner.cli.options import seconds
 from tuner.codegen.compile import toolchain_version
-from tuner.codegen.render import render
+from tuner.codegen.render import is_current
 from tuner.errors import MoetuneError, TemplateError, UsageError
 from tuner.measure import trial as trials
 from tuner.measure.bench import Entrant, is_cold
@@ -34,7 +34,7 @@ from tuner.problem.dtypes import DTYPES
 from tuner.problem.workload import Workload
 from tuner.space import space as spaces
 from tuner.space.space import Space
-from tuner.space.variant import CPU_TEMPLATE, Variant, make
+from tuner.space.variant import Variant, make, serving
 from tuner.store import t4
 from tuner.store.database import Database
 from tuner.store.records import TrialRow, now
@@ -132,7 +132,7 @@ class Recorder:
         self.problem, self.target = problem_of(options), target
         self.workload = Workload(options.tokens, options.load)
         self.seed = options.seed
-        file = spaces.load(CPU_TEMPLATE)
+        file = serving(self.problem, self.target)[0]
         whole = spaces.resolve(file, self.problem, self.target, self.workload.tokens)
         self.space: Space = whole.narrow(grid_of(options))
         self.temperature = "cold" if is_cold(self.workload, "auto") else "warm"
@@ -141,7 +141,7 @@ class Recorder:
     def _ordered(self) -> list[Variant]:
         """The default, then the others: shuffled, so that a drift of the machine is no parameter's,
         but those of one packed form together, as packing takes a while."""
-        variants = [make(CPU_TEMPLATE, config) for config in self.space.points()]
+        variants = [make(self.space.template, config) for config in self.space.points()]
         random.Random(self.seed).shuffle(variants)
         default = self.space.default
         return sorted(variants, key=lambda v: (v.config != default, v.pack))
@@ -189,13 +189,14 @@ class Recorder:
             return False
         if row.measurement and row.measurement.temperature != self.temperature:
             return False
-        variant = make(CPU_TEMPLATE, row.config)
-        return render(self.problem, variant).digest == row.source_digest
+        variant = make(row.template, row.config)
+        made_by = row.environment.get("template", "")
+        return is_current(self.problem, variant, row.source_digest, made_by)
 
     def write(self, database: Database, path: Path) -> None:
         """The recorded points as a T4 file, in the order of the space."""
         known = self.known(database)
-        ids = (make(CPU_TEMPLATE, config).id for config in self.space.points())
+        ids = (make(self.space.template, config).id for config in self.space.points())
         rows = [known[id] for id in ids if id in known]
         about = t4.about(self.problem, self.target, self.workload, rows, self.space)
         t4.write(path, t4.document(rows, about))
@@ -221,7 +222,7 @@ class _Run:
 
     def _base(self) -> Entrant:
         """The default, against which all are raced."""
-        default = make(CPU_TEMPLATE, self.recorder.space.default)
+        default = make(self.recorder.space.template, self.recorder.space.default)
         built = trials.build(self.recorder.problem, self.recorder.target, default)
         if built.binary is None:
             raise TemplateError(f"{default.name}: the default is {built.status}: {built.message}")
@@ -262,7 +263,7 @@ class _Run:
     def again(self, row: TrialRow) -> None:
         """One longer race of a trial that came near the best, stored beside the first."""
         recorder = self.recorder
-        variant = make(CPU_TEMPLATE, row.config)
+        variant = make(row.template, row.config)
         built = trials.build(recorder.problem, recorder.target, variant)
         assert built.binary is not None
         assert row.id is not None

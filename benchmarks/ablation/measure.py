@@ -157,7 +157,7 @@ def _build(problem: Problem, form: Form, base: Form) -> Entrant:
     except SourceRefused as error:
         mend = "mend what it changes"
         raise EditError(f"{form.changes(base)}: does not compile: {error}; {mend}") from error
-    return Entrant(binary.path, form.pack, form.variant.config["tile_rows"])
+    return Entrant(binary.path, form.pack, form.variant.ragged)
 
 
 def _verify(worker: Worker, form: Form, base: Form, entrant: Entrant, tokens: int) -> None:

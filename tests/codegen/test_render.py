@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -11,8 +12,9 @@ import pytest
 
 from tests.kernels import REDUCED
 from tests.space.test_space import ZEN
-from tuner.codegen.render import render, write_if_changed
+from tuner.codegen.render import is_current, render, write_if_changed
 from tuner.problem import Problem
+from tuner.space import templates
 from tuner.space.variant import default_variant, make
 from tuner.target import named
 
@@ -101,6 +103,20 @@ def test_no_jinja_is_left() -> None:
     for problem in REDUCED.values():
         assert "{%" not in source(problem)
         assert "{{" not in source(problem)
+
+
+def test_what_was_stored_is_current_by_its_source_or_by_the_template_s_history() -> None:
+    problem = REDUCED["olmoe-1b-7b"]
+    variant = default_variant(problem, ZEN)
+    made = render(problem, variant)
+    now, former = templates.digest("moe_cpu"), "9a02fb168b05a4e2"
+    told = [
+        is_current(problem, variant, source, template)
+        for source, template in ((made.digest, now), (made.digest, "t0"), ("0", former), ("0", now))
+    ]
+    assert told == [True, True, True, False]
+    other = dataclasses.replace(made, text=made.text.replace("# Variant", "# It is"))
+    assert other.digest == made.digest
 
 
 def test_a_file_is_written_only_when_it_changes(tmp_path: Path) -> None:

@@ -17,8 +17,7 @@ from tuner.cpu.kernel import Kernel
 from tuner.measure import verify
 from tuner.problem import Problem
 from tuner.problem.weights import Weights
-from tuner.space.file import load
-from tuner.space.space import resolve
+from tuner.space.space import load, resolve
 from tuner.target import detect
 
 PROBLEMS = {

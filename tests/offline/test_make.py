@@ -37,6 +37,16 @@ def test_a_folder_holds_what_its_job_names(tmp_path: Path, monkeypatch: pytest.M
     assert (job.dense, (folder / job.dense).is_file()) == ("programs/dense.ptx", True)
 
 
+def test_a_job_says_how_many_rows_a_tile_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, _ = made(monkeypatch, tmp_path)
+    assert [job.ragged(v.name) for v in job.variants] == [v.config["tile_n"] for v in job.variants]
+    older = dataclasses.replace(job.variants[0], ragged=0)
+    with pytest.raises(JobError, match=r"no rows of a tile; run it by its own run\.py"):
+        dataclasses.replace(job, variants=(older,)).ragged(older.name)
+
+
 def test_the_same_question_gives_the_same_variants(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

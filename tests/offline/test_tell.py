@@ -171,7 +171,7 @@ def test_finalists_of_another_form_leave_the_default_behind(
     folder, (other, *_) = tmp_path / "job", others(xeon)
     monkeypatch.setattr(
         "tuner.offline.tell.parse",
-        lambda name, template: dataclasses.replace(parse(name, template), pack=name[-1:]),
+        lambda name: dataclasses.replace(parse(name), pack=name[-1:]),
     )
     changed = other[:-1] + "1"
     job = dataclasses.replace(

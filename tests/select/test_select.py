@@ -19,6 +19,7 @@ from tuner.errors import DatabaseError, ProblemError
 from tuner.problem import Problem
 from tuner.select.select import LADDER, best_config
 from tuner.select.selection import MAX_TOKEN_DISTANCE, Selection
+from tuner.space import templates
 from tuner.space.variant import Variant, default_variant
 from tuner.store.database import Database
 from tuner.store.records import TrialRow
@@ -323,6 +324,16 @@ def test_a_winner_of_a_template_that_has_changed_since_says_so(db: Database) -> 
     found = ask()
     assert (found.match, found.distance) == ("exact", 0.5)
     assert "template moe_cpu was another when it was tuned" in found.reason
+
+
+@pytest.mark.parametrize("digest", [templates.digest("moe_cpu"), "9a02fb168b05a4e2"])
+def test_a_winner_of_the_template_s_history_is_as_good_as_a_new_one(
+    db: Database, digest: str
+) -> None:
+    add_moe_cpu(db, default_variant(PROBLEM, TARGET).config, digest=digest)
+    found = ask()
+    assert (found.match, found.distance) == ("exact", 0.0)
+    assert "another" not in found.reason
 
 
 def add_moe_cpu(db: Database, config: dict[str, int], digest: str) -> None:

@@ -9,7 +9,6 @@ from tuner.problem import PRESETS
 from tuner.space import count
 from tuner.space import space as spaces
 from tuner.space.space import Restriction, Space
-from tuner.space.variant import CPU_TEMPLATE
 from tuner.target import Target
 
 TARGET = Target("amd", "znver5", ("avx512f", "fma"), 2, 48 << 10, 1 << 20, 32 << 20)
@@ -58,7 +57,7 @@ def test_a_share_that_was_never_drawn_is_not_taken_for_none() -> None:
 
 @pytest.mark.parametrize("tokens", [1, 16, 1024])
 def test_the_templates_space_is_counted_exactly(tokens: int) -> None:
-    file = spaces.load(CPU_TEMPLATE)
+    file = spaces.load("moe_cpu")
     for problem in (TINY, PRESETS["granite-3.0-1b-a400m"]):
         whole = spaces.resolve(file, problem, TARGET, tokens)
         found = count.count(whole)
@@ -67,7 +66,7 @@ def test_the_templates_space_is_counted_exactly(tokens: int) -> None:
 
 
 def test_a_pinned_space_of_the_template_agrees_with_its_enumeration() -> None:
-    whole = spaces.resolve(spaces.load(CPU_TEMPLATE), TINY, TARGET, 1)
+    whole = spaces.resolve(spaces.load("moe_cpu"), TINY, TARGET, 1)
     free = ("tile_rows", "tile_vectors", "act_block", "unroll", "gemv_below", "gemv_chains")
     pinned = whole.pin({n: v for n, v in whole.default.items() if n not in free})
     assert count.count(pinned).value == sum(1 for _ in pinned.points())

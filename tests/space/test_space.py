@@ -33,6 +33,10 @@ why = "because"
 failure = "memory"
 parameters = ["a"]
 why = "larger"
+[interface]
+kind = "cpu-library"
+ragged = "a"
+priority = 0
 """
 
 
@@ -57,6 +61,15 @@ def test_every_parameter_says_what_it_is_and_every_restriction_why() -> None:
         file = space.load(name)
         assert all(p.help for p in file.parameters)
         assert all(r.why for r in file.restrictions)
+
+
+def test_the_interface_is_read(tmp_path: Path) -> None:
+    assert loaded(tmp_path, GOOD).interface == space.Interface("cpu-library", "a", 0)
+    found = {name: space.load(name).interface for name in templates.names()}
+    assert found == {
+        "moe_cpu": space.Interface("cpu-library", "tile_rows", 0),
+        "moe_gpu": space.Interface("gpu-program", "tile_n", 0),
+    }
 
 
 def test_expressions_become_ordered_numbers(tmp_path: Path) -> None:
@@ -125,6 +138,12 @@ def test_a_default_may_follow_from_those_before_it(tmp_path: Path) -> None:
         ('"larger"\n', '"larger"\n[[starts]]\na = 1\n[[starts]]\nb = 1\n', 21, "b is no parameter"),
         ("[[restr", '[parameters.b]\nshort = "a"\nvalues = [1]\ndefault = 1\nhelp = "x"\n[[restr',
          12, "parameters.b.short: 'a' is that of a, too"),
+        ("[interface]", "[interfaces]", 1, "interface.kind: 'kind' is missing; see templates/moe_cpu.toml"),
+        ('kind = "cpu-library"', 'kind = "exe"', 19, "'exe' is no kind of binary; use one of cpu-library"),
+        ('ragged = "a"', 'ragged = "z"', 20, "interface.ragged: z is no parameter; there are a"),
+        ("priority = 0", 'priority = "0"', 21, "interface.priority: must be a int, is '0'"),
+        ('[pack]', '[pack]\nfamily = "A b"', 5, "pack.family: is 'A b', must be of a-z, 0-9 and _"),
+        ("[pack]", "[history]\n[pack]", 4, "history.same: 'same' is missing"),
     ],
 )  # fmt: skip
 def test_a_bad_file_is_named_with_its_line_and_what_is_wrong(

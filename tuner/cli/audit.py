@@ -20,8 +20,8 @@ from tuner.store.database import Database
 from tuner.target import detect
 
 if TYPE_CHECKING:
+    from tuner.audit.claims import Claim, Finding
     from tuner.target.roofline import Limits
-    from tuner.tune.claims import Claim, Finding
 
 # Of the column of verdicts.
 _WIDTH = 22
@@ -38,8 +38,8 @@ def audit(model: Model | None, time_s: float, db: Path | None, as_json: bool) ->
 
     Those of MODEL, or of all problems. Ends with 1 where a winner no longer holds or is gone.
     """
-    from tuner.tune import audit as stage
-    from tuner.tune.claims import AuditVerdict  # the rules of the finals bring the search's engine
+    from tuner.audit import audit as stage
+    from tuner.audit.claims import AuditVerdict  # the rules of the finals bring the search's engine
 
     doctor.require_toolchain()
 

@@ -6,7 +6,6 @@ No date, host name or path goes in, so the digest tells whether anything changed
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import jinja2
 
 from tuner.errors import TemplateError
 from tuner.problem import Problem
+from tuner.space import code, parse
 from tuner.space.templates import folder
 from tuner.space.variant import Variant
 
@@ -28,14 +28,14 @@ HEADER = """\
 
 @dataclass(frozen=True)
 class Source:
-    """Rendered Mojo; `digest` is the first 16 hex digits of the SHA-256 of `text`."""
+    """Rendered Mojo; `digest` is the identity of its code: comments do not count."""
 
     name: str
     text: str
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
-        return hashlib.sha256(self.text.encode()).hexdigest()[:16]
+        return code.digest(self.text)
 
 
 def render(problem: Problem, variant: Variant) -> Source:
@@ -46,6 +46,16 @@ def render(problem: Problem, variant: Variant) -> Source:
     )
     body = fill(variant.template, {"problem": anonymous, **variant.config})
     return Source(variant.name, header + body)
+
+
+def is_current(problem: Problem, variant: Variant, source: str, template: str) -> bool:
+    """Whether what was made of a variant once is what is rendered now, by the digests that were stored.
+
+    The source's digest says it; where the template's is one of its `[history]`, that does: digests of
+    sources of that time may have counted comments.
+    """
+    former = template in parse.load(variant.template).former
+    return former or render(problem, variant).digest == source
 
 
 @functools.cache

@@ -20,17 +20,12 @@ from numpy.typing import NDArray
 from tuner.errors import UsageError
 from tuner.gpu.driver import Device
 from tuner.problem.arrays import NUMPY_DTYPES, is_torch
+from tuner.problem.dtypes import DTYPES
 
 # Kernels read and write 16 bytes at a time.
 ALIGNMENT = 16
 _CUDA, _CUDA_MANAGED = 2, 13  # DLDeviceType
-_INT, _FLOAT, _BFLOAT = 0, 2, 4  # DLDataTypeCode
-_NAMES = {
-    (_FLOAT, 32): "float32",
-    (_FLOAT, 16): "float16",
-    (_BFLOAT, 16): "bfloat16",
-    (_INT, 32): "int32",
-}
+_INT32 = (0, 32)  # of DLPack: code and bits
 _LEGACY_STREAM, _NOBODY = 1, -1  # what DLPack calls stream 0, and that no stream has to wait
 
 _pointer = ctypes.PYFUNCTYPE(c_void_p, ctypes.py_object, ctypes.c_char_p)(
@@ -103,10 +98,17 @@ def _read(capsule: Any, index: int) -> Borrowed:
     return Borrowed(
         (tensor.data or 0) + tensor.byte_offset,
         shape,
-        _NAMES.get((tensor.code, tensor.bits), f"type {tensor.code} of {tensor.bits} bits"),
+        _dtype_name(tensor.code, tensor.bits),
         index,
         strides is None or _in_order(shape, strides),
     )
+
+
+def _dtype_name(code: int, bits: int) -> str:
+    if (code, bits) == _INT32:
+        return "int32"
+    names = (row.name for row in DTYPES.values() if row.dlpack == (code, bits))
+    return next(names, f"type {code} of {bits} bits")
 
 
 def _in_order(shape: Sequence[int], strides: Sequence[int]) -> bool:
@@ -166,7 +168,11 @@ def to_host(name: str, value: Any, device: Device) -> Any:
 
 
 def _downloaded(name: str, found: Borrowed, device: Device) -> NDArray[Any]:
-    if found.device != device.index or not found.contiguous or found.dtype not in _NAMES.values():
+    if (
+        found.device != device.index
+        or not found.contiguous
+        or found.dtype not in ("int32", *DTYPES)
+    ):
         raise UsageError(f"{name}: {found.describe()}, must be C-contiguous on cuda:{device.index}")
     dtype = np.dtype(np.int32) if found.dtype == "int32" else NUMPY_DTYPES[found.dtype]
     array = np.empty(math.prod(found.shape), dtype)

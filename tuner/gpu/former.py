@@ -13,7 +13,7 @@ from tuner.errors import KernelError
 from tuner.gpu.pack import Packing
 from tuner.gpu.ptx import Grid, Program
 from tuner.problem import Problem
-from tuner.problem.forms import DTYPE_BYTES
+from tuner.problem.dtypes import DTYPES
 
 # What a layer launches, in this order: many tokens, or few.
 FORMS = (
@@ -60,7 +60,7 @@ def _most_tiles(problem: Problem, facts: Mapping[str, int]) -> str:
 
 def _scratch(problem: Problem, facts: Mapping[str, int]) -> dict[str, str]:
     experts, k = problem.num_experts + _shared(problem), problem.top_k + _shared(problem)
-    tiles, element = _most_tiles(problem, facts), DTYPE_BYTES[problem.dtype]
+    tiles, element = _most_tiles(problem, facts), DTYPES[problem.dtype].bytes
     return {
         "logits": f"tokens * {problem.num_experts * 4}",
         "counters": str((experts + 1) * 4),

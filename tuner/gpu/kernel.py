@@ -19,7 +19,7 @@ from tuner.gpu.launch import Function
 from tuner.gpu.program import ARRAYS
 from tuner.gpu.ptx import Program
 from tuner.problem import Problem
-from tuner.problem.forms import DTYPE_BYTES
+from tuner.problem.dtypes import DTYPES
 
 GUARD_BYTES = 4096
 _GUARD = 0xA5
@@ -96,7 +96,7 @@ class GpuKernel:
 
 def io_sizes(problem: Problem, tokens: int) -> dict[str, int]:
     """Bytes of a call's inputs and outputs, which are the same for every program."""
-    row = tokens * problem.hidden * DTYPE_BYTES[problem.dtype]
+    row = tokens * problem.hidden * DTYPES[problem.dtype].bytes
     choice = tokens * problem.top_k * 4
     return {"x": row, "y": row, "indices": choice, "weights": choice}
 

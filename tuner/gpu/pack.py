@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from tuner.errors import CompileError, KernelError
 from tuner.problem.arrays import BITS, float32_of, held_dtype
-from tuner.problem.forms import DTYPE_BYTES
+from tuner.problem.dtypes import DTYPES
 from tuner.problem.weights import Weights
 
 Array = NDArray[Any]
@@ -179,7 +179,7 @@ class Packing:
 def _parsed(line: str) -> Packed:
     head, _, tail = " ".join(line.split()).partition(" = ")
     match = _HEAD.fullmatch(head)
-    if match is None or match[2] not in DTYPE_BYTES:
+    if match is None or match[2] not in DTYPES:
         raise CompileError(f"GPU program: pack {head!r}: must be a name, a data type and a shape")
     texts = tail.split(" | ")
     at = texts.index("each") if "each" in texts else len(texts)

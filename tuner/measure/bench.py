@@ -30,7 +30,7 @@ class Entrant:
     @classmethod
     def of(cls, variant: Variant, path: Path) -> Entrant:
         """A variant that was built."""
-        return cls(path, variant.pack, variant.config["tile_rows"])
+        return cls(path, variant.pack, variant.ragged)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def make(job: Job, job_folder: Path, folder: Path) -> None:
     kind, problem = bench.kind_of(job), job.layer
     weights = random_weights(problem, job.seed)
     kind.write(job, job_folder, weights, folder)
-    tiles = sorted({variant.ragged for variant in job.variants})
+    tiles = sorted({job.ragged(variant.name) for variant in job.variants})
     wanted = (verify.cases(problem, t, tile, job.seed) for tile in tiles for t in job.tokens)
     cases = tuple(dict.fromkeys(case for cases in wanted for case in cases))
     answers = dict(zip(cases, verify.Answers(problem, weights).of(cases), strict=True))

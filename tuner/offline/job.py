@@ -104,6 +104,13 @@ class Job:
     def variant(self, name: str) -> JobVariant:
         return next(v for v in self.variants if v.name == name)
 
+    def ragged(self, name: str) -> int:
+        """Rows of a variant's tile. Raises JobError where the job was made by an older version."""
+        rows = self.variant(name).ragged
+        if not rows:
+            raise JobError(f"{name}: the job says no rows of a tile; run it by its own run.py")
+        return rows
+
 
 def write(folder: Path, job: Job) -> None:
     """Writes job.json, whole or not at all."""

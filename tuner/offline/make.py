@@ -28,7 +28,7 @@ from tuner.problem.workload import Workload
 from tuner.search.search import Search
 from tuner.space import failure, space
 from tuner.space import templates as template
-from tuner.space.variant import TEMPLATES, Variant, default_variant, make, pack_config
+from tuner.space.variant import Variant, default_variant, make, pack_config, serving
 from tuner.store.database import Database
 from tuner.target import Target
 from tuner.version import __version__
@@ -108,7 +108,7 @@ def make_job(
         problem_name=problem.name,
         target=target.key,
         target_name=target.name,
-        template=TEMPLATES[target.kind],
+        template=serving(problem, target)[0].template,
         tokens=asked.tokens,
         load=asked.load,
         seed=asked.seed,
@@ -119,7 +119,7 @@ def make_job(
         environment={
             "toolchain": toolchain_version(),
             "moetune": __version__,
-            "template": template.digest(TEMPLATES[target.kind]),
+            "template": template.digest(serving(problem, target)[0].template),
         },
         probe=probes["probe"],
         dense=probes.get("dense", ""),
@@ -150,7 +150,7 @@ def _ask(
     problem: Problem, target: Target, db: Database, asked: Round
 ) -> dict[Variant, tuple[int, ...]]:
     """Variants -> the token counts on which they are tried: all where their space has them. Defaults first."""
-    file = space.load(TEMPLATES[target.kind])
+    file = serving(problem, target)[0]
     spaces = {t: space.resolve(file, problem, target, t) for t in asked.tokens}
     batches = {t: _batch(spaces[t], problem, target, db, asked, t) for t in asked.tokens}
     order = [batch[i] for i in range(asked.trials) for batch in batches.values() if i < len(batch)]
@@ -162,8 +162,7 @@ def _ask(
 def _has(points: space.Space, config: Mapping[str, int], idle: Collection[str]) -> bool:
     """Whether a space has a configuration, whatever its parameters of no effect there may be."""
     values = {name: points.default[name] if name in idle else v for name, v in config.items()}
-    inside = all(values[name] in options for name, options in points.values.items())
-    return inside and points.broken(config) is None
+    return points.holds(values) and points.broken(config) is None
 
 
 def _batch(
@@ -174,12 +173,12 @@ def _batch(
     default = dict(points.default)
     rows = db.best(problem.digest, target.digest)
     if rows and rows[0]["template"] == points.template and rows[0]["pack"]:
-        points = points.pin(pack_config(rows[0]["pack"], points.template))
+        points = points.pin(pack_config(rows[0]["pack"]))
     search = Search(points, asked.seed, asked.sampler, asked.trials)
     workload = Workload(tokens, asked.load)
-    current = template.digest(points.template)
     for trial in db.trials(problem.digest, target.digest, workload.tokens, workload.load):
-        if trial.template == points.template and trial.environment.get("template") == current:
+        made_by = trial.environment.get("template", "")
+        if trial.template == points.template and space.is_current(points.template, made_by):
             ratio = trial.measurement.ratio if trial.measurement else None
             search.remember(trial.config, ratio, failure.kind(trial.status, trial.message))
     batch = [default]
@@ -218,7 +217,7 @@ def _put(folder: Path, variant: Variant, built: Build, tokens: tuple[int, ...]) 
         built.binary.key,
         built.compile_ms,
         variant.pack,
-        variant.config["tile_rows" if variant.template == "moe_cpu" else "tile_n"],
+        variant.ragged,
     )
 
 

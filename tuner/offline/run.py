@@ -39,10 +39,6 @@ def run(folder: Path, time_s: float, say: Say) -> None:
     Raises JobError where the folder is no job, its device cannot be used, or it was begun on another one.
     """
     job = jobs.read(folder)
-    if not all(variant.ragged for variant in job.variants):
-        raise JobError(
-            f"{folder}: was made by an older moetune; run its own run.py, or make it again"
-        )
     kind = bench.kind_of(job)
     end = time.monotonic() + time_s
     cores = kind.cores(job)

@@ -101,7 +101,7 @@ class _Book:
 
     def _record(self, result: Result) -> int:
         parts = {v.name: v for v in self.job.variants}.get(result["variant"])
-        variant = parse(result["variant"], self.job.template)
+        variant = parse(result["variant"])
         self.db.add_variant(
             variant.id, variant.template, variant.name, variant.config, variant.pack
         )
@@ -168,7 +168,7 @@ class _Book:
 
     def _keeps_default(self, names: Sequence[str]) -> bool:
         """Whether the finalists read the default's packed form, so that a layer may run it beside them."""
-        return len({parse(name, self.job.template).pack for name in names}) == 1
+        return len({parse(name).pack for name in names}) == 1
 
     def _workload(self, tokens: int) -> dict[str, Any]:
         return {**self.ids, "tokens": tokens, "load": self.job.load}

@@ -110,8 +110,9 @@ class SurrogateModel:
 
     def _scaled(self, configs: Sequence[Config]) -> Array:
         """Configurations as points [n, d] of the unit cube: values are ordered and evenly spaced."""
-        rows = [[v.index(c[n]) / (len(v) - 1) for n, v in self._free.items()] for c in configs]
-        return np.array(rows, dtype=np.float64)
+        last = [len(values) - 1 for values in self._free.values()]
+        rows = [list(neighbours.places(self._space, config).values()) for config in configs]
+        return np.array(rows, dtype=np.float64) / last
 
 
 def _model(space: Space, seed: int, trials: int | None) -> Proposer:

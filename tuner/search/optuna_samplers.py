@@ -55,7 +55,8 @@ class Sampler:
 
     def _config(self, trial: optuna.Trial) -> Config:
         config = {name: values[0] for name, values in self._space.values.items()}
-        return config | {name: v[trial.params[name]] for name, v in self._values.items()}
+        chosen = {name: v[trial.params[name]] for name, v in self._values.items()}
+        return self._space.canonical(config | chosen)
 
     def _drop(self, trial: optuna.Trial, broken: Restriction | None) -> None:
         """A suggestion that is not tried: it breaks a restriction, or is known already."""
@@ -77,7 +78,7 @@ class Sampler:
             return
         self._study.add_trial(
             optuna.trial.create_trial(
-                params={n: v.index(config[n]) for n, v in self._values.items()},
+                params=neighbours.places(self._space, config),
                 distributions=self._distributions,
                 value=_value(ratio),
                 constraints=_constraints(ratio, failure),

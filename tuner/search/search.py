@@ -43,7 +43,7 @@ class Search:
         self._failed: list[tuple[Monotone, Config]] = []
         self._enqueued: deque[Config] = deque()
         starts = [space.default, *({**space.default, **start} for start in space.starts)]
-        self._starts = deque(filter(self._inside, starts))
+        self._starts = deque(map(space.canonical, filter(space.holds, starts)))
 
     def ask(self) -> Suggestion | None:
         """The next configuration that is valid and new; None when none was found."""
@@ -63,8 +63,8 @@ class Search:
         self, config: Mapping[str, int], ratio: float | None, failure: str = "crash"
     ) -> None:
         """A configuration that was tried earlier; one outside the space is left out."""
-        if self._inside(config):
-            self._learn(dict(config), ratio, failure)
+        if self.space.holds(config):
+            self._learn(self.space.canonical(config), ratio, failure)
 
     def enqueue(self, config: Mapping[str, int]) -> None:
         """Asks for this configuration before others, if it is new: what won for a near workload.
@@ -92,9 +92,6 @@ class Search:
         if ratio is None:
             rules = [rule for rule in self.space.monotone if rule.failure == failure]
             self._failed += [(rule, config) for rule in rules]
-
-    def _inside(self, config: Mapping[str, int]) -> bool:
-        return all(config.get(name) in values for name, values in self.space.values.items())
 
     def _is_new(self, config: Config) -> bool:
         """Whether it is worth a trial: unknown, not as large as what failed, no restriction broken."""

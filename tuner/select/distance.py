@@ -47,7 +47,7 @@ def differences(request: SelectionRequest, group: Group) -> Iterator[tuple[float
         yield OTHER_LOAD, f"load {group.load} instead of {request.load}"
     if request.compiler and group.compiler and group.compiler != request.compiler:
         yield OTHER_COMPILER, f"compiler {group.compiler} instead of {request.compiler}"
-    if group.template_digest and group.template_digest != _template_digest(group.template):
+    if group.template_digest and not space.is_current(group.template, group.template_digest):
         yield OTHER_TEMPLATE, f"template {group.template} was another when it was tuned"
     if there.cores != here.cores:
         yield octaves(there.cores, here.cores), f"{there.cores} cores instead of {here.cores}"
@@ -84,11 +84,6 @@ def _fits(name: str, parameters: frozenset[str]) -> bool:
     if name not in templates.names():
         return True
     return parameters == {p.name for p in space.load(name).parameters}
-
-
-@functools.cache
-def _template_digest(name: str) -> str:
-    return templates.digest(name) if name in templates.names() else ""
 
 
 @functools.lru_cache(maxsize=1024)

@@ -1,7 +1,7 @@
 """Points: how many valid configurations a space has.
 
 Restrictions tie only some parameters together, so the space is a product of groups that can be counted
-one by one: exactly while a group is small, else by drawing from it.
+one by one: exactly while a group is small, else by drawing from it. A space of several branches is their sum.
 """
 
 from __future__ import annotations
@@ -45,13 +45,20 @@ class _Group:
 
 def count(space: Space, most_counted: int = MOST_COUNTED, seed: int = 0) -> Count:
     """The valid points of a space; no two of them are the same configuration."""
+    counts = [_count_branch(branch, most_counted, seed) for branch in space.branches()]
+    value, low, high = (sum(parts) for parts in zip(*counts, strict=True))
+    return Count(value, low, high)
+
+
+def _count_branch(space: Space, most_counted: int, seed: int) -> tuple[float, float, float]:
+    """The value and the ends of its interval."""
     if not all(evaluate(rule, space.facts) for rule in _without_parameters(space)):
-        return Count(0, 0, 0)
+        return 0, 0, 0
     counts = [_count_group(space, group, most_counted, seed) for group in _groups(space)]
     value, low, high = (
         math.prod(parts) for parts in zip(*((c.value, c.low, c.high) for c in counts), strict=True)
     )
-    return Count(value, low, high)
+    return value, low, high
 
 
 def _without_parameters(space: Space) -> list[str]:

@@ -1,4 +1,4 @@
-"""Moves: getting about in a space: neighbours, the nearest valid point, random points, orders.
+"""Neighbours: getting about in a space: neighbours, the nearest valid point, random points, orders.
 
 Distances count steps: one step takes one parameter to the next of its values.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from tuner.space.space import Config, Space
@@ -26,30 +26,49 @@ def free(space: Space) -> dict[str, tuple[int, ...]]:
 
 
 def key(space: Space, config: Mapping[str, int]) -> tuple[int, ...]:
-    """The values of a configuration in the order of the space."""
+    """The values of a configuration in the order of the space; one key for all that are one point."""
+    config = space.canonical(config)
     return tuple(config[name] for name in space.values)
+
+
+def places(space: Space, config: Mapping[str, int]) -> dict[str, int]:
+    """Of each parameter that has a choice, which of its values it is, from 0.
+
+    What is idle is at the nearest value: a narrowed space may lack the one at which it is held.
+    """
+    config = space.canonical(config)
+    return {
+        name: options.index(_closest(options, config[name]))
+        for name, options in free(space).items()
+    }
+
+
+def _closest(options: Sequence[int], wanted: int) -> int:
+    return wanted if wanted in options else min(options, key=lambda value: abs(value - wanted))
 
 
 def walk(space: Space, start: Config) -> Iterator[Config]:
     """All points, valid or not, by their distance from one of them, which comes first."""
-    values = free(space)
     seen = {key(space, start)}
     queue = deque([start])
     while queue:
         point = queue.popleft()
         yield point
-        for neighbour in _steps(values, point):
+        for neighbour in _steps(space, point):
             if key(space, neighbour) not in seen:
                 seen.add(key(space, neighbour))
                 queue.append(neighbour)
 
 
 def changes(space: Space, config: Config) -> Iterator[Config]:
-    """Every configuration that differs in one parameter, valid or not."""
+    """Every point that differs in one parameter and what follows from it, valid or not."""
+    own = key(space, config)
     for name, values in free(space).items():
         for value in values:
             if value != config[name]:
-                yield {**config, name: value}
+                changed = _brought_in(space, {**config, name: value})
+                if not space.idle or key(space, changed) != own:
+                    yield changed
 
 
 def snapped(space: Space, config: Mapping[str, int]) -> Config:
@@ -57,11 +76,17 @@ def snapped(space: Space, config: Mapping[str, int]) -> Config:
 
     A parameter that it lacks gets the default, one that has no such value here the nearest.
     """
-    return {
-        name: min(values, key=lambda v: abs(v - wanted))
-        for name, values in space.values.items()
-        for wanted in [config.get(name, space.default[name])]
-    }
+    return space.canonical(
+        {
+            name: _closest(values, config.get(name, space.default[name]))
+            for name, values in space.values.items()
+        }
+    )
+
+
+def _brought_in(space: Space, config: Config) -> Config:
+    """A changed configuration as a point: what was idle before may be at a value that is none to choose."""
+    return snapped(space, config) if space.idle else config
 
 
 def nearest(space: Space, config: Config, will_do: Test) -> Config | None:
@@ -69,18 +94,18 @@ def nearest(space: Space, config: Config, will_do: Test) -> Config | None:
     return next(filter(will_do, islice(walk(space, config), MOST_LOOKED_AT)), None)
 
 
-def _steps(values: Mapping[str, tuple[int, ...]], config: Config) -> Iterator[Config]:
-    for name, options in values.items():
-        at = options.index(config[name])
+def _steps(space: Space, config: Config) -> Iterator[Config]:
+    values = free(space)
+    for name, at in places(space, config).items():
         for index in (at - 1, at + 1):
-            if 0 <= index < len(options):
-                yield {**config, name: options[index]}
+            if 0 <= index < len(values[name]):
+                yield _brought_in(space, {**config, name: values[name][index]})
 
 
 def drawn(space: Space, rng: random.Random, will_do: Test) -> Config | None:
     """A random point that will do; None where draws find none."""
     for _ in range(MOST_DRAWS):
-        config = {name: rng.choice(values) for name, values in space.values.items()}
+        config = space.canonical({n: rng.choice(values) for n, values in space.values.items()})
         if will_do(config):
             return config
     return None
@@ -90,4 +115,5 @@ def mutated(space: Space, rng: random.Random, config: Config) -> Config:
     """A configuration with some two parameters drawn anew, valid or not."""
     values = free(space)
     chance = 2 / len(values)
-    return config | {n: rng.choice(v) for n, v in values.items() if rng.random() < chance}
+    drawn = {n: rng.choice(v) for n, v in values.items() if rng.random() < chance}
+    return _brought_in(space, config | drawn)

@@ -8,13 +8,16 @@ the package; in a checkout it is the repository's.
 from __future__ import annotations
 
 import functools
-import hashlib
+import re
 from pathlib import Path
 
 from tuner.errors import TemplateError
+from tuner.space import code
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _PLACES = (_PACKAGE / "templates", _PACKAGE.parent / "templates")
+# A Jinja statement that brings another file's text, or its macros.
+_INCLUDE = re.compile(r"\{%[-+]?\s*(?:include|import|from)\s+[\"']([^\"']+)[\"'][^%]*%\}")
 
 
 @functools.cache
@@ -42,8 +45,17 @@ def space_path(name: str) -> Path:
 
 @functools.cache
 def digest(name: str) -> str:
-    """What a template is made of: 16 hex digits over its files and those it may include."""
-    place = folder()
-    parts = [place / f"{name}.mojo.j2", *place.glob(f"{name}/*.j2"), *place.glob("shared/*.j2")]
-    texts = [f"{path.relative_to(place)}\n{path.read_text()}" for path in sorted(parts)]
-    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+    """The identity of what a template makes: 16 hex digits over its code.
+
+    Comments, and which of its files something stands in, do not count. ``tuner.space.file.is_current``
+    compares it with what is stored. Raises TemplateError where a file is missing that it includes.
+    """
+    return code.digest(_whole(f"{name}.mojo.j2"))
+
+
+def _whole(file: str) -> str:
+    """The text of a file of the folder, with the files that it includes or imports in their places."""
+    path = folder() / file
+    if not path.is_file():
+        raise TemplateError(f"template {file}: is missing in {folder()}; install moetune again")
+    return _INCLUDE.sub(lambda found: _whole(found[1]), path.read_text())

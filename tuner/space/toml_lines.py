@@ -16,7 +16,16 @@ class Place(NamedTuple):
 
 
 def line_of(text: str, place: Place) -> int | None:
-    """The line of a place, from 1; that of the table where the key is not there, None where neither is."""
+    """The line of a place, from 1; that of the table where the key is not there, None where neither is.
+
+    A row of an inline array (`key = [{...}, {...}]`) is at the line of its array's key.
+    """
+    found = _line_of(text, place)
+    table, _, key = place.table.rpartition(".")
+    return found or (_line_of(text, Place(table, key)) if table else None)
+
+
+def _line_of(text: str, place: Place) -> int | None:
     header = re.compile(rf"\s*\[\[?\s*{re.escape(place.table)}\s*\]")
     key = re.compile(rf"\s*{re.escape(place.key)}\s*=")
     lines = list(enumerate(text.splitlines(), start=1))

@@ -10,18 +10,23 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tuner.errors import SpaceError
+from tuner.errors import SpaceError, TemplateError
 from tuner.problem import Problem
+from tuner.space import templates
 from tuner.space.expression import evaluate
-from tuner.space.space import Config, SpaceFile, facts, load, resolve
+from tuner.space.space import (
+    Config,
+    SpaceFile,
+    check_facts,
+    check_support,
+    facts,
+    load,
+    resolve,
+)
 from tuner.target import Target
-
-CPU_TEMPLATE = "moe_cpu"
-# The template of a layer, by the kind of target.
-TEMPLATES = {"cpu": CPU_TEMPLATE, "gpu": "moe_gpu"}
 
 Changes = dict[str, tuple[int, int]]
 
@@ -30,8 +35,9 @@ Changes = dict[str, tuple[int, int]]
 class Variant:
     """A template with a number for each of its parameters.
 
-    `pack` names the packed form of the weights that it reads: variants that share it can serve
-    one layer from one copy.
+    Attributes:
+        pack: the packed form of the weights that it reads: variants that share it can serve one layer from one
+            copy, be they of one template or of two.
     """
 
     template: str
@@ -42,6 +48,11 @@ class Variant:
     @property
     def config(self) -> Config:
         return dict(self.values)
+
+    @property
+    def ragged(self) -> int:
+        """Rows of a tile: verification tries token counts around its multiples."""
+        return self.config[load(self.template).interface.ragged]
 
     @property
     def id(self) -> str:
@@ -71,27 +82,72 @@ def _name(file: SpaceFile, config: Mapping[str, int]) -> str:
 
 
 def _pack(file: SpaceFile, config: Mapping[str, int]) -> str:
+    parts = [f"{short}{config[name]}" for name, short in _pack_shorts(file).items()]
+    return "_".join([file.family, *parts] if file.family else parts)
+
+
+def _pack_shorts(file: SpaceFile) -> dict[str, str]:
+    """The parameters of a template's packed form, with their letters, in the order of the form."""
     shorts = {p.name: p.short for p in file.parameters}
-    return "_".join(f"{shorts[name]}{config[name]}" for name in file.pack)
+    return {name: shorts[name] for name in file.pack}
 
 
-def parse(name: str, template: str = CPU_TEMPLATE) -> Variant:
-    """The Variant of a name. Raises SpaceError when the name is not of this template's grammar."""
-    file = load(template)
-    pattern = re.escape(template) + "".join(rf"_{p.short}(\d+)" for p in file.parameters)
+def parse(name: str) -> Variant:
+    """The Variant of a name, of the installed template with which it begins.
+
+    Raises SpaceError when there is none, or the name is not of its grammar.
+    """
+    known = [t for t in templates.names() if name == t or name.startswith(f"{t}_")]
+    if not known:
+        raise SpaceError(
+            f"{name}: no variant name; it must begin with a template: {', '.join(templates.names())}"
+        )
+    file = load(max(known, key=len))
+    pattern = re.escape(file.template) + "".join(rf"_{p.short}(\d+)" for p in file.parameters)
     match = re.fullmatch(pattern, name)
     if match is None:
-        form = "_".join([template, *(f"{p.short}N" for p in file.parameters)])
+        form = "_".join([file.template, *(f"{p.short}N" for p in file.parameters)])
         raise SpaceError(f"{name}: no variant name; it must be of the form {form}")
     numbers = (int(text) for text in match.groups())
-    return make(template, dict(zip((p.name for p in file.parameters), numbers, strict=True)))
+    return make(file.template, dict(zip((p.name for p in file.parameters), numbers, strict=True)))
+
+
+@functools.lru_cache(maxsize=1024)
+def serving(problem: Problem, target: Target) -> tuple[SpaceFile, ...]:
+    """The templates that can serve a problem on a target, the one with the highest priority first.
+
+    Raises TemplateError where none can, with the reason of each that is for this kind of target.
+    """
+    found: list[SpaceFile] = []
+    refused: dict[str, str] = {}
+    for file in map(load, templates.names()):
+        try:
+            check_support(file, problem, target)
+            check_facts(file, problem, target)
+            found.append(file)
+        except TemplateError as error:
+            refused[file.template] = str(error)
+    if not found:
+        raise TemplateError(_why_none(refused, target))
+    return tuple(sorted(found, key=lambda f: (-f.interface.priority, f.template)))
+
+
+def _why_none(refused: Mapping[str, str], target: Target) -> str:
+    """The reasons of the templates of this kind of target; of one alone, its own words."""
+    alike = [m for name, m in refused.items() if target.kind in dict(load(name).supports)["kind"]]
+    return "; ".join(alike or refused.values()) or "no template is installed; install moetune again"
 
 
 def default_variant(
     problem: Problem, target: Target, pack: str | None = None, tokens: int = 1
 ) -> Variant:
-    """The template's default for a target; with `pack`, the default that reads that packed form."""
-    file = load(TEMPLATES[target.kind])
+    """The default for a target, of the first template of ``serving``.
+
+    With `pack` it is of the first that has that packed form, and reads it. Raises TemplateError where no
+    template serves the problem, SpaceError where none of those has the form or it cannot be had here.
+    """
+    files = serving(problem, target)
+    file = files[0] if pack is None else _with_form(files, pack)
     if file.of_workload is None:
         return _default(file, problem, target, pack, tokens)
     # Layers and services ask for one default after the other, and only few token counts make another one.
@@ -114,24 +170,59 @@ def _default(
     space = resolve(file, problem, target, tokens)
     if not pack:  # a space has a default that it holds
         return make(file.template, space.default)
-    config = {**space.default, **pack_config(pack, file.template)}
+    config = space.canonical({**space.default, **pack_config(pack)})
     space.check(config)
     return make(file.template, config)
 
 
-def pack_config(pack: str, template: str = CPU_TEMPLATE) -> Config:
+def pack_config(pack: str) -> Config:
     """The parameters that a packed form fixes, from its name. Raises SpaceError where it is none."""
-    file = load(template)
-    shorts = {p.short: p.name for p in file.parameters if p.name in file.pack}
-    parts = [re.fullmatch("([a-z])([0-9]{1,9})", part) for part in pack.split("_")]
-    found = {shorts.get(part[1], ""): int(part[2]) for part in parts if part}
-    if set(found) != set(file.pack) or len(parts) != len(found):
-        named = {name: short for short, name in shorts.items()}
-        form = "_".join(f"{named[name]}N" for name in file.pack)
+    return _form(load(pack_templates(pack)[0]), pack) or {}
+
+
+def pack_templates(pack: str) -> tuple[str, ...]:
+    """The installed templates whose kernels read a packed form, the one with the highest priority first.
+
+    Raises SpaceError where there is none.
+    """
+    files = [load(name) for name in templates.names()]
+    found = [file for file in files if _form(file, pack) is not None]
+    if not found:
+        raise _no_form(files, pack)
+    if len({file.pack for file in found}) > 1:
+        names = " and ".join(file.template for file in found)
         raise SpaceError(
-            f"pack {pack!r}: no packed form of {template}; it must be of the form {form}"
+            f"pack {pack!r}: is a form of {names}, of other parameters; give one a [pack] family of its own"
         )
+    found.sort(key=lambda file: (-file.interface.priority, file.template))
+    return tuple(file.template for file in found)
+
+
+def _with_form(files: Sequence[SpaceFile], pack: str) -> SpaceFile:
+    found = next((file for file in files if _form(file, pack) is not None), None)
+    if found is None:
+        raise _no_form(files, pack)
     return found
+
+
+def _no_form(files: Sequence[SpaceFile], pack: str) -> SpaceError:
+    ways = [
+        "_".join([*filter(None, [f.family]), *(f"{short}N" for short in _pack_shorts(f).values())])
+        for f in files
+    ]
+    names, forms = " or ".join(f.template for f in files), " or ".join(way or "''" for way in ways)
+    return SpaceError(f"pack {pack!r}: no packed form of {names}; it must be of the form {forms}")
+
+
+def _form(file: SpaceFile, pack: str) -> Config | None:
+    """The parameters of a packed form of a template; None where it is none."""
+    shorts = _pack_shorts(file)
+    parts = [
+        *filter(None, [re.escape(file.family)]),
+        *(f"{s}([0-9]{{1,9}})" for s in shorts.values()),
+    ]
+    match = re.fullmatch("_".join(parts), pack)
+    return dict(zip(shorts, map(int, match.groups()), strict=True)) if match else None
 
 
 def changes(before: Mapping[str, int], after: Mapping[str, int]) -> Changes:

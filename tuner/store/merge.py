@@ -24,6 +24,7 @@ from typing import Any
 from tuner.errors import DatabaseError, MergeError, MoetuneError, TemplateError
 from tuner.problem.workload import Workload
 from tuner.space import templates
+from tuner.space.space import is_current
 from tuner.space.variant import make
 from tuner.store.database import Database
 from tuner.store.jsonl import Line, best_there, check_new, rebuild, record
@@ -183,10 +184,9 @@ def _standing_of_row(row: Mapping[str, Any]) -> _Standing:
 def _standing(
     name: str, environment: Mapping[str, Any], winner: Mapping[str, Any], measured: object
 ) -> _Standing:
-    known = name in templates.names()
-    current = known and environment.get("template") == templates.digest(name)
+    current = is_current(name, environment.get("template", ""))
     proven = measured is not None and (winner["is_default"] or winner["ratio_high"] < 1)
-    return _Standing(bool(current), bool(proven))
+    return _Standing(current, bool(proven))
 
 
 def _above(upper: _Standing, lower: _Standing) -> str:

@@ -71,7 +71,7 @@ class MeasurementRow:
 
     Attributes:
         kind: ``trial`` (during the search), ``final`` (finalists, interleaved with the default) or
-            ``tuner.tune.audit`` (a winner measured again later; never what a winner rests on).
+            ``tuner.audit.audit`` (a winner measured again later; never what a winner rests on).
         temperature: of the weights: ``cold`` or ``warm``.
         samples: ns, in the order taken; empty in a row that was imported.
         sample_count: how many samples there were; follows ``samples`` unless given.

@@ -20,7 +20,7 @@ from tuner.errors import DatabaseError, UsageError
 from tuner.problem import Problem
 from tuner.problem.workload import Workload
 from tuner.space import space, templates
-from tuner.space.space import Space
+from tuner.space.space import Space, is_current
 from tuner.store.database import Database
 from tuner.store.records import MeasurementRow, TrialRow, now
 from tuner.target import Target
@@ -118,12 +118,16 @@ def _one(
 
 
 def _made_by(row: TrialRow) -> tuple[str, str]:
-    return row.environment.get("template", ""), row.environment.get("toolchain", "")
+    """Digest of the template, with which one of its `[history]` is one; and the compiler."""
+    digest = row.environment.get("template", "")
+    current = is_current(row.template, digest)
+    digest = templates.digest(row.template) if current else digest
+    return digest, row.environment.get("toolchain", "")
 
 
 def _space(row: TrialRow, problem: Problem, target: Target, workload: Workload) -> Space | None:
     """The space that a trial is of; None where the template has changed since."""
-    if row.template not in templates.names() or templates.digest(row.template) != _made_by(row)[0]:
+    if not is_current(row.template, row.environment.get("template", "")):
         return None
     return space.resolve(space.load(row.template), problem, target, workload.tokens)
 

@@ -2,8 +2,8 @@
 that is tuned.
 
 Each template has a space and a search of its own. Which is asked next is decided by the stride scheduling of
-``tuner.tune.schedule``, as among the cells of a session; a template whose best variant is far behind has a small
-claim, and none starves.
+``tuner.tune.schedule``, as among the cells of a session; a template whose best variant is far behind has a
+small claim, and none starves.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from tuner.errors import TemplateError, UsageError
+from tuner.errors import SpaceError, TemplateError, UsageError
 from tuner.problem import Problem
 from tuner.problem.workload import Workload
 from tuner.search.search import Search, Suggestion
@@ -57,8 +57,9 @@ class Arm:
 
     def projected(self, config: Config) -> Config:
         """A configuration with what has no effect on this workload as the space has it."""
-        idle = spaces.idle(self.file, {**self.space.facts, **config})
-        return {n: self.space.default[n] if n in idle else v for n, v in config.items()}
+        idle = spaces.idle(self.file, self.space.facts)
+        kept = {n: self.space.default[n] if n in idle else v for n, v in config.items()}
+        return self.space.canonical(kept)
 
 
 class Arms:
@@ -81,7 +82,7 @@ class Arms:
         """The first template's has to be had; another that has no valid default here is left out."""
         try:
             return spaces.resolve(file, problem, target, tokens)
-        except TemplateError:
+        except (TemplateError, SpaceError):
             if not self._arms:
                 raise
             return None
@@ -89,14 +90,12 @@ class Arms:
     def _search(self, space: Space) -> Search:
         return Search(space, self._seed, self._plan.sampler, self._plan.trials)
 
-    def __getitem__(self, template: str) -> Arm:
-        return self._arms[template]
+    def get(self, template: str) -> Arm | None:
+        """A template's arm, if it takes part."""
+        return self._arms.get(template)
 
     def __iter__(self) -> Iterator[Arm]:
         return iter(self._arms.values())
-
-    def __contains__(self, template: str) -> bool:
-        return template in self._arms
 
     @property
     def default(self) -> Variant:
@@ -145,10 +144,6 @@ class Arms:
                 arms[index].share.take()
                 return arms[index], suggestion
         return None
-
-    def size(self) -> int:
-        """Points before restrictions."""
-        return sum(arm.space.size() for arm in self._arms.values())
 
 
 def _wanted(files: Iterable[SpaceFile], template: str) -> list[SpaceFile]:

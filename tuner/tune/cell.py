@@ -142,9 +142,8 @@ class Cell:
         self.share.note(best.ratio, (best.high - best.low) / 2 / best.ratio)
 
     def _told(self, variant: Variant, ratio: float | None, failure: str) -> Told:
-        config = variant.config
-        if variant.template in self.arms:
-            config = self.arms[variant.template].projected(config)
+        arm = self.arms.get(variant.template)
+        config = arm.projected(variant.config) if arm else variant.config
         return Told(variant.template, config, ratio, failure)
 
     def _take_up_earlier(self, rows: Iterable[TrialRow]) -> None:
@@ -179,9 +178,9 @@ class Cell:
 
     def offer(self, variant: Variant) -> None:
         """Another cell's new best is tried here, too: it is built already."""
-        if variant.template not in self.arms or variant.id in self.judged:
+        arm = self.arms.get(variant.template)
+        if arm is None or variant.id in self.judged:
             return
-        arm = self.arms[variant.template]
         config = arm.projected(variant.config)
         if arm.space.holds(config):
             arm.search.enqueue(config)
@@ -212,7 +211,7 @@ class Cell:
         """Gets the verdict on a candidate and tells the search."""
         status = self._verdict(candidate.variant, self._racing())
         told = self.told[-1]
-        arm = self.arms[told.template] if told.template in self.arms else None
+        arm = self.arms.get(told.template)
         if arm is not None and candidate.search is arm.search:
             arm.search.tell(candidate.suggestion, told.ratio, told.failure)
         else:  # the packed form was settled meanwhile

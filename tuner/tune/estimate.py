@@ -21,10 +21,9 @@ from tuner.problem.workload import Workload
 from tuner.select.winner_cache import Row
 from tuner.space import count as points
 from tuner.space import space as spaces
-from tuner.space import templates
 from tuner.space.count import Count
 from tuner.space.space import Config, Space
-from tuner.space.variant import CPU_TEMPLATE, Variant, default_variant, make, pack_config
+from tuner.space.variant import Variant, default_variant, make, pack_config, serving
 from tuner.store.database import Database
 from tuner.store.records import TrialRow
 from tuner.target import Target
@@ -138,7 +137,7 @@ class _Session:
         best = db.best(*self.keys)
         self.pack: str | None = best[0]["pack"] if best else None
         self.winners: list[Row] = list(db.best())
-        self.file = spaces.load(CPU_TEMPLATE)
+        self.file = serving(problem, target)[0]
         self.built: set[str] = set()
         count = len(plan.cells())
         # As Session.finals_s and FinalRaces._budget_s have it.
@@ -194,7 +193,7 @@ class _Session:
             variant = make(row.template, row.config)
         except SpaceError:  # the template's parameters changed since
             return False
-        if row.environment.get("template") == templates.digest(row.template):
+        if spaces.is_current(row.template, row.environment.get("template", "")):
             return True
         return render(self.problem, variant).digest == row.source_digest
 
@@ -216,7 +215,7 @@ class _Session:
             *warm_start.starts(self.winners, request, space, self.plan.warm_starts),
             *({**space.default, **start} for start in self.file.starts),
         ]
-        valid = [make(space.template, c) for c in configs if _inside(space, c)]
+        valid = [make(space.template, space.canonical(c)) for c in configs if _inside(space, c)]
         return list(dict.fromkeys([default, *valid]))
 
     def _cached(self, known: list[Variant], recorded: set[str], trials: int) -> int:
@@ -230,8 +229,7 @@ class _Session:
 
 
 def _inside(space: Space, config: Mapping[str, int]) -> bool:
-    known = all(config[name] in values for name, values in space.values.items())
-    return known and space.broken(config) is None
+    return space.holds(config) and space.broken(config) is None
 
 
 class TimeLeft:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from tuner.codegen.render import render
+from tuner.codegen import render
 from tuner.errors import SpaceError
 from tuner.problem import Problem
 from tuner.problem.workload import Workload
@@ -72,7 +72,8 @@ def is_current(row: TrialRow, problem: Problem, toolchain: str, cold: bool) -> b
         variant = make(row.template, row.config)
     except SpaceError:  # the template's parameters changed since
         return False
-    return render(problem, variant).digest == row.source_digest
+    made_by = row.environment.get("template", "")
+    return render.is_current(problem, variant, row.source_digest, made_by)
 
 
 def is_visit(environment: Environment) -> bool:

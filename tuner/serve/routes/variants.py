@@ -74,12 +74,11 @@ def source(name: Name, query: Annotated[LayerQuery, Query()], request: Request) 
 
 def variant_named(name: str) -> Variant:
     """The Variant of a name of one of the installed templates; Refusal (404) for any other text."""
-    for known in sorted(templates.names(), key=len, reverse=True):
-        if name.startswith(f"{known}_"):
-            try:
-                return parse(name, known)
-            except MoetuneError as error:
-                raise Refusal(404, str(error)) from error
+    if name.startswith(tuple(f"{known}_" for known in templates.names())):
+        try:
+            return parse(name)
+        except MoetuneError as error:
+            raise Refusal(404, str(error)) from error
     raise Refusal(
         404,
         f"{name!r}: no variant of the templates that are installed here "

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 from tuner.codegen.compile import is_cached
-from tuner.codegen.render import render
+from tuner.codegen.render import is_current, render
 from tuner.errors import MoetuneError, SpaceError
 from tuner.measure.race import FINAL_EFFORT, TRIAL_EFFORT
 from tuner.problem import Problem
@@ -159,7 +159,9 @@ def is_here(target: Target, host: Target) -> bool:
 def _claim(db: Database, row: Row, target: Target) -> Claim:
     problem = Problem.from_key(row["problem"], name=row["problem_name"])
     workload = Workload(row["tokens"], row["load"])
-    winner = _still_there(problem, row["template"], row["config"], row["source_digest"])
+    made_by = row["environment"].get("template", "")
+    variant = make(row["template"], row["config"])
+    winner = _still_there(problem, variant, row["source_digest"], made_by)
     default = default_variant(problem, target, tokens=workload.tokens)
     trials = db.trials(row["problem_id"], row["target_id"], workload.tokens, workload.load)
     by_id = {trial.id: trial for trial in trials}
@@ -185,15 +187,13 @@ def _claim(db: Database, row: Row, target: Target) -> Claim:
     )
 
 
-def _still_there(
-    problem: Problem, template: str, config: Mapping[str, int], digest: str
-) -> Variant:
-    """The Variant of a stored configuration. Raises a MoetuneError where its source is another now."""
-    variant = make(template, config)
-    source = render(problem, variant)
-    if source.digest != digest:
+def _still_there(problem: Problem, variant: Variant, digest: str, made_by: str) -> Variant:
+    """The variant, by the digests of source and template that are stored. Raises a MoetuneError where its
+    source is another now."""
+    if not is_current(problem, variant, digest, made_by):
+        now = render(problem, variant).digest
         raise SpaceError(
-            f"the template changed: its source was {digest or 'not recorded'}, it is {source.digest} now"
+            f"the template changed: its source was {digest or 'not recorded'}, it is {now} now"
         )
     return variant
 
@@ -212,7 +212,9 @@ def _contender(
     alike.sort(key=lambda pair: (pair[1].kind != "final", pair[1].ratio))
     for trial, _ in alike:
         try:
-            variant = _still_there(problem, trial.template, trial.config, trial.source_digest)
+            variant = make(trial.template, trial.config)
+            made_by = trial.environment.get("template", "")
+            variant = _still_there(problem, variant, trial.source_digest, made_by)
         except MoetuneError:  # the next one may still be there
             continue
         return variant, trial

@@ -13,6 +13,9 @@ import pytest
 from tests.commands import Run
 from tests.kernels import TINY
 from tests.rows import winner_of
+from tuner.audit import audit as stage
+from tuner.audit.audit import Measured, audit, judge
+from tuner.audit.claims import AuditVerdict, Claim, Finding, claims, finding, is_here
 from tuner.codegen.render import render
 from tuner.errors import UsageError
 from tuner.measure.bench import Timing
@@ -22,9 +25,6 @@ from tuner.store.database import Database
 from tuner.store.records import MeasurementRow, TrialRow
 from tuner.target import Target
 from tuner.target.roofline import Ceilings
-from tuner.tune import audit as stage
-from tuner.tune.audit import Measured, audit, judge
-from tuner.tune.claims import AuditVerdict, Claim, Finding, claims, finding, is_here
 from tuner.tune.finals import PROCESSES
 
 HOST = Target("amd", "x86-64-v3", ("avx2", "fma"), 2, 32 << 10, 512 << 10, 32 << 20, name="Here")
@@ -37,7 +37,7 @@ RACES = PROCESSES * FINAL_EFFORT.budget_s / TRIAL_EFFORT.budget_s
 def no_toolchain(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Nothing is cached, and nobody asks the compiler."""
     if not request.node.get_closest_marker("compiler"):
-        monkeypatch.setattr("tuner.tune.claims.is_cached", lambda text, target: False)
+        monkeypatch.setattr("tuner.audit.claims.is_cached", lambda text, target: False)
 
 
 @pytest.fixture
@@ -365,7 +365,7 @@ def test_costs_come_from_what_builds_and_measurements_took(
     add_winner(db, 4, seconds=3.0)
     both = 2 * 0.5 + RACES * 0.25
     assert the_claim(db).cost_s == pytest.approx(2 * 3.0 + both)
-    monkeypatch.setattr("tuner.tune.claims.is_cached", lambda text, target: True)
+    monkeypatch.setattr("tuner.audit.claims.is_cached", lambda text, target: True)
     assert the_claim(db).cost_s == pytest.approx(both)
 
 

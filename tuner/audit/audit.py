@@ -3,7 +3,7 @@
 Each is built again, verified, and raced as in the finals of a session: paired with the template's
 default, in fresh processes, beside a copy of the default that tells the noise. A default that won is
 raced against the nearest contender that is stored.
-What was measured is kept as measurements of kind ``tuner.tune.audit``; winners are never changed.
+What was measured is kept as measurements of kind ``tuner.audit.audit``; winners are never changed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuner.audit.claims import AuditVerdict, Claim, Finding, claims, finding
 from tuner.errors import KernelError, UsageError
 from tuner.host.interference import FOREIGN_LIMIT
 from tuner.host.toolchain import toolchain_version
@@ -29,7 +30,6 @@ from tuner.store.database import Database
 from tuner.target import Target
 from tuner.target.roofline import Ceilings, Limits
 from tuner.tune.builder import split_cores
-from tuner.tune.claims import AuditVerdict, Claim, Finding, claims, finding
 from tuner.tune.finals import PROCESSES
 from tuner.tune.verdicts import entries, floor_of, joined
 

@@ -1,0 +1,1 @@
+"""Audit: whether the stored winners of this machine still win."""
