@@ -13,8 +13,9 @@ from tuner.codegen.render import render
 from tuner.measure.trial import Build
 from tuner.offline import job as jobs
 from tuner.offline import make
+from tuner.offline.batch import Round
 from tuner.offline.job import Job
-from tuner.offline.make import Made, Round, make_job
+from tuner.offline.make import Made, make_job
 from tuner.problem import Problem
 from tuner.space.variant import Variant
 from tuner.store.database import Database

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -27,11 +28,27 @@ def installed(folder: Path) -> Iterator[None]:
 def _forget() -> None:
     """What is kept of the templates, as a process has those of one folder."""
     kept = (
-        templates.folder, templates.names, templates.digest, parse.load, variant._made, variant.serving,
+        templates.folder, templates.folders, templates._spaces, templates.names, templates.digest, parse.load,
+        variant._made, variant.serving,
     )  # fmt: skip
     for function in kept:
         function.cache_clear()
     variant._defaults.clear()
+
+
+@contextmanager
+def beside(folder: Path) -> Iterator[None]:
+    """The templates of a folder are there, too, as ``MOETUNE_TEMPLATES`` says."""
+    before = os.environ.get(templates.VARIABLE)
+    os.environ[templates.VARIABLE] = str(folder)
+    _forget()
+    try:
+        yield
+    finally:
+        os.environ.pop(templates.VARIABLE)
+        if before is not None:
+            os.environ[templates.VARIABLE] = before
+        _forget()
 
 
 def copied(folder: Path) -> Path:

@@ -12,7 +12,8 @@ import pytest
 
 from tuner.offline import job as jobs
 from tuner.offline import run
-from tuner.offline.make import Round, make_job
+from tuner.offline.batch import Round
+from tuner.offline.make import make_job
 from tuner.problem import Problem
 from tuner.store.database import Database
 from tuner.target import named

@@ -15,8 +15,9 @@ from tests.jobs import CPU, CPU_DEVICE, PROBLEM, TIMING, made, timed
 from tests.programs import PROBE
 from tuner.errors import TargetError, TemplateError, UsageError
 from tuner.offline import job as jobs
+from tuner.offline.batch import Round
 from tuner.offline.job import JobError
-from tuner.offline.make import Round, folder_bytes, machine, make_job
+from tuner.offline.make import folder_bytes, machine, make_job
 from tuner.offline.tell import tell
 from tuner.problem.weights import Weights
 from tuner.store.database import Database

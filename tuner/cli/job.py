@@ -10,7 +10,8 @@ import click
 
 from tuner.cli import screen
 from tuner.cli.options import Model, db_option, json_option, seconds
-from tuner.offline.make import Round, described, make_job
+from tuner.offline.batch import Round
+from tuner.offline.make import described, make_job
 from tuner.offline.run import run
 from tuner.offline.tell import Told
 from tuner.offline.tell import tell as read_back

@@ -30,7 +30,7 @@ from tuner.cli.options import (
     weighted_tokens,
 )
 from tuner.errors import DeviceError, MoetuneError, UsageError
-from tuner.offline.make import Round
+from tuner.offline.batch import Round
 from tuner.problem import Problem, footprint
 from tuner.problem.workload import Workload
 from tuner.report import words
@@ -194,7 +194,7 @@ def _offline(
     trials = plan.trials or OFFLINE_TRIALS
     asked = Round(
         plan.tokens, plan.loads[0], trials, plan.seed, plan.sampler, most_mib << 20, cores,
-        plan.temperature,
+        plan.temperature, plan.template,
     )  # fmt: skip
     job.make(model, target, db, asked, folder, as_json)
 

@@ -16,7 +16,7 @@ import jinja2
 from tuner.errors import TemplateError
 from tuner.problem import Problem
 from tuner.space import code, parse
-from tuner.space.templates import folder
+from tuner.space.templates import folders
 from tuner.space.variant import Variant
 
 HEADER = """\
@@ -59,9 +59,9 @@ def is_current(problem: Problem, variant: Variant, source: str, template: str) -
 
 
 @functools.cache
-def _environment(place: Path) -> jinja2.Environment:
+def _environment(places: tuple[Path, ...]) -> jinja2.Environment:
     return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(place),
+        loader=jinja2.FileSystemLoader(places),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -72,10 +72,11 @@ def _environment(place: Path) -> jinja2.Environment:
 def fill(name: str, values: Mapping[str, Any], place: Path | None = None) -> str:
     """The text of template NAME with these values; a name it lacks is a TemplateError."""
     try:
-        template = _environment(place or folder()).get_template(f"{name}.mojo.j2")
+        places = (place,) if place else folders()
+        template = _environment(places).get_template(f"{name}.mojo.j2")
         return template.render(**values).rstrip("\n") + "\n"
     except jinja2.TemplateNotFound as error:
-        raise TemplateError(f"template {name!r}: {error.name} is missing in {folder()}") from error
+        raise TemplateError(f"template {name!r}: {error.name} is missing") from error
     except jinja2.TemplateError as error:
         raise TemplateError(f"template {name!r}: {error}") from error
 

@@ -41,6 +41,7 @@ class JobVariant:
         file: its program, inside the folder.
         pack: the packed form of the weights that it reads.
         ragged: rows of its tiles, for verification; 0 in the jobs of a moetune that did not say so.
+        template_digest: of its template; in such a job that of all stands in the job's environment.
     """
 
     name: str
@@ -52,6 +53,7 @@ class JobVariant:
     compile_ms: float
     pack: str = ""
     ragged: int = 0
+    template_digest: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +20,13 @@ from tuner.errors import UsageError
 from tuner.host.toolchain import toolchain_version
 from tuner.measure.own_bench import dense_program
 from tuner.measure.trial import Build, build
-from tuner.offline import code
+from tuner.offline import batch, code
 from tuner.offline import job as jobs
+from tuner.offline.batch import Round
 from tuner.offline.job import Job, JobVariant
 from tuner.problem import Problem
-from tuner.problem.workload import Workload
-from tuner.search.search import Search
-from tuner.space import failure, space
-from tuner.space import templates as template
-from tuner.space.variant import Variant, default_variant, make, pack_config, serving
+from tuner.space import templates
+from tuner.space.variant import Variant, parse
 from tuner.store.database import Database
 from tuner.target import Target
 from tuner.version import __version__
@@ -36,24 +34,6 @@ from tuner.version import __version__
 _BUILDS_AT_ONCE = 2
 
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Round:
-    """What is asked of a round: ``trials`` variants for each token count, in at most ``most_bytes``.
-
-    Of a CPU: ``cores``, those that measured the problem before, else as many as are here, unless given; and
-    ``temperature`` of the weights, cold, warm or auto.
-    """
-
-    tokens: tuple[int, ...]
-    load: str
-    trials: int
-    seed: int
-    sampler: str
-    most_bytes: int
-    cores: int | None = None
-    temperature: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -87,7 +67,7 @@ def make_job(
         )
     if target.kind == "cpu":
         target = machine(problem, target, db, asked.cores)
-    variants = _ask(problem, target, db, asked)
+    variants = batch.variants(problem, target, db, asked)
     builds = _build(problem, target, list(variants), progress)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "programs").mkdir(exist_ok=True)
@@ -103,23 +83,23 @@ def make_job(
             left_out += 1
         else:
             kept.append(_put(folder, variant, built, variants[variant]))
+    defaults = batch.defaults(problem, target, asked)
     job = Job(
         problem=problem.key,
         problem_name=problem.name,
         target=target.key,
         target_name=target.name,
-        template=serving(problem, target)[0].template,
+        template=parse(defaults[str(asked.tokens[0])]).template,
         tokens=asked.tokens,
         load=asked.load,
         seed=asked.seed,
         session=uuid.uuid4().hex[:12],
-        defaults={str(t): default_variant(problem, target, None, t).name for t in asked.tokens},
+        defaults=defaults,
         variants=tuple(kept),
         failed=tuple(failed),
         environment={
             "toolchain": toolchain_version(),
             "moetune": __version__,
-            "template": template.digest(serving(problem, target)[0].template),
         },
         probe=probes["probe"],
         dense=probes.get("dense", ""),
@@ -144,48 +124,6 @@ def machine(problem: Problem, target: Target, db: Database, cores: int | None) -
             trials = db.trials(problem.digest, there.digest, row["tokens"], row["load"])
             known[there] = max(known.get(there, 0), trials[-1].id or 0)
     return wanted if wanted in known else max(known, key=lambda t: known[t], default=wanted)
-
-
-def _ask(
-    problem: Problem, target: Target, db: Database, asked: Round
-) -> dict[Variant, tuple[int, ...]]:
-    """Variants -> the token counts on which they are tried: all where their space has them. Defaults first."""
-    file = serving(problem, target)[0]
-    spaces = {t: space.resolve(file, problem, target, t) for t in asked.tokens}
-    batches = {t: _batch(spaces[t], problem, target, db, asked, t) for t in asked.tokens}
-    order = [batch[i] for i in range(asked.trials) for batch in batches.values() if i < len(batch)]
-    variants = dict.fromkeys(make(file.template, config) for config in order)
-    idle = {t: space.idle(file, s.facts) for t, s in spaces.items()}
-    return {v: tuple(t for t, s in spaces.items() if _has(s, v.config, idle[t])) for v in variants}
-
-
-def _has(points: space.Space, config: Mapping[str, int], idle: Collection[str]) -> bool:
-    """Whether a space has a configuration, whatever its parameters of no effect there may be."""
-    values = {name: points.default[name] if name in idle else v for name, v in config.items()}
-    return points.holds(values) and points.broken(config) is None
-
-
-def _batch(
-    points: space.Space, problem: Problem, target: Target, db: Database, asked: Round, tokens: int
-) -> list[dict[str, int]]:
-    """The default, then what the search wants to try next on this token count: in the packed form that
-    earlier winners settled, if there are any."""
-    default = dict(points.default)
-    rows = db.best(problem.digest, target.digest)
-    if rows and rows[0]["template"] == points.template and rows[0]["pack"]:
-        points = points.pin(pack_config(rows[0]["pack"]))
-    search = Search(points, asked.seed, asked.sampler, asked.trials)
-    workload = Workload(tokens, asked.load)
-    for trial in db.trials(problem.digest, target.digest, workload.tokens, workload.load):
-        made_by = trial.environment.get("template", "")
-        if trial.template == points.template and space.is_current(points.template, made_by):
-            ratio = trial.measurement.ratio if trial.measurement else None
-            search.remember(trial.config, ratio, failure.kind(trial.status, trial.message))
-    batch = [default]
-    while len(batch) < asked.trials and (suggestion := search.ask()) is not None:
-        if suggestion.config != default:
-            batch.append(dict(suggestion.config))
-    return batch
 
 
 def _build(
@@ -218,6 +156,7 @@ def _put(folder: Path, variant: Variant, built: Build, tokens: tuple[int, ...]) 
         built.compile_ms,
         variant.pack,
         variant.ragged,
+        templates.digest(variant.template),
     )
 
 

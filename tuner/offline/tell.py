@@ -13,10 +13,11 @@ from typing import Any, cast
 
 from tuner.measure.race import SLOW
 from tuner.offline import job as jobs
-from tuner.offline.job import Job
+from tuner.offline.job import Job, JobVariant
 from tuner.offline.rows import Machine, Result, floor, machine_of, measured, race_of
 from tuner.offline.run import FINAL_RUNS
-from tuner.space.variant import parse
+from tuner.space import templates
+from tuner.space.variant import Variant, parse
 from tuner.store.database import Database
 from tuner.store.records import Environment, MeasurementRow, TrialRow, WinnerRow
 from tuner.target import Target
@@ -120,13 +121,18 @@ class _Book:
             compile_ms=parts.compile_ms if parts else None,
             verify_ms=result.get("verify_ms"),
             benchmark_ms=result.get("benchmark_ms"),
-            environment=cast(
-                Environment, {**self.job.environment, **self.machine.environment(result)}
-            ),
+            environment=self._environment(result, variant, parts),
             session=self.job.session,
             created=result.get("created", ""),
         )
         return self.db.record_trial(row, found)
+
+    def _environment(
+        self, result: Result, variant: Variant, parts: JobVariant | None
+    ) -> Environment:
+        found = {**self.job.environment, **self.machine.environment(result)}
+        digest = parts.template_digest if parts else templates.digest(variant.template)
+        return cast(Environment, found | ({"template": digest} if digest else {}))
 
     def record_winner(self, tokens: int) -> Cell | None:
         """The winner of a token count by its finals, if all of them ran; recorded once."""

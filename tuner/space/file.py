@@ -30,7 +30,7 @@ class Interface:
     Attributes:
         kind: what is compiled, one of KINDS.
         ragged: the parameter whose value is the number of rows of a tile; verification tries token counts
-            around its multiples.
+            around its multiples. Empty: there are no tiles.
         priority: the template with the highest one gives the default where several support a problem.
     """
 

@@ -176,7 +176,8 @@ def _check_interface(interface: Interface, names: Collection[str]) -> None:
     if interface.kind not in KINDS:
         message = f"{interface.kind!r} is no kind of binary; use one of {', '.join(KINDS)}"
         raise _Wrong(Place("interface", "kind"), message)
-    _check_parameters(Place("interface", "ragged"), [interface.ragged], names)
+    tiles = [interface.ragged] if interface.ragged else []
+    _check_parameters(Place("interface", "ragged"), tiles, names)
 
 
 def _check_parameter(parameter: Parameter, shorts: dict[str, str]) -> None:

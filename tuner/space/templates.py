@@ -2,12 +2,14 @@
 
 A template NAME is `templates/NAME.mojo.j2` with its space `templates/NAME.toml`; what it
 includes lies in `templates/NAME/` or `templates/shared/`. In a wheel the folder travels inside
-the package; in a checkout it is the repository's.
+the package; in a checkout it is the repository's. ``MOETUNE_TEMPLATES`` names further folders, whose templates
+may include what is shared.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 import re
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from tuner.space import code
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _PLACES = (_PACKAGE / "templates", _PACKAGE.parent / "templates")
+VARIABLE = "MOETUNE_TEMPLATES"
 # A Jinja statement that brings another file's text, or its macros.
 _INCLUDE = re.compile(r"\{%[-+]?\s*(?:include|import|from)\s+[\"']([^\"']+)[\"'][^%]*%\}")
 
@@ -30,17 +33,39 @@ def folder() -> Path:
 
 
 @functools.cache
+def folders() -> tuple[Path, ...]:
+    """Where templates are looked for: moetune's own folder, then those of ``MOETUNE_TEMPLATES``.
+
+    Raises TemplateError where one of these is none.
+    """
+    further = [Path(name) for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
+    for place in further:
+        if not place.is_dir():
+            raise TemplateError(f"{VARIABLE}={place}: is no folder; name folders of templates")
+    return (folder(), *(place.resolve() for place in further))
+
+
+@functools.cache
 def names() -> tuple[str, ...]:
     """All templates that have a space, sorted."""
-    return tuple(sorted(path.stem for path in folder().glob("*.toml")))
+    return tuple(sorted(_spaces()))
 
 
 def space_path(name: str) -> Path:
     """The space file of a template. Raises TemplateError when there is no such template."""
-    path = folder() / f"{name}.toml"
-    if not path.is_file():
+    if name not in _spaces():
         raise TemplateError(f"template {name!r}: not known; there are {', '.join(names())}")
-    return path
+    return _spaces()[name]
+
+
+@functools.cache
+def _spaces() -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in (path for place in folders() for path in sorted(place.glob("*.toml"))):
+        first = found.setdefault(path.stem, path)
+        if first != path:
+            raise TemplateError(f"{path}: {first} has this name already; give it another one")
+    return found
 
 
 @functools.cache
@@ -54,8 +79,9 @@ def digest(name: str) -> str:
 
 
 def _whole(file: str) -> str:
-    """The text of a file of the folder, with the files that it includes or imports in their places."""
-    path = folder() / file
-    if not path.is_file():
-        raise TemplateError(f"template {file}: is missing in {folder()}; install moetune again")
+    """The text of a file of the folders, with the files that it includes or imports in their places."""
+    path = next((place / file for place in folders() if (place / file).is_file()), None)
+    if path is None:
+        where = " and ".join(map(str, folders()))
+        raise TemplateError(f"template {file}: is missing in {where}; install moetune again")
     return _INCLUDE.sub(lambda found: _whole(found[1]), path.read_text())

@@ -52,7 +52,8 @@ class Variant:
     @property
     def ragged(self) -> int:
         """Rows of a tile: verification tries token counts around its multiples."""
-        return self.config[load(self.template).interface.ragged]
+        name = load(self.template).interface.ragged
+        return self.config[name] if name else 1
 
     @property
     def id(self) -> str:

@@ -39,13 +39,15 @@ class Told:
 
 @dataclass
 class Arm:
-    """One template's space for a workload, and the search in it; `best` is the least ratio so far."""
+    """One template's space for a workload, and the search in it; `best` is the least ratio so far, infinite where
+    all have failed."""
 
     file: SpaceFile
     space: Space
     search: Search
     share: Share = field(default_factory=Share)
     best: float | None = None
+    waiting: bool = False
 
     @property
     def template(self) -> str:
@@ -130,19 +132,26 @@ class Arms:
         if arm is None:
             return
         arm.best = min(arm.best or math.inf, ratio or math.inf)
+        arm.waiting = False
         least = min(a.best or math.inf for a in self._arms.values())
         for other in self._arms.values():
             if other.best is not None and math.isfinite(other.best):
                 other.share.weight = (least / other.best) ** (1 / BEHIND)
 
     def ask(self) -> tuple[Arm, Suggestion] | None:
-        """The next configuration to try; None where all searches are at their end."""
+        """The next configuration to try; None where all searches are at their end.
+
+        A template of which nothing is known yet is asked for one and waits for its verdict, while another has
+        any to try.
+        """
         arms = list(self._arms.values())
-        for index in order([arm.share for arm in arms]):
-            suggestion = arms[index].search.ask()
+        turns = [arms[index] for index in order([arm.share for arm in arms])]
+        for arm in sorted(turns, key=lambda arm: arm.waiting):
+            suggestion = arm.search.ask()
             if suggestion is not None:
-                arms[index].share.take()
-                return arms[index], suggestion
+                arm.share.take()
+                arm.waiting = arm.best is None
+                return arm, suggestion
         return None
 
 
