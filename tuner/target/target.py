@@ -18,6 +18,7 @@ from typing import Any
 
 from tuner.errors import TargetError
 from tuner.host import caches
+from tuner.host.cores import usable
 from tuner.host.paths import cache_dir
 from tuner.host.process import run
 from tuner.host.toolchain import find_mojo
@@ -48,9 +49,10 @@ class Target:
     """One machine as far as it decides which code runs (arch, features) and how fast (the rest).
 
     ``arch`` and ``features`` are named as the compiler names them; ``cores`` are those this
-    process may use; cache sizes are bytes, 0 where the system does not tell. ``name`` is the
-    processor's label and no part of the key. Of a GPU (``kind`` is gpu), ``accelerator`` names the card and
-    with it its memory, ``cores`` are multiprocessors and ``l1d_bytes`` the shared memory of one.
+    process may use and its quota of processor time keeps busy; cache sizes are bytes, 0 where the
+    system does not tell. ``name`` is the processor's label and no part of the key. Of a GPU
+    (``kind`` is gpu), ``accelerator`` names the card and with it its memory, ``cores`` are
+    multiprocessors and ``l1d_bytes`` the shared memory of one.
     """
 
     vendor: str
@@ -117,7 +119,7 @@ def detect() -> Target:
         vendor=_VENDORS.get(_vendor_id(info), _vendor_id(info).lower() or "unknown"),
         arch=arch,
         features=names,
-        cores=len(os.sched_getaffinity(0)),
+        cores=usable(),
         l1d_bytes=level_sizes.get(1, 0),
         l2_bytes=level_sizes.get(2, 0),
         l3_bytes=level_sizes.get(3, 0),
