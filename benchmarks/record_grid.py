@@ -225,7 +225,7 @@ class _Run:
         built = trials.build(self.recorder.problem, self.recorder.target, default)
         if built.binary is None:
             raise TemplateError(f"{default.name}: the default is {built.status}: {built.message}")
-        return Entrant(built.binary.path, default.pack)
+        return Entrant.of(built.binary.path, default)
 
     def try_all(self, variants: Sequence[Variant]) -> None:
         start = time.monotonic()
@@ -266,7 +266,7 @@ class _Run:
         built = trials.build(recorder.problem, recorder.target, variant)
         assert built.binary is not None
         assert row.id is not None
-        entrants = [self.base, Entrant(built.binary.path, variant.pack)]
+        entrants = [self.base, Entrant.of(built.binary.path, variant)]
         timing = self.worker.ask(
             "race",
             entrants,

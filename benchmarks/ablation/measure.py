@@ -158,7 +158,7 @@ def _build(problem: Problem, form: Form, base: Form) -> Entrant:
     except SourceRefused as error:
         mend = "mend what it changes"
         raise EditError(f"{form.changes(base)}: does not compile: {error}; {mend}") from error
-    return Entrant(binary.path, form.pack)
+    return Entrant(binary.path, form.pack, form.variant.config["workers"])
 
 
 def _verify(worker: Worker, form: Form, base: Form, entrant: Entrant, tokens: int) -> None:

@@ -95,7 +95,8 @@ class Probation:
         """Every kernel of a part against the float64 answers."""
         worst, message = 0.0, ""
         for build in catalogue.part.builds.values():
-            kernel = self._state.kernel(catalogue.member(build.binary))
+            entrant = Entrant.of(catalogue.member(build.binary), build)
+            kernel = self._state.kernel(entrant)
             packed = self._state.packed(kernel, build.pack)
             verdict = verify.verify(kernel, packed, self._expected)
             worst = max(worst, verdict.worst)
@@ -149,7 +150,7 @@ class Speed:
 
     def _entrant(self, catalogue: BundleCatalogue, row: Evidence) -> Entrant:
         selection = catalogue.select(row.tokens, row.load, None)
-        return Entrant(catalogue.binary(selection), selection.pack)
+        return Entrant.of(catalogue.binary(selection), selection)
 
 
 if __name__ == "__main__":

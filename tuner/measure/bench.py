@@ -7,15 +7,16 @@ a crash goes on where the other stopped.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from tuner.cpu.buffers import address, allocate
 from tuner.cpu.kernel import Kernel, Packed
+from tuner.host.cores import pool_size
 from tuner.measure import verify
 from tuner.measure.probe import Probe
 from tuner.measure.race import DECODE_TOKENS, Call, Effort, Race, race
@@ -40,12 +41,29 @@ INPUTS = 8
 INPUT_BYTES = 64 << 20
 
 
+class Configured(Protocol):
+    """A variant, wherever it is described: of a session, a job or a bundle."""
+
+    @property
+    def pack(self) -> str: ...
+
+    @property
+    def config(self) -> Mapping[str, int]: ...
+
+
 @dataclass(frozen=True)
 class Entrant:
-    """A kernel in a race: its binary and the packed form that it reads."""
+    """A kernel in a race: its binary, the packed form that it reads, and at most how many threads share a
+    call (0: all that may be used)."""
 
     path: Path
     pack: str
+    workers: int = 0
+
+    @classmethod
+    def of(cls, path: Path, variant: Configured) -> Entrant:
+        """The binary of a variant."""
+        return cls(path, variant.pack, variant.config.get("workers", 0))
 
 
 @dataclass(frozen=True)
@@ -78,7 +96,7 @@ class BenchState:
     _weights: Weights | None = None
     _probe: Probe | None = None
     _packed: OrderedDict[str, Packed] = field(default_factory=OrderedDict)
-    _kernels: OrderedDict[Path, Kernel] = field(default_factory=OrderedDict)
+    _kernels: OrderedDict[tuple[Path, int], Kernel] = field(default_factory=OrderedDict)
     _answers: verify.Answers | None = None
     _inputs: dict[Workload, _Inputs] = field(default_factory=dict)
 
@@ -94,14 +112,15 @@ class BenchState:
             self._probe = Probe(self.target, self.probe_library(self.target))
         return self._probe
 
-    def kernel(self, path: Path) -> Kernel:
-        """A loaded kernel; the one used longest ago gives way."""
-        if path not in self._kernels:
+    def kernel(self, entrant: Entrant) -> Kernel:
+        """A loaded kernel with its threads; the one used longest ago gives way."""
+        key = entrant.path, pool_size(entrant.workers, self.target.cores)
+        if key not in self._kernels:
             while len(self._kernels) >= MOST_KERNELS:
                 self._kernels.popitem(last=False)
-            self._kernels[path] = Kernel(path, self.problem)
-        self._kernels.move_to_end(path)
-        return self._kernels[path]
+            self._kernels[key] = Kernel(entrant.path, self.problem, key[1])
+        self._kernels.move_to_end(key)
+        return self._kernels[key]
 
     def packed(self, kernel: Kernel, pack: str) -> Packed:
         """The weights in a packed form; the form used longest ago gives way."""
@@ -114,7 +133,7 @@ class BenchState:
 
     def verify(self, entrant: Entrant, tokens: int, tile_rows: int) -> verify.Verdict:
         """The verdict on a kernel; right answers are worked out once for all variants."""
-        kernel = self.kernel(entrant.path)
+        kernel = self.kernel(entrant)
         packed = self.packed(kernel, entrant.pack)
         if self._answers is None:
             self._answers = verify.Answers(self.problem, self.weights)
@@ -145,7 +164,7 @@ class BenchState:
 
     def _call(self, entrant: Entrant, inputs: _Inputs) -> Call:
         """The kernel on the inputs of a round, for the clock."""
-        kernel = self.kernel(entrant.path)
+        kernel = self.kernel(entrant)
         bound = kernel.bind(
             self.packed(kernel, entrant.pack), routed=inputs.workload.load != "uniform"
         )

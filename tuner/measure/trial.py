@@ -119,7 +119,7 @@ def evaluate(
     """Verifies and times a built variant, against `base` (the default) in the same race."""
     if built.binary is None:
         return Outcome(built.status, built.message)
-    entrant = Entrant(built.binary.path, variant.pack)
+    entrant = Entrant.of(built.binary.path, variant)
     outcome = Outcome("ok")
     try:
         with _timed(outcome, "verify_ms"):

@@ -100,8 +100,9 @@ class CpuBench:
         if self._answers is None:
             self._answers = job_data.answers_of(self.data)
         variant, problem = self.job.variant(name), self.job.layer
-        kernel = self._state.kernel(self.folder / variant.file)
-        packed = self._state.packed(kernel, variant.pack)
+        entrant = self._entrant(name)
+        kernel = self._state.kernel(entrant)
+        packed = self._state.packed(kernel, entrant.pack)
         cases = verify.cases(problem, tokens, variant.config[TILE], self.job.seed)
         verdict = verify.verify(kernel, packed, tuple(self._answers[case] for case in cases))
         return verdict.message
@@ -139,10 +140,10 @@ class CpuBench:
 
     def _entrant(self, name: str) -> Entrant:
         variant = self.job.variant(name)
-        return Entrant(self.folder / variant.file, variant.pack)
+        return Entrant.of(self.folder / variant.file, variant)
 
     def _twin(self, of: Entrant) -> Entrant:
         """A copy of a variant's library, which loads as one of its own."""
         path = self.data / f"twin-{of.path.name}"
         shutil.copyfile(of.path, path)
-        return Entrant(path, of.pack)
+        return dataclasses.replace(of, path=path)

@@ -172,8 +172,7 @@ def _against_itself(target: Target, db: Database, report: Report) -> dict[str, M
     ]
     report(f"classic-moe: building {len(kernels)} kernels")
     entrants = [
-        Entrant(compile_source(text, place).path, variant.pack)
-        for _, variant, place, text in kernels
+        Entrant.of(compile_source(text, place).path, variant) for _, variant, place, text in kernels
     ]
     with Worker(CLASSIC, target, SEED) as worker:
         for entrant, (name, variant, _, _) in zip(entrants, kernels, strict=True):
@@ -236,7 +235,7 @@ def _against_dense(target: Target, db: Database, report: Report) -> dict[str, Me
     problems = (CLASSIC, dense)
     variants = [default_variant(problem, target, tokens=TOKENS) for problem in problems]
     entrants = [
-        Entrant(compile_source(render(p, v).text, target).path, v.pack)
+        Entrant.of(compile_source(render(p, v).text, target).path, v)
         for p, v in zip(problems, variants, strict=True)
     ]
     with Worker(CLASSIC, target, SEED) as ours, Worker(dense, target, SEED) as theirs:
@@ -262,7 +261,7 @@ def _alone(worker: Worker, entrant: Entrant) -> float:
 def _serving(target: Target, db: Database, report: Report) -> dict[str, Measured]:
     variant = default_variant(SERVING, target, tokens=SERVING_TOKENS)
     report(f"serving size: building, verifying and timing {SERVING_TOKENS} tokens a call")
-    entrant = Entrant(compile_source(render(SERVING, variant).text, target).path, variant.pack)
+    entrant = Entrant.of(compile_source(render(SERVING, variant).text, target).path, variant)
     with Worker(SERVING, target, SEED) as worker:
         _verify(worker, entrant, variant, 1, "serving size")
         workload = Workload(SERVING_TOKENS)

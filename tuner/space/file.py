@@ -35,12 +35,15 @@ class Parameter:
     default: int | str
     when: str
     help: str
+    at_run_time: bool = (
+        False  # no part of the source: variants that differ in it alone share a binary
+    )
 
     @functools.cached_property
     def options(self) -> tuple[int, ...] | None:
-        """The values in rising order; None where they depend on the facts."""
+        """The values in their order; None where they depend on the facts."""
         numbers = [int(value) for value in self.values if not isinstance(value, str)]
-        return tuple(sorted(set(numbers))) if len(numbers) == len(self.values) else None
+        return tuple(dict.fromkeys(numbers)) if len(numbers) == len(self.values) else None
 
 
 @dataclass(frozen=True)
@@ -174,6 +177,7 @@ def _parameter(name: str, row: Any) -> Parameter:
         _field(row, Place(table, "default")),
         row.get("when", ""),
         _field(row, Place(table, "help"), str),
+        _field({"at_run_time": False, **row}, Place(table, "at_run_time"), bool),
     )
 
 

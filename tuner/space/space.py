@@ -117,7 +117,10 @@ class Space:
                 raise SpaceError(
                     f"{name}={self.default[name]}: is the default and has to be among the values"
                 )
-        narrowed = {n: tuple(sorted(values.get(n, (self.default[n],)))) for n in self.values}
+        narrowed = {
+            name: tuple(v for v in options if v in values.get(name, (self.default[name],)))
+            for name, options in self.values.items()
+        }
         return dataclasses.replace(self, values=narrowed)
 
     def to_json(self) -> dict[str, Any]:
@@ -179,7 +182,7 @@ def resolve(file: SpaceFile, problem: Problem, target: Target, tokens: int) -> S
     default: Config = {}
     for p in file.parameters:
         number = _number(p.default, {**names, **default})
-        options = p.options or tuple(sorted({_number(v, names) for v in p.values}))
+        options = p.options or tuple(dict.fromkeys(_number(v, names) for v in p.values))
         if number not in options:
             place = Place(f"parameters.{p.name}", "default")
             raise file.wrong(place, f"default {number} is not in {list(options)}")

@@ -200,11 +200,11 @@ def remeasure(claim: Claim, ceilings: Ceilings | None) -> Measured:
         built = trials.build(claim.problem, claim.target, variant)
         if built.binary is None:
             return Measured(status=built.status, message=built.message, culprit=variant)
-        pairs.append((variant, Entrant(built.binary.path, variant.pack)))
+        pairs.append((variant, Entrant.of(built.binary.path, variant)))
     with tempfile.TemporaryDirectory(prefix="moetune-") as folder:
         twin = Path(folder) / "twin.so"
         shutil.copyfile(pairs[0][1].path, twin)  # a library of its own
-        entrants = [*(entrant for _, entrant in pairs), Entrant(twin, claim.default.pack)]
+        entrants = [*(entrant for _, entrant in pairs), Entrant.of(twin, claim.default)]
         return _raced(claim, pairs, entrants, ceilings)
 
 

@@ -288,7 +288,7 @@ class Cell:
         """A variant that was built, for a race."""
         built = self.session.builder.get(variant)
         assert built.binary is not None
-        return Entrant(built.binary.path, variant.pack)
+        return Entrant.of(built.binary.path, variant)
 
     def _record(self, variant: Variant, built: Build, outcome: Outcome) -> int:
         session = self.session

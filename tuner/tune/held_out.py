@@ -72,7 +72,7 @@ def _outcome(workload: Workload, chosen: Selection, timing: Timing, names: list[
 def _entrant(session: Session, variant: Variant) -> Entrant:
     built = session.builder.get(variant)
     assert built.binary is not None
-    return Entrant(built.binary.path, variant.pack)
+    return Entrant.of(built.binary.path, variant)
 
 
 def _is_right(session: Session, variant: Variant, workload: Workload) -> bool:

@@ -158,7 +158,7 @@ class Session:
         copy = self._folder / f"twin-{built.binary.key}.so"
         if not copy.exists():
             shutil.copyfile(built.binary.path, copy)
-        return Entrant(copy, variant.pack)
+        return Entrant.of(copy, variant)
 
     def other_process(self) -> Bench:
         """A fresh measuring process on other weights, tokens and routing."""
