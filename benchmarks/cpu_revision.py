@@ -53,7 +53,8 @@ def raced(bench: BenchState, place: Path, tokens: int) -> str:
     binary = compile_source(render(bench.problem, variant).text, bench.target)
     other = former(bench.problem, bench.target, variant, place)
     twin = place.parent / f"twin-{tokens}.so"
-    shutil.copyfile(other.path, twin)
+    if not twin.exists():  # what is loaded must not be written to
+        shutil.copyfile(other.path, twin)
     entrants = [other, Entrant.of(binary.path, variant), Entrant.of(twin, variant)]
     for entrant in entrants[:2]:
         verdict = bench.verify(entrant, tokens, variant.config["tile_rows"])
