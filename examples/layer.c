@@ -1,12 +1,15 @@
 /* Runs a float32 kernel without Python: packs experts that are made up here, prints y.
  *
  *     cc -O2 -I"$(python -c 'import tuner, os; print(os.path.dirname(tuner.__file__))')" \
- *        examples/layer.c -o layer -ldl -lpthread && ./layer KERNEL.so TOKENS
+ *        examples/layer.c -o layer -ldl -lpthread && ./layer KERNEL.so TOKENS WORKERS
  *
  * KERNEL.so: a member of a bundle (a zip file), or what `moetune` compiled into its cache folder.
+ * WORKERS: threads, at most as many as the process may use; 0 for all of these.
  */
+#define _GNU_SOURCE
 #include <dlfcn.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include "moetune.h"
@@ -34,12 +37,19 @@ static void *live(void *number) {
     return NULL;
 }
 
+static int64_t pool_size(int64_t most) { /* a quota of processor time is not looked at here */
+    cpu_set_t allowed;
+    int64_t cores = sched_getaffinity(0, sizeof allowed, &allowed) ? 1 : CPU_COUNT(&allowed);
+    return most > 0 && most < cores ? most : cores;
+}
+
 int main(int argc, char **argv) {
-    if (argc != 3 || !(library = dlopen(argv[1], RTLD_NOW))) return fprintf(stderr, "layer KERNEL.so TOKENS\n"), 2;
+    if (argc != 4 || !(library = dlopen(argv[1], RTLD_NOW)))
+        return fprintf(stderr, "layer KERNEL.so TOKENS WORKERS\n"), 2;
     ((moe_info_fn *)function("moe_info"))(info);
     if (info[MOE_INFO_ABI] != MOE_ABI) return fprintf(stderr, "another ABI\n"), 1;
     int64_t T = atoll(argv[2]), D = info[MOE_INFO_HIDDEN], F = info[MOE_INFO_EXPERT_DIM];
-    int64_t E = info[MOE_INFO_EXPERTS], k = info[MOE_INFO_TOP_K], workers = info[MOE_INFO_WORKERS];
+    int64_t E = info[MOE_INFO_EXPERTS], k = info[MOE_INFO_TOP_K], workers = pool_size(atoll(argv[3]));
     float *gate = made_up(E * F * D, 1), *up = made_up(E * F * D, 2), *down = made_up(E * D * F, 3);
     packed = zeros(info[MOE_INFO_PACKED_BYTES]), control = zeros(info[MOE_INFO_CONTROL_BYTES]);
     for (int64_t e = 0, at = 0; e < E; e++, at += F * D)
@@ -48,7 +58,8 @@ int main(int argc, char **argv) {
     for (int64_t w = 1; w < workers; w++) pthread_create(&threads[w], NULL, live, (void *)w);
     float *y = zeros(T * D * 4);
     int64_t arguments[MOE_ARG_WORDS] = {T, (int64_t)made_up(T * D, 4), (int64_t)y, (int64_t)packed};
-    arguments[MOE_ARG_SCRATCH] = (int64_t)zeros(((moe_scratch_bytes_fn *)function("moe_scratch_bytes"))(T));
+    arguments[MOE_ARG_SCRATCH] = (int64_t)zeros(((moe_scratch_bytes_fn *)function("moe_scratch_bytes"))(T, workers));
+    arguments[MOE_ARG_WORKERS] = workers;
     arguments[MOE_ARG_ROUTER] = (int64_t)made_up(E * D, 5);
     arguments[MOE_ARG_INDICES] = (int64_t)zeros(T * k * 4), arguments[MOE_ARG_WEIGHTS] = (int64_t)zeros(T * k * 4);
     ((moe_call_fn *)function("moe_call"))(control, arguments);

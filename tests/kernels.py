@@ -41,8 +41,9 @@ def variant(problem: Problem, changes: Mapping[str, int] | None = None) -> Varia
 
 @functools.cache
 def _kernel(problem: Problem, changes: tuple[tuple[str, int], ...]) -> Kernel:
-    source = render(problem, variant(problem, dict(changes)))
-    return Kernel(compile_source(source.text, detect()).path, problem)
+    wanted = variant(problem, dict(changes))
+    source = render(problem, wanted)
+    return Kernel(compile_source(source.text, detect()).path, problem, wanted.config["workers"])
 
 
 def kernel(problem: Problem, **changes: int) -> Kernel:

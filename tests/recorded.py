@@ -47,25 +47,27 @@ class Recorded:
 
     def verify(self, entrant: Entrant, tokens: int) -> Verdict:
         self._asked("verify")
-        right = self._grid.answer(config_of(entrant.path)).status == "ok"
+        right = self._grid.answer(config_of(entrant)).status == "ok"
         return Verdict(right, "" if right else "y is off", 0.0, 1)
 
     def race(
         self, entrants: list[Entrant], workload: Workload, effort: Effort, temperature: str = "auto"
     ) -> Timing:
         self._asked("race" if len(entrants) == 2 else "final")
-        answers = [self._grid.answer(config_of(entrant.path)) for entrant in entrants]
+        answers = [self._grid.answer(config_of(entrant)) for entrant in entrants]
         times = tuple((round(1e6 * (a.ratio or 0.0)),) * effort.least_rounds for a in answers)
         cold = is_cold(workload, temperature)
         return Timing(Race(times), 1e3, 1e3, "cold" if cold else "warm")
 
 
-def config_of(library: Path) -> dict[str, int]:
-    """The configuration of a "library": the source, whose third line names the variant."""
-    lines = library.read_text(errors="replace").splitlines()[2:3]
+def config_of(entrant: Entrant) -> dict[str, int]:
+    """The configuration of an entrant, whose "library" is the source: its third line names the variant, but
+    for the number of threads."""
+    lines = entrant.path.read_text(errors="replace").splitlines()[2:3]
     if not lines:
-        raise KernelError(f"{library}: does not load")
-    return parse(lines[0].removeprefix("# Variant: ")).config
+        raise KernelError(f"{entrant.path}: does not load")
+    name = lines[0].removeprefix("# Variant: ")
+    return parse(name.replace("_s", f"_w{entrant.workers}_s", 1)).config
 
 
 class Spinning(Recorded):
@@ -74,7 +76,7 @@ class Spinning(Recorded):
     def race(
         self, entrants: list[Entrant], workload: Workload, effort: Effort, temperature: str = "auto"
     ) -> Timing:
-        answers = [self._grid.answer(config_of(entrant.path)) for entrant in entrants]
+        answers = [self._grid.answer(config_of(entrant)) for entrant in entrants]
         calls = [spinning(round(SPINS * (answer.ratio or 0.0))) for answer in answers]
         brief = dataclasses.replace(effort, budget_s=0.05)
         return Timing(race(calls, brief, retries=1), 1e3, 1e3, "warm")

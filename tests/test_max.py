@@ -46,7 +46,9 @@ def ready(problem: Problem, package: Path = Path("nowhere")) -> tuner_max.MaxWei
 def rendered(problem: Problem) -> str:
     """The Mojo of the op of the default variant."""
     config = best_config(problem, 1).config
-    return render.fill("moe_max", {"problem": problem, "op": "moetune.test", **config})
+    return render.fill(
+        "moe_max", {"problem": problem, "op": "moetune.test", "threads": 2, **config}
+    )
 
 
 def test_the_op_is_the_kernel_without_its_exports() -> None:

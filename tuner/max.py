@@ -33,11 +33,12 @@ from tuner.codegen.compile import compile_source
 from tuner.codegen.render import HEADER, fill, render
 from tuner.cpu.kernel import Kernel
 from tuner.errors import UsageError
+from tuner.host.cores import pool_size
 from tuner.host.paths import cache_dir
 from tuner.problem import Problem
 from tuner.problem.weights import Weights
 from tuner.select.select import best_config
-from tuner.space.variant import Variant, make
+from tuner.space.variant import Variant, make, source_config
 from tuner.store.database import Database
 
 _TEMPLATE = "moe_max"
@@ -80,13 +81,14 @@ def pack(
     selection = best_config(problem, tokens, load, db=db)
     variant = make(selection.template, selection.config)
     source = render(problem, variant)
-    kernel = Kernel(compile_source(source.text, selection.target).path, problem)
+    threads = pool_size(variant.config["workers"], selection.target.cores)
+    kernel = Kernel(compile_source(source.text, selection.target).path, problem, threads)
     packed = kernel.pack(weights.check(problem))
-    op = f"moetune.{variant.template}_{source.digest}"
+    op = f"moetune.{variant.template}_{source.digest}_{threads}"
     return MaxWeights(
         problem=problem,
         selection=selection,
-        package=_package(op, problem, variant),
+        package=_package(op, problem, variant, threads),
         registry={
             f"{name}.{field}": array for field, array in vars(packed).items() if array is not None
         },
@@ -128,11 +130,11 @@ def moe(x: TensorValue, weights: MaxWeights, problem: Problem) -> TensorValue:
     return y.tensor
 
 
-def _package(op: str, problem: Problem, variant: Variant) -> Path:
+def _package(op: str, problem: Problem, variant: Variant, threads: int) -> Path:
     """The folder of the op's Mojo package in the cache; its name follows from its content."""
     anonymous = problem.replace(name="")
     header = HEADER.format(template=_TEMPLATE, problem=anonymous.describe(), variant=variant.name)
-    values = {"problem": anonymous, "op": op, **variant.config}
+    values = {"problem": anonymous, "op": op, "threads": threads, **source_config(variant)}
     text = header + fill(_TEMPLATE, values)
     folder = cache_dir() / "max" / hashlib.sha256(text.encode()).hexdigest()[:32]
     module = folder / "__init__.mojo"

@@ -157,7 +157,8 @@ def _build(problem: Problem, form: Form, base: Form) -> Entrant:
     except SourceRefused as error:
         mend = "mend what it changes"
         raise EditError(f"{form.changes(base)}: does not compile: {error}; {mend}") from error
-    return Entrant(binary.path, form.pack, form.variant.ragged)
+    config = form.variant.config
+    return Entrant(binary.path, form.pack, form.variant.ragged, config["workers"])
 
 
 def _verify(worker: Worker, form: Form, base: Form, entrant: Entrant, tokens: int) -> None:

@@ -15,6 +15,7 @@ from tuner.bundle.archive import MANIFEST, SIGNATURE, write
 from tuner.bundle.build import packed
 from tuner.bundle.manifest import Manifest
 from tuner.bundle.reader import read_bundle
+from tuner.cpu.kernel import ABI
 from tuner.errors import (
     BundleAbiError,
     BundleDigestError,
@@ -109,7 +110,7 @@ def test_without_cryptography(signed: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "cryptography", None)
     with pytest.raises(BundleTrustError, match="pip install cryptography"):
         read_bundle(signed)
-    assert read_bundle(signed, "unsigned").manifest.abi == 1
+    assert read_bundle(signed, "unsigned").manifest.abi == ABI
 
 
 def test_a_folder_of_keys_that_others_may_write(signed: Path, tmp_path: Path) -> None:
@@ -177,5 +178,5 @@ def test_another_abi(tmp_path: Path) -> None:
     def other(manifest: Manifest) -> Manifest:
         return dataclasses.replace(manifest, abi=manifest.abi + 1)
 
-    with pytest.raises(BundleAbiError, match="speak ABI 2, this moetune 1"):
+    with pytest.raises(BundleAbiError, match="speak ABI 3, this moetune 1 and 2;"):
         read_bundle(bundle(tmp_path / "abi.moe", change=other), "unsigned")

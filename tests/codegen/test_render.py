@@ -15,7 +15,7 @@ from tests.space.test_space import ZEN
 from tuner.codegen.render import is_current, render, write_if_changed
 from tuner.problem import Problem
 from tuner.space import templates
-from tuner.space.variant import default_variant, make
+from tuner.space.variant import default_variant, make, source_config
 from tuner.target import named
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -88,8 +88,15 @@ def test_another_process_renders_the_same_bytes() -> None:
 def test_every_tunable_reaches_the_source() -> None:
     problem = REDUCED["granite-3.0-1b-a400m"]
     default = default_variant(problem, ZEN)
-    for name, value in default.config.items():
+    for name, value in source_config(default).items():
         assert f"comptime {name.upper()} = {value}" in source(problem), name
+
+
+def test_variants_that_differ_in_their_threads_alone_have_one_source() -> None:
+    problem = REDUCED["granite-3.0-1b-a400m"]
+    default = default_variant(problem, ZEN)
+    assert set(default.config) - set(source_config(default)) == {"workers"}
+    assert source(problem, workers=1) == source(problem, workers=7) == source(problem)
 
 
 def test_structure_follows_the_problem() -> None:

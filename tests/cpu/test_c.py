@@ -64,8 +64,9 @@ def test_the_example_computes_what_a_layer_does(tmp_path: Path) -> None:
     weights = Weights(router=made_up(e, d, salt=5), gate=gate, up=up, down=made_up(e, d, f, salt=3))
     build(ROOT / "examples" / "layer.c", tmp_path / "layer")
     command = [tmp_path / "layer", kernel(TINY).path, "7"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    y = np.array([line.split() for line in done.stdout.splitlines()], np.float32)
+    texts = [subprocess.check_output([*command, workers], text=True) for workers in ("0", "1")]
+    assert texts[0] == texts[1]
+    y = np.array([line.split() for line in texts[0].splitlines()], np.float32)
     layer = tuner.load(TINY, weights)
     assert layer.selection(7).variant == layer.selection(1).variant
     np.testing.assert_array_equal(y, layer(made_up(7, d, salt=4)))

@@ -84,7 +84,7 @@ def test_a_folder_for_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert [v.file for v in job.variants] == [f"programs/{v.name}.so" for v in job.variants]
     assert (folder / job.probe).read_text() == "a probe"
     assert {v.pack for v in job.variants} == {"v16_p2_o1"}
-    assert {v.config["workers"] for v in job.variants} == {16}
+    assert {v.config["workers"] for v in job.variants} == {0}
     assert not (folder / "code" / "tuner" / "cuda.py").exists()
     # What has no effect on a token count keeps no variant from being tried there.
     assert all(v.tokens == (1, 64) for v in job.variants)

@@ -30,6 +30,7 @@ class Compiler:
         self.running = 0
         self.most = 0
         self.cores: list[set[int]] = []
+        self.runs: list[list[Variant]] = []
         self._lock = threading.Lock()
 
     def __call__(self, problem: Problem, target: Target, made: Sequence[Variant]) -> list[Build]:
@@ -37,6 +38,7 @@ class Compiler:
             self.running += 1
             self.most = max(self.most, self.running)
             self.cores.append(os.sched_getaffinity(0))
+            self.runs.append(list(made))
         time.sleep(0.05)
         with self._lock:
             self.running -= 1
@@ -115,6 +117,16 @@ def test_what_waits_is_dealt_evenly_and_compiled_in_one_run_each() -> None:
         pool.start()
         assert [future.result().source.name for future in futures] == [v.name for v in variants]
         assert (pool.compiled, len(compiler.cores)) == (4, 2)
+
+
+def test_variants_of_one_source_are_built_in_one_run() -> None:
+    one = [variant(TINY, {"workers": n}) for n in (0, 1, 4)]
+    compiler = Compiler()
+    with builder(compiler) as pool:
+        for each in (one[0], OTHER, *one[1:]):
+            pool.submit(each)
+        pool.settle()
+    assert sorted(compiler.runs, key=len) == [[OTHER], one]
 
 
 def test_an_error_of_a_run_is_raised_for_each_of_its_variants() -> None:

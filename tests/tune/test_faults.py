@@ -41,6 +41,7 @@ from tuner.cli import outcome
 from tuner.errors import CompileError, DatabaseError
 from tuner.host.lock import WAITING, turn
 from tuner.measure.worker import Worker, WorkerTimeout
+from tuner.space.variant import parse, source_name
 from tuner.store.database import Database
 from tuner.store.records import TrialRow
 from tuner.store.sqlite import BUSY_TIMEOUT_S
@@ -331,7 +332,8 @@ def test_a_compiler_that_fails_is_a_row_and_the_session_goes_on(
     script, status, message = COMPILERS[what]
     monkeypatch.setattr("tuner.measure.trial.COMPILE_S", 0.5)
     chosen = next(row.variant for row in quiet.rows[1:] if row.status == "ok")
-    act.write_text(f'case "$(sed -n 3p "$2")" in *{chosen}) {script};; esac\n')
+    named = source_name(parse(chosen))
+    act.write_text(f'case "$(sed -n 3p "$2")" in *{named}) {script};; esac\n')
     session(database)
     found = {row.variant: row for row in rows(database)}
     assert found[chosen].status == status

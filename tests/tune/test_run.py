@@ -158,4 +158,4 @@ def test_builds_run_ahead_where_a_core_is_spare(database: Path) -> None:
         result = run.tune(TINY, target, db, plan, lambda progress: None)
         rows = db.trials(TINY.digest, target.digest, 4, "uniform")
     assert sum(result.cells[0].statuses.values()) == len(rows) == 4
-    assert all(row.config["workers"] == 1 for row in rows)
+    assert all(row.config["workers"] == 0 for row in rows)

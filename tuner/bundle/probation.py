@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,8 @@ class Probation:
         """Every kernel of a part against the float64 answers."""
         worst, message = 0.0, ""
         for build in catalogue.part.builds.values():
-            kernel = self._state.kernel(catalogue.member(build.binary))
+            entrant = _entrant(catalogue.member(build.binary), build.pack, build.config)
+            kernel = self._state.kernel(entrant)
             packed = self._state.packed(kernel, build.pack)
             verdict = verify.verify(kernel, packed, self._expected)
             worst = max(worst, verdict.worst)
@@ -150,7 +152,11 @@ class Speed:
 
     def _entrant(self, catalogue: BundleCatalogue, row: Evidence) -> Entrant:
         selection = catalogue.select(row.tokens, row.load, None)
-        return Entrant(catalogue.binary(selection), selection.pack)
+        return _entrant(catalogue.binary(selection), selection.pack, selection.config)
+
+
+def _entrant(path: Path, pack: str, config: Mapping[str, int]) -> Entrant:
+    return Entrant(path, pack, workers=config.get("workers", 0))
 
 
 if __name__ == "__main__":

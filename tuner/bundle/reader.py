@@ -16,7 +16,7 @@ from tuner.bundle import manifest as manifests
 from tuner.bundle import signing
 from tuner.bundle.archive import MANIFEST, SIGNATURE, Archive, parse, read_file
 from tuner.bundle.manifest import Manifest
-from tuner.cpu.kernel import ABI
+from tuner.cpu.kernel import ABI, FORMER_ABI
 from tuner.errors import (
     BundleAbiError,
     BundleDigestError,
@@ -75,9 +75,9 @@ def read_bytes(data: bytes, path: Path, trust: str) -> Bundle:
     signer = _signer(archive, raw) if trust == "signed" else ""
     manifest = manifests.parse(raw, str(path))
     _check_members(archive, manifest)
-    if manifest.abi != ABI:
+    if manifest.abi not in (ABI, FORMER_ABI):
         raise BundleAbiError(
-            f"{path}: its kernels speak ABI {manifest.abi}, this moetune {ABI}; "
+            f"{path}: its kernels speak ABI {manifest.abi}, this moetune {FORMER_ABI} and {ABI}; "
             "take the moetune of its maker, or build it again"
         )
     _check_programs(archive, manifest)

@@ -21,7 +21,6 @@ def of_cpu(target: Target) -> Path:
     lanes = simd_bytes(target) // 4
     values = {
         "simd_width": lanes,
-        "workers": target.cores,
         "accumulators": 24 if lanes == 16 else 12,
         "dot": int(has_dot(target)),
     }

@@ -26,14 +26,17 @@ from tuner.cpu.worker_pool import (
     ready_argument,
 )
 from tuner.errors import KernelError
+from tuner.host.cores import pool_size
 from tuner.problem import Problem
 from tuner.problem.arrays import float32_of
 from tuner.problem.weights import Weights
 
 # Also of the packed forms: another layout under an old name is another ABI.
-ABI = 1
-# The word of a call's arguments that holds the address of its scratch memory.
-SCRATCH_WORD = 4
+ABI = 2
+# The one of before: the number of threads was a constant of the library. Bundles hold such libraries.
+FORMER_ABI = 1
+# The words of a call's arguments that hold the address of its scratch memory, and how many threads share it.
+SCRATCH_WORD, WORKERS_WORD = 4, 11
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
 
@@ -57,27 +60,30 @@ def _address(array: npt.NDArray[np.generic] | None) -> int:
 
 
 class Kernel:
-    """One loaded binary with its worker threads.
+    """One loaded binary with its worker threads: at most `workers` for a call, as many as the process may
+    use with 0. A library of the former ABI has as many as it was built with.
 
     Raises KernelError when the library does not load, speaks another ABI or
     was built for another problem.
     """
 
-    def __init__(self, path: Path, problem: Problem) -> None:
+    def __init__(self, path: Path, problem: Problem, workers: int = 0) -> None:
         self.problem = problem
         self.path = path
         self._library = _load(path)
         info = np.zeros(9, np.int64)
         self._library.moe_info(_address(info))
+        abi, *sizes = (int(number) for number in info)
         expected = (ABI, problem.hidden, problem.expert_dim, problem.num_experts, problem.top_k)
-        if tuple(int(v) for v in info[:5]) != expected:
+        if abi not in (ABI, FORMER_ABI) or tuple(sizes[:4]) != expected[1:]:
             raise KernelError(
-                f"{path}: reports (abi, hidden, expert_dim, num_experts, top_k) = {tuple(info[:5].tolist())}, "
+                f"{path}: reports (abi, hidden, expert_dim, num_experts, top_k) = {(abi, *sizes[:4])}, "
                 f"must be {expected}; clear the cache folder and compile again"
             )
-        self.packed_bytes = int(info[6])
-        self.scratch_keep = bool(info[8])
-        self._pool = Pool(self._library, "moe", int(info[5]), int(info[7]))
+        threads = sizes.pop(4) if abi == FORMER_ABI else pool_size(workers)
+        self.packed_bytes, control_bytes, keeps = sizes[4:7]
+        self.scratch_keep = bool(keeps)
+        self._pool = Pool(self._library, "moe", threads, control_bytes)
 
     @property
     def workers(self) -> int:
@@ -130,7 +136,7 @@ class Kernel:
 
     def scratch_bytes(self, tokens: int) -> int:
         """Scratch that a call with `tokens` tokens needs, in bytes."""
-        return int(self._library.moe_scratch_bytes(tokens))
+        return int(self._library.moe_scratch_bytes(tokens, self.workers))
 
     def bind(self, packed: Packed, routed: bool = False) -> Bound:
         """The kernel on these weights; `routed` as in `run`."""
@@ -164,6 +170,7 @@ class Kernel:
                 indices.ctypes.data,
                 weights.ctypes.data,
                 int(routed),
+                self.workers,
             )
         )
 
@@ -214,6 +221,7 @@ class Bound:
         router = (self._packed.router, self._packed.router_bias, self._packed.correction_bias)
         block[5:8] = [_address(array) for array in router]
         block[10] = int(self._routed)
+        block[WORKERS_WORD] = self._pool.workers
         return block
 
 
@@ -251,6 +259,6 @@ def _load(path: Path) -> ctypes.CDLL:
     signatures: Signatures = {
         **pool_signatures("moe"),
         "moe_pack": (pack, None),
-        "moe_scratch_bytes": ([number], number),
+        "moe_scratch_bytes": ([number, number], number),  # the former ABI reads the first one alone
     }
     return load_library(path, signatures)

@@ -80,7 +80,7 @@ class Pool:
         self._direct.restype = None
         self._worker = getattr(library, f"{stem}_worker")
         self._stop = getattr(library, f"{stem}_stop")
-        self.workers = workers
+        self.workers = workers  # threads of one call, the caller among them
         self._control = allocate(control_bytes // 8, np.int64)
         self._arguments = allocate(ARGUMENT_WORDS, np.int64)
         self._addresses = (self._control.ctypes.data, self._arguments.ctypes.data)

@@ -1,11 +1,34 @@
-"""Which hardware threads share a physical core, and which of them to measure on."""
+"""How many cores this process may use, which hardware threads share one, and which of them to measure on.
+
+All of it is asked where a kernel runs, never where it was built.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from tuner.host.quota import cores_within
+
 _FOLDER = Path("/sys/devices/system/cpu")
+
+
+def usable() -> int:
+    """As many hardware threads as this process may run on and its quota of processor time keeps busy."""
+    return cores_within(len(os.sched_getaffinity(0)))
+
+
+def pool_size(most: int = 0, tuned: int | None = None) -> int:
+    """How many threads share one call here: of those that are usable at most `most`; 0: all.
+
+    `tuned`: of how many hardware threads the choice was made that there should be as many. More than that are
+    used where each has a core of its own: a core's second thread only where that was measured.
+    """
+    count = usable()
+    if tuned is not None:
+        count = min(count, max(tuned, separate(os.sched_getaffinity(0), of_same_core)))
+    return min(count, most or count)
 
 
 def of_same_core(core: int) -> frozenset[int]:
@@ -35,3 +58,8 @@ def spread(
                 taken |= siblings(core) | {core}
         left = [core for core in left if core not in ordered]
     return frozenset(ordered[:wanted])
+
+
+def separate(allowed: Collection[int], siblings: Callable[[int], frozenset[int]]) -> int:
+    """How many cores the allowed hardware threads are of, threads of one core counted once."""
+    return len({min(siblings(thread).intersection(allowed) | {thread}) for thread in allowed})

@@ -6,7 +6,7 @@ asks one in a process of its own (``tuner.measure.worker``); a job folder's runn
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,23 +14,42 @@ from typing import Protocol
 from tuner.measure.race import DECODE_TOKENS, Effort, Race
 from tuner.measure.verify import Verdict
 from tuner.problem.workload import Workload
-from tuner.space.variant import Variant
 from tuner.target.roofline import Limits
+
+
+class Configured(Protocol):
+    """A variant, wherever it is described: of a session or of a job."""
+
+    @property
+    def pack(self) -> str: ...
+
+    @property
+    def config(self) -> Mapping[str, int]: ...
+
+    @property
+    def ragged(self) -> int: ...
 
 
 @dataclass(frozen=True)
 class Entrant:
-    """A kernel in a race: its binary, the packed form of the weights that it reads, and the rows of its
-    tiles: cases of all remainders are among those that verify it."""
+    """A kernel in a race.
+
+    Attributes:
+        path: its binary.
+        pack: the packed form of the weights that it reads.
+        ragged: rows of its tiles; cases of all remainders are among those that verify it.
+        workers: at most how many threads of a CPU share a call; 0: all that may be used.
+    """
 
     path: Path
     pack: str
     ragged: int = 1
+    workers: int = 0
 
     @classmethod
-    def of(cls, variant: Variant, path: Path) -> Entrant:
+    def of(cls, variant: Configured, path: Path) -> Entrant:
         """A variant that was built."""
-        return cls(path, variant.pack, variant.ragged)
+        return cls(path, variant.pack, variant.ragged, variant.config.get("workers", 0))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 
 from tuner.cpu.buffers import address, allocate
 from tuner.cpu.kernel import Kernel, Packed
+from tuner.host.cores import pool_size
 from tuner.measure import verify
 from tuner.measure.bench import Entrant, Timing, is_cold
 from tuner.measure.probe import Probe
@@ -56,7 +57,7 @@ class CpuBench:
     _weights: Weights | None = None
     _probe: Probe | None = None
     _packed: OrderedDict[str, Packed] = field(default_factory=OrderedDict)
-    _kernels: OrderedDict[Path, Kernel] = field(default_factory=OrderedDict)
+    _kernels: OrderedDict[tuple[Path, int], Kernel] = field(default_factory=OrderedDict)
     _answers: verify.AnswerSource | None = None
     _inputs: dict[Workload, _Inputs] = field(default_factory=dict)
 
@@ -72,14 +73,15 @@ class CpuBench:
             self._probe = Probe(self.target, self.probe_library(self.target))
         return self._probe
 
-    def kernel(self, path: Path) -> Kernel:
-        """A loaded kernel; the one used longest ago gives way."""
-        if path not in self._kernels:
+    def kernel(self, entrant: Entrant) -> Kernel:
+        """A loaded kernel with its threads; the one used longest ago gives way."""
+        key = entrant.path, pool_size(entrant.workers, self.target.cores)
+        if key not in self._kernels:
             while len(self._kernels) >= MOST_KERNELS:
                 self._kernels.popitem(last=False)
-            self._kernels[path] = Kernel(path, self.problem)
-        self._kernels.move_to_end(path)
-        return self._kernels[path]
+            self._kernels[key] = Kernel(entrant.path, self.problem, key[1])
+        self._kernels.move_to_end(key)
+        return self._kernels[key]
 
     def packed(self, kernel: Kernel, pack: str) -> Packed:
         """The weights in a packed form; the form used longest ago gives way."""
@@ -92,7 +94,7 @@ class CpuBench:
 
     def verify(self, entrant: Entrant, tokens: int) -> verify.Verdict:
         """The verdict on a kernel; right answers are worked out once for all variants."""
-        kernel = self.kernel(entrant.path)
+        kernel = self.kernel(entrant)
         packed = self.packed(kernel, entrant.pack)
         if self._answers is None:
             self._answers = verify.Answers(self.problem, self.weights)
@@ -127,7 +129,7 @@ class CpuBench:
 
     def _call(self, entrant: Entrant, inputs: _Inputs) -> Call:
         """The kernel on the inputs of a round, for the clock."""
-        kernel = self.kernel(entrant.path)
+        kernel = self.kernel(entrant)
         bound = kernel.bind(
             self.packed(kernel, entrant.pack), routed=inputs.workload.load != "uniform"
         )

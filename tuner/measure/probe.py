@@ -13,6 +13,7 @@ import numpy as np
 
 from tuner.cpu.buffers import allocate
 from tuner.cpu.worker_pool import Pool, load_library, pool_signatures
+from tuner.host.cores import pool_size
 from tuner.host.interference import FOREIGN_LIMIT, ForeignMeter
 from tuner.target import Target
 from tuner.target.roofline import Ceilings, has_dot
@@ -41,13 +42,16 @@ class Probe:
         loaded = load_library(library, pool_signatures("probe"))
         info = np.zeros(5, np.int64)
         loaded.probe_info(ctypes.c_void_p(info.ctypes.data))
-        workers, control, self._unit_flops, self._unit_bytes, self._phases = (int(v) for v in info)
-        self._pool = Pool(loaded, "probe", workers, control)
-        self._threads = workers
+        sizes = (
+            info[-4:] if info[-1] else info[:-1]
+        )  # in bundles of before, after a number of threads
+        control, self._unit_flops, self._unit_bytes, self._phases = (int(size) for size in sizes)
+        self._threads = pool_size(tuned=target.cores)
+        self._pool = Pool(loaded, "probe", self._threads, control)
         size = max(LEAST_READ_BYTES, 2 * target.l3_bytes)
         self._buffer = allocate(size // 4)
         self._buffer[:] = 1e-3
-        self._sink = allocate(workers * 16)
+        self._sink = allocate(self._threads * 16)
 
     def _run(self, operation: int, units: int, slice_bytes: int = 0) -> float:
         """Seconds of one operation, with all threads awake: a ceiling is no matter of sleep."""

@@ -161,7 +161,7 @@ def _chosen(
     selection = best_config(problem, workload.tokens, workload.load, target, database)
     variant = make(selection.template, selection.config)
     binary = compile_source(render(problem, variant).text, selection.target)
-    return selection, Entrant(binary.path, variant.pack)
+    return selection, Entrant.of(variant, binary.path)
 
 
 @dataclass

@@ -208,7 +208,7 @@ class _Ours:
 
     def __init__(self, bench: CpuBench, entrant: Entrant, tokens: int) -> None:
         problem = bench.problem
-        self._kernel = bench.kernel(entrant.path)
+        self._kernel = bench.kernel(entrant)
         self._packed = bench.packed(self._kernel, entrant.pack)
         self._size = self._kernel.scratch_bytes(tokens) // 4 + 1
         self._scratch = allocate(self._size) if self._kernel.scratch_keep else None

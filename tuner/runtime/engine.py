@@ -10,13 +10,15 @@ import numpy as np
 from tuner.cpu import fork_safety
 from tuner.cpu.buffers import Room, allocate
 from tuner.cpu.kernel import Bound, Kernel
+from tuner.host.cores import pool_size
 from tuner.problem import Problem
 from tuner.runtime import fast_path
 from tuner.runtime.catalogue import Catalogue
 from tuner.select.selection import Selection
 
-# Kernels of this process: layers of one problem share binaries and their worker threads.
-_kernels: dict[tuple[Path, Problem], Kernel] = {}
+# Kernels of this process: layers of one problem share binaries and their worker threads. One binary may be
+# there with several numbers of these.
+_kernels: dict[tuple[Path, Problem, int], Kernel] = {}
 _lock = threading.Lock()
 fork_safety.hold(_lock)
 
@@ -25,12 +27,16 @@ SCRATCH = Room(moved=fast_path.forget)
 
 
 def kernel_of(catalogue: Catalogue, selection: Selection) -> Kernel:
-    """The loaded kernel of a selection, one in a process for each library."""
+    """The loaded kernel of a selection, one in a process for each library and number of threads.
+
+    That number is settled here, where the layer runs: see `tuner.host.cores.pool_size`.
+    """
     path = catalogue.binary(selection)
-    key = (path, catalogue.problem)
+    workers = pool_size(selection.config.get("workers", 0), selection.target.cores)
+    key = (path, catalogue.problem, workers)
     with _lock:
         if key not in _kernels:
-            _kernels[key] = Kernel(path, catalogue.problem)
+            _kernels[key] = Kernel(path, catalogue.problem, workers)
         return _kernels[key]
 
 

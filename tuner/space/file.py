@@ -20,6 +20,8 @@ FACTS = frozenset(
 )
 WORKLOAD_FACTS = frozenset(("tokens", "expert_rows"))
 # What a template's program is once it is compiled.
+# What the host of a CPU kernel says at each call: at most how many threads share it; 0: all that may be used.
+WORKERS = "workers"
 KINDS = ("cpu-library", "gpu-program")
 
 
@@ -56,6 +58,8 @@ class Parameter:
         defaults: the first row that holds gives the default; the last one always holds.
         when: where the parameter matters; it may read parameters that are listed before it. Elsewhere it is
             idle: it keeps its default and is not searched over.
+        at_run_time: the host says it at each call, so it is no part of the source, and variants that differ in
+            it alone share a binary.
     """
 
     name: str
@@ -64,12 +68,13 @@ class Parameter:
     defaults: tuple[Default, ...]
     when: str
     help: str
+    at_run_time: bool = False
 
     @functools.cached_property
     def options(self) -> tuple[int, ...] | None:
-        """The values in rising order; None where they depend on the facts."""
+        """The values in their order; None where they depend on the facts."""
         numbers = [int(value) for value in self.values if not isinstance(value, str)]
-        return tuple(sorted(set(numbers))) if len(numbers) == len(self.values) else None
+        return tuple(dict.fromkeys(numbers)) if len(numbers) == len(self.values) else None
 
     @property
     def texts(self) -> Iterator[tuple[Place, str]]:

@@ -16,6 +16,7 @@ from tuner.space.failure import FAILURES
 from tuner.space.file import (
     FACTS,
     KINDS,
+    WORKERS,
     Default,
     Interface,
     Monotone,
@@ -126,6 +127,7 @@ def _parameter(name: str, row: Any) -> Parameter:
         _defaults(_field(row, Place(table, "default")), Place(table, "default")),
         row.get("when", ""),
         _field(row, Place(table, "help"), str),
+        _field({"at_run_time": False, **row}, Place(table, "at_run_time"), bool),
     )
 
 
@@ -183,6 +185,9 @@ def _check_interface(interface: Interface, names: Collection[str]) -> None:
 def _check_parameter(parameter: Parameter, shorts: dict[str, str]) -> None:
     """`shorts` are the short names so far, with whose they are: `default` and `when` may read those."""
     table = f"parameters.{parameter.name}"
+    if parameter.at_run_time and parameter.name != WORKERS:
+        message = f"the host says {WORKERS} alone at a call; leave it out, and read a constant"
+        raise _Wrong(Place(table, "at_run_time"), message)
     if not parameter.values:
         raise _Wrong(Place(table, "values"), "is empty; give at least the default")
     for place, text in parameter.texts:

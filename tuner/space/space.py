@@ -169,7 +169,10 @@ class Space:
                 raise SpaceError(
                     f"{name}={self.default[name]}: is the default and has to be among the values"
                 )
-        narrowed = {n: tuple(sorted(values.get(n, (self.default[n],)))) for n in self.values}
+        narrowed = {
+            name: tuple(v for v in options if v in values.get(name, (self.default[name],)))
+            for name, options in self.values.items()
+        }
         return dataclasses.replace(self, values=narrowed)
 
     def to_json(self) -> dict[str, Any]:
@@ -315,7 +318,9 @@ def _idle_in_all(branches: Sequence[_Branch]) -> frozenset[str]:
 
 
 def _options(parameter: Parameter, names: Mapping[str, int]) -> tuple[int, ...]:
-    return parameter.options or tuple(sorted({_number(v, names) for v in parameter.values}))
+    return parameter.options or tuple(
+        dict.fromkeys(_number(value, names) for value in parameter.values)
+    )
 
 
 def _check_values(

@@ -17,6 +17,7 @@ from tuner.errors import SpaceError, TemplateError
 from tuner.problem import Problem
 from tuner.space import templates
 from tuner.space.expression import evaluate
+from tuner.space.file import Parameter
 from tuner.space.space import (
     Config,
     SpaceFile,
@@ -80,6 +81,21 @@ def _made(template: str, values: tuple[tuple[str, int], ...]) -> Variant:
 
 def _name(file: SpaceFile, config: Mapping[str, int]) -> str:
     return "_".join([file.template, *(f"{p.short}{config[p.name]}" for p in file.parameters)])
+
+
+def source_config(variant: Variant) -> Config:
+    """The parameters that the source depends on: not those that are said at run time."""
+    return {p.name: variant.config[p.name] for p in _compiled(load(variant.template))}
+
+
+def source_name(variant: Variant) -> str:
+    """The variant's name without what is said at run time: the same for all that share a source."""
+    parts = (f"{p.short}{variant.config[p.name]}" for p in _compiled(load(variant.template)))
+    return "_".join([variant.template, *parts])
+
+
+def _compiled(file: SpaceFile) -> list[Parameter]:
+    return [p for p in file.parameters if not p.at_run_time]
 
 
 def _pack(file: SpaceFile, config: Mapping[str, int]) -> str:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from tuner.errors import DatabaseError, MoetuneError
 from tuner.problem import Problem
-from tuner.store import fields
+from tuner.store import fields, former
 from tuner.store.database import Database
 from tuner.store.records import MeasurementRow, TrialRow, WinnerRow
 
@@ -120,7 +120,7 @@ TriedRows = tuple[TrialRow, MeasurementRow | None]
 
 class Line(NamedTuple):
     """What a line says: the fields of the winner but its trials' numbers, its trial, the trial of the
-    default where that is another one, and the variants as the line has them."""
+    default where that is another one, and the variants as the line means them."""
 
     winner: dict[str, Any]
     tried: TriedRows
@@ -153,25 +153,29 @@ def rebuild(db: Database, text: bytes, relabel: bool = True) -> Line:
         "load": line["load"],
     }
     winner = workload | fields.checked(line["winner"], fields.WINNER, "winner")
-    default = line["default"]
-    return Line(
-        winner,
-        _read_tried(db, line["tried"], workload, "tried"),
-        None if default is None else _read_tried(db, default, workload, "default"),
-        tuple(tried["variant"] for tried in (line["tried"], default) if tried is not None),
-    )
+    read = {
+        where: _read_tried(db, line[where], workload, where, machine.cores)
+        for where in ("tried", "default")
+        if line[where] is not None
+    }
+    default = read["default"][0] if "default" in read else None
+    return Line(winner, read["tried"][0], default, tuple(variant for _, variant in read.values()))
 
 
-def _read_tried(db: Database, data: Any, workload: Mapping[str, Any], where: str) -> TriedRows:
+def _read_tried(
+    db: Database, data: Any, workload: Mapping[str, Any], where: str, cores: int
+) -> tuple[TriedRows, dict[str, Any]]:
+    """A trial of a target with so many cores, and its variant."""
     parts = fields.checked(data, fields.TRIED, where)
     variant = fields.checked(parts["variant"], fields.VARIANT, f"{where}.variant")
+    variant = former.meant(variant, cores)
     trial = fields.checked(parts["trial"], fields.TRIAL, f"{where}.trial")
     names = {"template": variant["template"], "variant": variant["name"]}
     row = TrialRow(variant_id=db.add_variant(**variant), **workload, **trial, **names)
     if parts["measurement"] is None:
-        return row, None
+        return (row, None), variant
     measured = fields.checked(parts["measurement"], fields.MEASUREMENT, f"{where}.measurement")
-    return row, MeasurementRow(**measured)
+    return (row, MeasurementRow(**measured)), variant
 
 
 def _take(db: Database, line: Line) -> bool:

@@ -7,18 +7,25 @@ file as moetune's, so that nobody's other database is ever altered.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
+
+from tuner.store import former
 
 APPLICATION_ID = 0x6D6F6574  # "moet"
 
 
+def _nothing(connection: sqlite3.Connection) -> None:
+    """What follows most steps."""
+
+
 class Migration(NamedTuple):
-    """One step: its number (1, 2, ...), what it brings, and its SQL statements."""
+    """One step: its number (1, 2, ...), what it brings, its SQL statements, and what SQL cannot do."""
 
     number: int
     name: str
     statements: tuple[str, ...]
+    then: Callable[[sqlite3.Connection], None] = _nothing
 
 
 _TABLES = (
@@ -184,6 +191,7 @@ MIGRATIONS = (
     Migration(3, "sessions, and what few variants lose", _SESSIONS),
     Migration(4, "measurements of audits, when each was taken, and regret in view best", _AUDIT),
     Migration(5, "how loaded the machine was when a winner was found", _LOAD),
+    Migration(6, "all cores are workers 0, whatever their number", (), former.migrate),
 )
 
 
@@ -207,4 +215,5 @@ def migrate(connection: sqlite3.Connection, steps: Sequence[Migration] = MIGRATI
     for step in missing:
         for statement in step.statements:
             connection.execute(statement)
+        step.then(connection)
         connection.execute(f"PRAGMA user_version = {step.number}")

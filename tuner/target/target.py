@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import TargetError
-from tuner.host import caches, quota
+from tuner.host import caches
+from tuner.host.cores import usable
 from tuner.host.paths import cache_dir
 from tuner.host.process import run
 from tuner.host.toolchain import find_mojo
@@ -118,7 +119,7 @@ def detect() -> Target:
         vendor=_VENDORS.get(_vendor_id(info), _vendor_id(info).lower() or "unknown"),
         arch=arch,
         features=names,
-        cores=quota.cores_within(len(os.sched_getaffinity(0))),
+        cores=usable(),
         l1d_bytes=level_sizes.get(1, 0),
         l2_bytes=level_sizes.get(2, 0),
         l3_bytes=level_sizes.get(3, 0),

@@ -39,8 +39,10 @@ class Told:
 
 @dataclass
 class Arm:
-    """One template's space for a workload, and the search in it; `best` is the least ratio so far, infinite where
-    all have failed."""
+    """One template's space for a workload, and the search in it.
+
+    `best` is the least ratio so far, infinite where all have failed.
+    """
 
     file: SpaceFile
     space: Space

@@ -20,7 +20,7 @@ from tuner.host.quota import cores_within
 from tuner.measure import trial as trials
 from tuner.measure.trial import Build
 from tuner.problem import Problem
-from tuner.space.variant import Variant
+from tuner.space.variant import Variant, source_name
 from tuner.target import Target
 
 # A compiler keeps one core busy and a little of a second one.
@@ -110,9 +110,13 @@ class Builder:
 
     def start(self) -> None:
         """Begins to build what was submitted, in even shares."""
-        count = min(len(self._waiting), self.builders)
+        sources: dict[str, list[Variant]] = {}
+        for variant in self._waiting:
+            sources.setdefault(source_name(variant), []).append(variant)
+        together = list(sources.values())  # what differs in its threads alone is one build
+        count = min(len(together), self.builders)
         for number in range(count):
-            share = self._waiting[number::count]
+            share = [variant for same in together[number::count] for variant in same]
             job = self._pool.submit(self._make, self._problem, self._target, share)
             job.add_done_callback(functools.partial(self._deal, share))
         self._waiting = []
