@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from tuner.host import caches, cores, interference, quota
+from tuner.select import select
 from tuner.target import target
 
 _V3 = """fpu cx8 cmov mmx fxsr sse sse2 ht syscall nx rdtscp lm pni pclmulqdq ssse3 fma cx16 sse4_1 sse4_2
@@ -149,7 +150,7 @@ def on(host: Host) -> Iterator[None]:
 
 def _forget() -> None:
     """What is remembered of a machine for the life of a process."""
-    for remembered in (target._features_of, target._remembered, target.supported):
+    for remembered in (target._features_of, target._remembered, target.supported, select._host):
         remembered.cache_clear()
 
 
