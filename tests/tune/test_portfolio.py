@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 
 from tuner.problem.workload import Workload
-from tuner.tune.portfolio import Entry, Field, Rule, best, keep, loss, pick, selector
+from tuner.tune.portfolio import CellRatios, Entry, Rule, best, keep, loss, pick, selector
 
 PACKS = {"d": "p2", "e": "p2", "a": "p2", "b": "p2", "c": "p2"}
 
 
-def field(tokens: int, default: str = "d", weight: float = 1.0, **ratios: float) -> Field:
+def field(tokens: int, default: str = "d", weight: float = 1.0, **ratios: float) -> CellRatios:
     """A cell in which the default takes 1 and others what is given, give or take half a percent.
 
     A variant differs from the default in as many parameters as its letter is away from "a", and 1.
@@ -19,7 +19,7 @@ def field(tokens: int, default: str = "d", weight: float = 1.0, **ratios: float)
         entries[name] = Entry(
             ratio, 0.995 * ratio, 1.005 * ratio, proven, 1 + abs(ord(name) - ord("a"))
         )
-    return Field(Workload(tokens), weight, default, 0.01, entries)
+    return CellRatios(Workload(tokens), weight, default, 0.01, entries)
 
 
 def test_the_fastest_that_is_proven_serves() -> None:

@@ -38,7 +38,7 @@ from tuner.search.strategies import STRATEGIES
 from tuner.space.variant import changes as difference
 from tuner.space.variant import parse
 from tuner.store.database import Database
-from tuner.target import Target, named
+from tuner.target import Target, gpus, named
 from tuner.tune.plan import Plan
 
 if TYPE_CHECKING:
@@ -299,7 +299,10 @@ def next_lines(
     query += ["--db", str(db)] if db else []
     arguments = ["problem", "tuner.Weights.random(problem, seed=0)"]
     arguments += [f"load={quoted(load)}"] if load != "uniform" else []
-    arguments += [f"target=tuner.target.named({quoted(target)})"] if target != "host" else []
+    if target in gpus.CARDS:
+        arguments += ['device="cuda:0"']
+    elif target != "host":
+        arguments += [f"target=tuner.target.named({quoted(target)})"]
     arguments += [f"db={quoted(str(db))}"] if db else []
     program = (
         f"import tuner; problem = {model.python}; "

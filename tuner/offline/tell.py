@@ -25,7 +25,7 @@ from tuner.tune.verdicts import is_proven
 
 
 @dataclass(frozen=True)
-class Cell:
+class ToldWinner:
     """The winner of one token count: names, medians in ns, and the ratio to the default."""
 
     tokens: int
@@ -46,7 +46,7 @@ class Told:
     asked_for: Target
     recorded: int
     statuses: Mapping[str, int]
-    cells: tuple[Cell, ...]
+    cells: tuple[ToldWinner, ...]
 
 
 def tell(folder: Path, db: Database) -> Told:
@@ -134,7 +134,7 @@ class _Book:
         digest = parts.template_digest if parts else templates.digest(variant.template)
         return cast(Environment, found | ({"template": digest} if digest else {}))
 
-    def record_winner(self, tokens: int) -> Cell | None:
+    def record_winner(self, tokens: int) -> ToldWinner | None:
         """The winner of a token count by its finals, if all of them ran; recorded once."""
         finals = [r for r in self.results if r["kind"] == "final" and r["tokens"] == tokens]
         if len(finals) < FINAL_RUNS:
@@ -165,7 +165,7 @@ class _Book:
                 foreign_share=race_of(finals).foreign if "timing" in finals[0] else None,
             )
         )
-        return Cell(tokens, names[0], names[best], base.median_ns, row.median_ns, *ratios)
+        return ToldWinner(tokens, names[0], names[best], base.median_ns, row.median_ns, *ratios)
 
     def _measured(
         self, tokens: int, lines: Sequence[Result], number: int, kind: str

@@ -19,8 +19,8 @@ from tuner.host.interference import FOREIGN_LIMIT
 from tuner.measure.bench import Entrant, Timing
 from tuner.measure.metrics import measurement
 from tuner.measure.race import DECODE_TOKENS, Effort, Race
-from tuner.measure.worker import Worker
 from tuner.peers.contestant import OUR_COPIES, ReadyContestant, Sample
+from tuner.peers.contestant_process import ContestantProcess
 from tuner.peers.table import PEERS
 from tuner.problem import Problem
 from tuner.problem.workload import Workload
@@ -31,12 +31,10 @@ from tuner.store.database import Database
 from tuner.target import Target
 from tuner.target.roofline import Ceilings
 
-STATE = "tuner.peers.contestant:Contestant"
 OURS = "ours"
 EFFORT = Effort(budget_s=4.0, least_rounds=6, most_rounds=60, precision=0.01)
 RETRIES = 2
 SEED = 0
-ASK_S = 300.0
 
 Report = Callable[[str], None]
 
@@ -127,8 +125,8 @@ def compare(
     refusals = {name: PEERS[name].refusal(problem) for name in against}
     names = (OURS, *(name for name in against if not refusals[name]))
     with contextlib.ExitStack() as stack:
-        workers = [stack.enter_context(Worker(problem, target, SEED, STATE)) for _ in names]
-        ceilings: Ceilings = workers[0].ask("ceilings", timeout_s=ASK_S)
+        workers = [stack.enter_context(ContestantProcess(problem, target, SEED)) for _ in names]
+        ceilings = workers[0].ceilings()
         cell = _Comparison(problem, target, workers, names, ceilings, report)
         for workload, (selection, entrant) in zip(workloads, chosen, strict=True):
             ours, ran = cell.run(workload, selection, entrant)
@@ -170,7 +168,7 @@ class _Comparison:
 
     problem: Problem
     target: Target
-    workers: Sequence[Worker]
+    workers: Sequence[ContestantProcess]
     names: Sequence[str]
     ceilings: Ceilings
     report: Report
@@ -198,10 +196,7 @@ class _Comparison:
     def _enter(
         self, number: int, workload: Workload, entrant: Entrant | None = None
     ) -> ReadyContestant:
-        entry: ReadyContestant = self.workers[number].ask(
-            "enter", self.names[number], workload, entrant, timeout_s=ASK_S
-        )
-        return entry
+        return self.workers[number].enter(self.names[number], workload, entrant)
 
     def _race(self) -> Race:
         """Rounds of one sample each; again when other processes took part of the machine."""
@@ -231,7 +226,7 @@ class _Comparison:
         for number in range(EFFORT.most_rounds):
             for turn in range(len(self.workers)):
                 who = (turn + number) % len(self.workers)
-                sample: Sample = self.workers[who].ask("sample", number, timeout_s=ASK_S)
+                sample = self.workers[who].sample(number)
                 times[who].append(sample.ns)
                 ours += [sample] if who == 0 else []
             if number + 1 >= EFFORT.least_rounds and (
@@ -247,7 +242,7 @@ class _Comparison:
         busy = (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
         own = time.process_time()
         for worker in self.workers:
-            own += worker.ask("processor_seconds", timeout_s=ASK_S)
+            own += worker.processor_seconds()
         return time.perf_counter(), busy - own
 
     def _ours(self, timing: Timing, workload: Workload, selection: Selection) -> PeerRow:

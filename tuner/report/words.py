@@ -15,8 +15,9 @@ def duration(ns: float) -> str:
 
 
 def rate(ceiling: str, gflop_s: float | None, gb_s: float | None) -> str:
-    """The rate that the binding ceiling limits: GFLOP/s under ``fma``, else GB/s."""
-    value, unit = (gb_s, "GB/s") if ceiling == "read" else (gflop_s, "GFLOP/s")
+    """The rate that the binding ceiling limits: GB/s under ``read`` and ``copy``, else GFLOP/s."""
+    memory = ceiling in ("read", "copy")
+    value, unit = (gb_s, "GB/s") if memory else (gflop_s, "GFLOP/s")
     return "" if value is None else f"{value:.1f} {unit}"
 
 

@@ -161,6 +161,10 @@ def _check(file: SpaceFile) -> None:
         message = f"is {file.family!r}, must be of a-z, 0-9 and _; or empty, or left out"
         raise _Wrong(Place("pack", "family"), message)
     _check_interface(file.interface, names)
+    kinds = dict(file.supports).get("kind", ())
+    if any(KINDS[kind] != file.interface.kind for kind in kinds if kind in KINDS):
+        message = f"{file.interface.kind!r} is no binary for kind {', '.join(kinds)} of [supports]"
+        raise _Wrong(Place("interface", "kind"), message)
     for number, start in enumerate(file.starts):
         for name in start:
             _check_parameters(Place("starts", name, number), [name], names)
@@ -175,8 +179,8 @@ def _check(file: SpaceFile) -> None:
 
 
 def _check_interface(interface: Interface, names: Collection[str]) -> None:
-    if interface.kind not in KINDS:
-        message = f"{interface.kind!r} is no kind of binary; use one of {', '.join(KINDS)}"
+    if interface.kind not in KINDS.values():
+        message = f"{interface.kind!r} is no kind of binary; use one of {', '.join(KINDS.values())}"
         raise _Wrong(Place("interface", "kind"), message)
     tiles = [interface.ragged] if interface.ragged else []
     _check_parameters(Place("interface", "ragged"), tiles, names)

@@ -16,7 +16,7 @@ from tuner.tune import verdicts
 from tuner.tune.cell import Cell
 from tuner.tune.finals import FinalRaces, Part, only
 from tuner.tune.held_out import check
-from tuner.tune.portfolio import Entry, Field, Kept, best, keep, selector
+from tuner.tune.portfolio import CellRatios, Entry, Kept, best, keep, selector
 from tuner.tune.result import CellResult, Pace, TuneResult
 from tuner.tune.resume import LAST_TRIAL
 from tuner.tune.session import Session
@@ -92,7 +92,7 @@ class Contest:
         packs = {id: variant.pack for id, variant in self.variants.items()}
         return keep(fields, packs, self.session.plan.keep)
 
-    def _field(self, number: int) -> Field:
+    def _field(self, number: int) -> CellRatios:
         """What is known of the nominees in one cell: the finals' word, else the trial's."""
         cell = self.cells[number]
         entries = {cell.default.id: Entry(1.0, 1.0, 1.0, False, 0)}
@@ -104,7 +104,7 @@ class Contest:
                 proven = not self.finals[number] and tried.high < 1 / (1 + cell.floor)
                 entries[id] = Entry(tried.ratio, tried.low, tried.high, proven, apart)
         entries |= self.finals[number]
-        return Field(cell.workload, cell.share.weight, cell.default.id, cell.floor, entries)
+        return CellRatios(cell.workload, cell.share.weight, cell.default.id, cell.floor, entries)
 
     def _race(self, wanted: Sequence[Sequence[Variant]]) -> None:
         """Races of some variants in their cells; who is refuted there is out everywhere."""

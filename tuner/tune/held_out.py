@@ -17,13 +17,13 @@ from tuner.tune.session import Session
 EFFORT = Effort(budget_s=4.0, first_rounds=9, least_rounds=9, precision=0.005)
 
 
-class Cell(Protocol):
+class Reporter(Protocol):
     """Who tells where the session stands."""
 
     def report(self, stage: str, note: str) -> None: ...
 
 
-def check(session: Session, cell: Cell, finalists: Sequence[Variant]) -> Iterator[HeldOut]:
+def check(session: Session, cell: Reporter, finalists: Sequence[Variant]) -> Iterator[HeldOut]:
     """For each workload held out: the choice of `tuner.select.select` against the fastest finalist there.
 
     Nothing of it is stored as a trial: these workloads stay untuned.

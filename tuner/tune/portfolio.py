@@ -32,7 +32,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Field:
+class CellRatios:
     """A cell with what was measured there; `entries` are by variant id, the default's among them.
 
     Ratios within `floor` of each other are a tie.
@@ -59,7 +59,7 @@ class Kept:
     mean_loss: float
 
 
-def pick(field: Field, kept: Iterable[str]) -> str | None:
+def pick(field: CellRatios, kept: Iterable[str]) -> str | None:
     """Which of the kept variants serves a cell; None when all are surely slower than its default.
 
     The fastest of those that are proven to beat the default; else the default, if it is kept; else
@@ -81,19 +81,19 @@ def pick(field: Field, kept: Iterable[str]) -> str | None:
     return min(ties, key=lambda v: (pool[v].distance, pool[v].ratio))
 
 
-def best(field: Field) -> str:
+def best(field: CellRatios) -> str:
     """What a session for this cell alone would ship."""
     found = pick(field, field.entries)
     assert found is not None  # the default is never slower than itself
     return found
 
 
-def loss(field: Field, variant: str) -> float:
+def loss(field: CellRatios, variant: str) -> float:
     """A variant's time over that of the cell's best; 1 where it is no slower."""
     return max(1.0, field.entries[variant].ratio / field.entries[best(field)].ratio)
 
 
-def keep(fields: Sequence[Field], packs: Mapping[str, str], most: int) -> Kept:
+def keep(fields: Sequence[CellRatios], packs: Mapping[str, str], most: int) -> Kept:
     """The at most `most` variants of one packed form that lose least, by the weighted mean logarithm.
 
     Losses within a cell's floor count as none. Every set that is considered serves each cell with
@@ -116,11 +116,11 @@ def _sets(packs: Mapping[str, str], most: int) -> Iterator[tuple[str, ...]]:
             yield from itertools.combinations(members, size)
 
 
-def _serves_all(fields: Sequence[Field], kept: Collection[str]) -> bool:
+def _serves_all(fields: Sequence[CellRatios], kept: Collection[str]) -> bool:
     return all(pick(field, kept) is not None for field in fields)
 
 
-def _rating(fields: Sequence[Field], kept: Collection[str]) -> tuple[int, int, int, int]:
+def _rating(fields: Sequence[CellRatios], kept: Collection[str]) -> tuple[int, int, int, int]:
     """What is less is better: the loss in steps of WORTH, the cells that leave their default without proof, the
     size, the distance from the defaults."""
     total, distance, unproven = 0.0, 0, 0
@@ -135,7 +135,7 @@ def _rating(fields: Sequence[Field], kept: Collection[str]) -> tuple[int, int, i
     return round(mean / WORTH), unproven, len(kept), distance
 
 
-def _result(fields: Sequence[Field], kept: Sequence[str]) -> Kept:
+def _result(fields: Sequence[CellRatios], kept: Sequence[str]) -> Kept:
     choices = [pick(field, kept) or field.default for field in fields]
     losses = [loss(field, choice) for field, choice in zip(fields, choices, strict=True)]
     weights = [field.weight for field in fields]
