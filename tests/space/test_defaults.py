@@ -198,7 +198,7 @@ def test_every_stored_winner_is_a_valid_canonical_configuration_of_its_name() ->
         made_by = line["tried"]["trial"]["environment"]["template"]
         assert space.is_current(variant.template, made_by)
         found += 1
-    assert found == 56
+    assert found == len(winners()) >= 56
 
 
 @pytest.mark.parametrize("problem", PRESETS.values(), ids=lambda p: p.name)
