@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -123,11 +124,24 @@ def test_no_room_is_full() -> None:
         assert len(list(room.parent.glob("*.py"))) <= 20, room.parent.name
 
 
+def test_rooms_lean_on_few_others() -> None:
+    """Pairs of rooms of which one imports the other: more of them, and nothing can be moved by itself."""
+    graph = grimp.build_graph("tuner")
+    edges = {
+        (importer.split(".")[1], imported.split(".")[1])
+        for importer in graph.modules - {"tuner"}
+        for imported in graph.find_modules_directly_imported_by(importer) - {"tuner"}
+    }
+    assert 100 < sum(a != b for a, b in edges) <= 210
+
+
 def test_the_rooms_are_those_of_the_contract() -> None:
     text = (ROOT / ".importlinter").read_text()
     layers = text.split("layers =")[1].split("ignore_imports")[0]
     named = {word for line in layers.splitlines() for word in line.replace("|", " ").split()}
     assert {room.name for room in ROOMS} <= named
+    picture = (ROOT / "docs" / "pictures" / "packages.svg").read_text()
+    assert named - {"|"} == set(re.findall(r">([a-z]+)</text>", picture)) - {"imports"}
 
 
 def test_licence_and_changelog() -> None:
