@@ -7,7 +7,7 @@ from tuner.intervals import Median
 from tuner.measure.bench import Timing
 from tuner.measure.race import Race
 from tuner.problem.workload import Workload
-from tuner.tune.portfolio import Field, best
+from tuner.tune.portfolio import CellRatios, best
 from tuner.tune.verdicts import LEAST_FLOOR, entries, floor_of, joined
 
 
@@ -31,7 +31,7 @@ def winner(*parts: Timing, floor: float = 0.03) -> int:
     """Which of VARIANTS a session for this cell alone would ship."""
     names = [v.id for v in VARIANTS]
     found = dict(zip(names, entries(parts, VARIANTS, floor), strict=True))
-    return names.index(best(Field(Workload(1), 1.0, names[0], floor, found)))
+    return names.index(best(CellRatios(Workload(1), 1.0, names[0], floor, found)))
 
 
 def test_the_surely_faster_one_wins() -> None:

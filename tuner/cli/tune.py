@@ -137,6 +137,10 @@ def tune(
     doctor.require_toolchain()
     hardware = named(target)
     if offline is not None:
+        if dry_run:
+            raise UsageError(
+                "--dry-run: is for sessions on this machine; leave it out with --offline"
+            )
         _offline(model, hardware, db, plan, offline, most_mib, cores, as_json)
         return
     if hardware.kind == "gpu":
@@ -174,7 +178,8 @@ def _require_gpu(target: Target, name: str) -> None:
         of_target(target)
     except DeviceError as error:
         raise UsageError(
-            f"--target {name}: is measured on another machine; add --offline DIR for a job folder ({error})"
+            f"--target {name}: is measured on another machine; run this where that GPU is, or add "
+            "--offline DIR for a job folder"
         ) from error
 
 

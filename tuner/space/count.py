@@ -50,6 +50,13 @@ def count(space: Space, most_counted: int = MOST_COUNTED, seed: int = 0) -> Coun
     return Count(value, low, high)
 
 
+def summed(counts: Sequence[Count]) -> Count:
+    """The points of several spaces."""
+    parts = [(count.value, count.low, count.high) for count in counts]
+    value, low, high = (sum(column) for column in zip(*parts, strict=True))
+    return Count(value, low, high)
+
+
 def _count_branch(space: Space, most_counted: int, seed: int) -> tuple[float, float, float]:
     """The value and the ends of its interval."""
     if not all(evaluate(rule, space.facts) for rule in _without_parameters(space)):

@@ -40,6 +40,11 @@ class Cores:
     spare: frozenset[int]
 
 
+def measuring_cores(target: Target) -> int:
+    """How many cores measure: a CPU's own; one that launches a GPU's kernels."""
+    return target.cores if target.kind == "cpu" else 1
+
+
 def split_cores(
     wanted: int,
     allowed: frozenset[int] | None = None,

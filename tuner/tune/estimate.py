@@ -23,12 +23,13 @@ from tuner.space import count as points
 from tuner.space import space as spaces
 from tuner.space.count import Count
 from tuner.space.space import Config, Space
-from tuner.space.variant import Variant, default_variant, make, pack_config, serving
+from tuner.space.variant import Variant, make
 from tuner.store.database import Database
 from tuner.store.records import TrialRow
 from tuner.target import Target
 from tuner.tune import held_out, warm_start
-from tuner.tune.builder import MOST_BUILDERS, split_cores
+from tuner.tune.arms import Arms
+from tuner.tune.builder import MOST_BUILDERS, measuring_cores, split_cores
 from tuner.tune.cell import VISITOR_EFFORT
 from tuner.tune.contest import NOMINEES
 from tuner.tune.finals import PROCESSES
@@ -137,29 +138,28 @@ class _Session:
         best = db.best(*self.keys)
         self.pack: str | None = best[0]["pack"] if best else None
         self.winners: list[Row] = list(db.best())
-        self.file = serving(problem, target)[0]
         self.built: set[str] = set()
         count = len(plan.cells())
         # As Session.finals_s and FinalRaces._budget_s have it.
         self.kept_s = min((plan.time_s or 0.0) / 3, FINALS_S + CELL_FINALS_S * count)
         share_s = self.kept_s / 2 / PROCESSES / count if plan.time_s else FINAL_EFFORT.budget_s
         self.race_s = min(FINAL_EFFORT.budget_s, share_s)
-        cores = split_cores(target.cores)
+        cores = split_cores(measuring_cores(target))
         self.ahead = bool(cores.spare)
         self.builders = max(1, min(MOST_BUILDERS, len(cores.spare or cores.measuring)))
 
     def cell(self, workload: Workload, history: History) -> CellEstimate:
         plan, times = self.plan, history.times(self.problem, workload)
-        space = spaces.resolve(self.file, self.problem, self.target, workload.tokens)
-        space = space.pin(pack_config(self.pack)) if self.pack else space
-        default = default_variant(self.problem, self.target, tokens=workload.tokens)
+        arms = Arms(self.problem, self.target, workload, plan, plan.seed)
+        default = arms.default
+        arms.pin(self.pack, ())
         recorded = self._recorded(workload)
-        size = points.count(space)
+        size = points.summed([points.count(arm.space) for arm in arms])
         build_s, apart_s = times.compile_s / self.builders, times.verify_s + times.benchmark_s
         trials = self._trials(
             size, len(recorded), default.id in recorded, self._both(build_s, apart_s)
         )
-        cached = self._cached(self._known(workload, space, default), recorded, trials)
+        cached = self._cached(self._known(workload, arms, default), recorded, trials)
         visitors = (len(plan.cells()) - 1) * max(1, NOMINEES // len(plan.cells()))
         return CellEstimate(
             workload=workload,
@@ -207,16 +207,20 @@ class _Session:
             limits.append(search_s // trial_s if trial_s else size.high)
         return max(int(min(limits)), 0 if has_default else 1)
 
-    def _known(self, workload: Workload, space: Space, default: Variant) -> list[Variant]:
-        """What will be tried first: the default, warm starts, the starts of the space file."""
+    def _known(self, workload: Workload, arms: Arms, default: Variant) -> list[Variant]:
+        """What will be tried first: the default, warm starts, the starts of the space files."""
         request = warm_start.Request(self.problem, self.target, workload, toolchain_version())
-        configs: list[Config] = [
-            space.default,
-            *warm_start.starts(self.winners, request, space, self.plan.warm_starts),
-            *({**space.default, **start} for start in self.file.starts),
-        ]
-        valid = [make(space.template, space.canonical(c)) for c in configs if _inside(space, c)]
-        return list(dict.fromkeys([default, *valid]))
+        known = [default]
+        for space in (arm.space for arm in arms):
+            configs: list[Config] = [
+                space.default,
+                *warm_start.starts(self.winners, request, space, self.plan.warm_starts),
+                *({**space.default, **start} for start in space.starts),
+            ]
+            known += [
+                make(space.template, space.canonical(c)) for c in configs if _inside(space, c)
+            ]
+        return list(dict.fromkeys(known))
 
     def _cached(self, known: list[Variant], recorded: set[str], trials: int) -> int:
         """How many of the first ``trials`` that are known now need no build, or only one in the session."""

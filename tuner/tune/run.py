@@ -19,7 +19,7 @@ from tuner.problem import Problem
 from tuner.store.database import Database
 from tuner.target import Target
 from tuner.tune import contest, shortlist
-from tuner.tune.builder import Builder, split_cores
+from tuner.tune.builder import Builder, measuring_cores, split_cores
 from tuner.tune.cell import Candidate, Cell
 from tuner.tune.plan import Plan, Progress, Report
 from tuner.tune.result import TuneResult
@@ -44,7 +44,7 @@ def tune(
     CompileError when the toolchain is missing, DeviceError when the target's GPU is not here, DatabaseError
     when nothing can be stored.
     """
-    cores = split_cores(target.cores if target.kind == "cpu" else 1)
+    cores = split_cores(measuring_cores(target))
     pinned = cores.measuring if cores.spare else None
 
     def bench(seed: int) -> Worker:
