@@ -78,7 +78,7 @@ class Client:
         """Select the variant to run; the arguments are those of ``tuner.best_config``.
 
         Raises:
-            ProblemError: ``tuner.serve.tokens`` or ``load`` make no sense.
+            ProblemError: ``tokens`` or ``load`` make no sense.
             ServiceError: the service says no, or is away and never answered this.
         """
         workload = Workload(tokens, load)

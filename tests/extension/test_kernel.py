@@ -7,9 +7,11 @@ type), ``tests/search/test_strategies.py`` (a strategy), ``tests/peers/test_peer
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,11 +20,12 @@ import tuner
 from tests.commands import Run
 from tests.formula import PROBLEM, TARGET, Machine
 from tests.toys import beside
-from tuner.errors import TemplateError, UsageError
-from tuner.measure import reference
+from tuner.errors import SpaceError, TemplateError, UsageError
+from tuner.measure import reference, trial
+from tuner.problem.workload import Workload
 from tuner.select.select import best_config
 from tuner.space import templates
-from tuner.space.variant import default_variant, parse, serving
+from tuner.space.variant import default_variant, make, parse, serving
 from tuner.store.database import Database
 from tuner.target import detect
 from tuner.tune.plan import Plan
@@ -117,6 +120,80 @@ def test_a_folder_that_is_none(tmp_path: Path) -> None:
         pytest.raises(TemplateError, match=r"MOETUNE_TEMPLATES=.*none: is no folder"),
     ):
         templates.names()
+
+
+def test_ratios_to_another_default_are_no_knowledge(toy: Path, tmp_path: Path) -> None:
+    """Held to the toy, trials are relative to its default, which takes three times that of moe_cpu."""
+
+    def ns(config: dict[str, int], workload: Workload) -> float:
+        return 4e6 / config["chains"] if "chains" in config else 0.7e6
+
+    with Database(tmp_path / "db.sqlite3") as db:
+        plan = Plan(tokens=(16,), trials=5)
+        Machine(tmp_path, ns).session(db, dataclasses.replace(plan, template=TOY))
+        (cell,) = Machine(tmp_path, ns).session(db, plan).cells
+        assert parse(cell.winner).template == "moe_cpu"
+        rows = db.trials(PROBLEM.digest, TARGET.digest, 16, "uniform")
+    to = {(row.template, parse(row.environment["base"]).template) for row in rows}
+    assert {(TOY, TOY), ("moe_cpu", "moe_cpu")} <= to
+
+
+def test_a_template_of_which_another_settled_the_form_can_be_pinned(
+    toy: Path, tmp_path: Path
+) -> None:
+    with Database(tmp_path / "db.sqlite3") as db:
+        machine(tmp_path, 3e6).session(db, Plan(tokens=(16,), trials=5))
+        (cell,) = (
+            machine(tmp_path, 3e6).session(db, Plan(tokens=(16,), trials=4, template=TOY)).cells
+        )
+        assert parse(cell.winner).template == TOY
+
+
+def test_winners_and_trials_of_a_template_that_is_gone(tmp_path: Path) -> None:
+    with Database(tmp_path / "db.sqlite3") as db:
+        with beside(EXAMPLE):
+            machine(tmp_path, 0.7e6).session(db, Plan(tokens=(16,), trials=12))
+        asked: dict[str, Any] = {"target": TARGET, "db": db, "compiler": ""}
+        assert f"template {TOY} is not installed here" in best_config(PROBLEM, 16, **asked).reason
+        found = best_config(PROBLEM, 16, **asked, installed=True)
+        assert (found.template, found.match) == ("moe_cpu", "default")
+        (cell,) = machine(tmp_path, 0.7e6).session(db, Plan(tokens=(16,), trials=12)).cells
+        assert parse(cell.winner).template == "moe_cpu"
+
+
+def test_one_that_does_not_render_is_a_failed_trial(toy: Path, tmp_path: Path) -> None:
+    source = toy / f"{TOY}.mojo.j2"
+    source.write_text(source.read_text() + "{{ nothere }}\n")
+    (built,) = trial.build_all(
+        PROBLEM, TARGET, [make(TOY, {"simd_width": 4, "chains": 1, "workers": 0})]
+    )
+    assert (built.status, built.binary) == ("compile", None)
+    assert "'nothere' is undefined" in built.message
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        (
+            "default = 2",
+            "default = 3",
+            r"moe_plain\.toml:\d+: parameters\.chains\.default: default 3 is not",
+        ),
+        ('dtype = ["float32"]', "dtype = []", r"supports\.dtype: must be a list of names"),
+        ('dtype = ["float32"]', 'dtypes = ["float32"]', r"supports\.dtypes: is not known"),
+        ('kind = ["cpu"]', 'kind = ["gpux"]', r"supports\.kind: must be of cpu, gpu"),
+        ('kind = ["cpu"]', 'kind = ["gpu"]', "is no binary for kind gpu"),
+        ("priority = -1", "priority = true", r"interface\.priority: must be a int"),
+        ("default = 2", "default = 2\nwhen = 3", r"chains\.when: must be a str"),
+    ],
+)
+def test_what_is_wrong_in_a_space_is_told_with_its_line(
+    toy: Path, tmp_path: Path, before: str, after: str, message: str
+) -> None:
+    path = toy / f"{TOY}.toml"
+    path.write_text(path.read_text().replace(before, after))
+    with Database(tmp_path / "db.sqlite3") as db, pytest.raises(SpaceError, match=message):
+        machine(tmp_path, 1e6).session(db, Plan(tokens=(16,), trials=3))
 
 
 @pytest.mark.compiler

@@ -133,6 +133,8 @@ def test_the_form_of_no_parameter_is_the_gpu_s() -> None:
 
 
 def test_a_name_of_no_template_names_those_that_there_are() -> None:
-    with pytest.raises(SpaceError, match="must begin with a template: moe_cpu, moe_gpu"):
+    with pytest.raises(
+        SpaceError, match="must begin with a template that is installed: moe_cpu, moe_gpu"
+    ):
         parse("moe_max_v16")
     assert "moe_max" not in templates.names()

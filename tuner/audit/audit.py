@@ -3,7 +3,7 @@
 Each is built again, verified, and raced as in the finals of a session: paired with the template's
 default, in fresh processes, beside a copy of the default that tells the noise. A default that won is
 raced against the nearest contender that is stored.
-What was measured is kept as measurements of kind ``tuner.audit.audit``; winners are never changed.
+What was measured is kept as measurements of kind ``audit``; winners are never changed.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ _ARCHITECTURES = tuple(dict.fromkeys(card.arch for card in gpus.CARDS.values()))
 
 
 def opened(name: str) -> Device:
-    """The GPU of a name (``tuner.gpu.driver`` is ``cuda:0``), opened once in a process.
+    """The GPU of a name (``cuda`` is ``cuda:0``), opened once in a process.
 
     Raises:
         UsageError: the name is none.

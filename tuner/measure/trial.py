@@ -23,7 +23,7 @@ from tuner.codegen.compile import (
     compile_source,
 )
 from tuner.codegen.render import Source, render
-from tuner.errors import KernelError
+from tuner.errors import KernelError, TemplateError
 from tuner.host.toolchain import toolchain_version
 from tuner.measure.bench import Bench, Entrant, Timing
 from tuner.measure.race import SLOW, Effort
@@ -68,22 +68,30 @@ class Outcome:
 
 def build(problem: Problem, target: Target, variant: Variant) -> Build:
     """Renders and compiles; a refusal is a status. A missing toolchain still raises."""
-    return _build(*_render(problem, variant), target, None)
+    return build_all(problem, target, [variant])[0]
 
 
 def build_all(problem: Problem, target: Target, variants: Sequence[Variant]) -> list[Build]:
     """The same for several, in one run of the compiler where that works."""
     rendered = [_render(problem, variant) for variant in variants]
-    texts = [source.text for source, _ in rendered]
-    together = compile_together(texts, target, timeout_s=COMPILE_S)
-    return [_build(source, ms, target, together.get(source.text)) for source, ms in rendered]
+    texts = [made.source.text for made in rendered if made.status == "ok"]
+    together = compile_together(texts, target, timeout_s=COMPILE_S) if len(texts) > 1 else {}
+    return [
+        _build(made.source, made.render_ms, target, together.get(made.source.text))
+        if made.status == "ok"
+        else made
+        for made in rendered
+    ]
 
 
-def _render(problem: Problem, variant: Variant) -> tuple[Source, float]:
-    """The source, and the milliseconds that it took."""
+def _render(problem: Problem, variant: Variant) -> Build:
+    """The source, or why there is none: a template that does not render is no kernel that compiles."""
     start = time.perf_counter()
-    source = render(problem, variant)
-    return source, 1e3 * (time.perf_counter() - start)
+    try:
+        source, status, message = render(problem, variant), "ok", ""
+    except TemplateError as error:
+        source, status, message = Source(variant.name, ""), "compile", str(error)
+    return Build(source, None, status, message, 1e3 * (time.perf_counter() - start), 0.0)
 
 
 def _build(source: Source, render_ms: float, target: Target, built: Binary | None) -> Build:

@@ -12,8 +12,9 @@ from tuner.space.variant import Variant, make
 from tuner.store.database import Database
 from tuner.store.records import TrialRow
 from tuner.target import Target
-from tuner.tune.arms import Arms, Told
+from tuner.tune.arms import Arms, Told, readable
 from tuner.tune.plan import Plan
+from tuner.tune.resume import is_to
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,10 @@ def _batch(
         _told(trial)
         for trial in db.trials(problem.digest, target.digest, workload.tokens, workload.load)
         if space.is_current(trial.template, trial.environment.get("template", ""))
+        and is_to(trial, arms.default)
     ]
-    arms.pin(rows[0]["pack"] if rows else None, told)
+    pack = rows[0]["pack"] if rows else None
+    arms.pin(pack if readable(pack, problem, target, asked.template) else None, told)
     for verdict in told:
         arms.note(verdict.template, verdict.ratio)
     while len(batch) < asked.trials and (found := arms.ask()) is not None:

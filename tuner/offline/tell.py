@@ -132,7 +132,8 @@ class _Book:
     ) -> Environment:
         found = {**self.job.environment, **self.machine.environment(result)}
         digest = parts.template_digest if parts else templates.digest(variant.template)
-        return cast(Environment, found | ({"template": digest} if digest else {}))
+        made_by = {"template": digest} if digest else {}
+        return cast(Environment, found | made_by | {"base": self.job.default(result["tokens"])})
 
     def record_winner(self, tokens: int) -> ToldWinner | None:
         """The winner of a token count by its finals, if all of them ran; recorded once."""

@@ -156,7 +156,9 @@ def _chosen(
     problem: Problem, target: Target, database: Database, workload: Workload
 ) -> tuple[Selection, Entrant]:
     """What a user would run: the selected variant, compiled for what it was selected for."""
-    selection = best_config(problem, workload.tokens, workload.load, target, database)
+    selection = best_config(
+        problem, workload.tokens, workload.load, target, database, installed=True
+    )
     variant = make(selection.template, selection.config)
     binary = compile_source(render(problem, variant).text, selection.target)
     return selection, Entrant.of(variant, binary.path)

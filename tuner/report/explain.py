@@ -302,9 +302,9 @@ def _account(best: Mapping[str, Any], db: Database) -> Account | None:
                 return Account(
                     session=session.id,
                     workloads=len(session.data["cells"]),
-                    search_s=session.data["pace"]["search_s"],
-                    per_minute=session.data["per_minute"],
-                    noise_floor=cell["noise_floor"],
+                    search_s=session.data.get("pace", {}).get("search_s", 0.0),
+                    per_minute=session.data.get("per_minute", 0.0),
+                    noise_floor=cell.get("noise_floor", 0.0),
                     foreign=best["foreign_share"],
                 )
     return None

@@ -29,7 +29,7 @@ class Tuned:
 
     def select(self, tokens: int, load: str, pack: str | None) -> Selection:
         """The database's answer. Raises DatabaseError when it is damaged."""
-        return best_config(self.problem, tokens, load, self.target, self.db, pack)
+        return best_config(self.problem, tokens, load, self.target, self.db, pack, installed=True)
 
     def binary(self, selection: Selection) -> Path:
         """From the cache, or compiled. Raises CompileError when there is no toolchain to do that."""

@@ -26,6 +26,7 @@ class SelectionRequest:
     Attributes:
         pack: the packed form of the weights; any where it is None.
         compiler: version to compile with; empty where there is none.
+        installed: whether the variant's template has to be installed here.
     """
 
     tokens: int
@@ -33,6 +34,7 @@ class SelectionRequest:
     target: Target
     pack: str | None
     compiler: str
+    installed: bool = False
 
 
 def cost(request: SelectionRequest, group: Group) -> float:
@@ -48,7 +50,9 @@ def differences(request: SelectionRequest, group: Group) -> Iterator[tuple[float
     if request.compiler and group.compiler and group.compiler != request.compiler:
         yield OTHER_COMPILER, f"compiler {group.compiler} instead of {request.compiler}"
     if group.template_digest and not space.is_current(group.template, group.template_digest):
-        yield OTHER_TEMPLATE, f"template {group.template} was another when it was tuned"
+        known = group.template in templates.names()
+        how = "was another when it was tuned" if known else "is not installed here"
+        yield OTHER_TEMPLATE, f"template {group.template} {how}"
     if there.cores != here.cores:
         yield octaves(there.cores, here.cores), f"{there.cores} cores instead of {here.cores}"
     if _caches(there) != _caches(here):
@@ -68,7 +72,10 @@ def refusal(request: SelectionRequest, group: Group) -> str | None:
     here, there = request.target, group.target
     if request.pack is not None and group.pack != request.pack:
         return f"packing {group.pack} instead of {request.pack}"
-    if not _fits(group.template, group.parameters):
+    known = group.template in templates.names()
+    if request.installed and not known:
+        return f"template {group.template} is not installed here"
+    if known and not _fits(group.template, group.parameters):
         return f"template {group.template} has other parameters now"
     if there.kind != here.kind:
         return f"made for a {there.kind}"
@@ -80,9 +87,7 @@ def refusal(request: SelectionRequest, group: Group) -> str | None:
 
 @functools.lru_cache(maxsize=1024)
 def _fits(name: str, parameters: frozenset[str]) -> bool:
-    """Whether a template, where it is installed, still has just the parameters of these winners."""
-    if name not in templates.names():
-        return True
+    """Whether an installed template still has just the parameters of these winners."""
     return parameters == {p.name for p in space.load(name).parameters}
 
 

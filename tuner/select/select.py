@@ -121,6 +121,7 @@ def best_config(
     *,
     default: Default = default_variant,
     compiler: str | None = None,
+    installed: bool = False,
 ) -> Selection:
     """Select the variant to run; without a winner that fits it is the template's default.
 
@@ -131,15 +132,17 @@ def best_config(
         pack: only variants that read this packed form of the weights.
         default: gives the default from (problem, target, pack, tokens).
         compiler: version to compile with; the installed one unless given.
+        installed: only variants of templates that are installed here, as who builds them needs.
 
     Raises:
-        ProblemError: ``tuner.serve.tokens`` or ``load`` make no sense.
+        ProblemError: ``tokens`` or ``load`` make no sense.
         DatabaseError: the database is damaged, or from another version of moetune.
     """
     workload = Workload(tokens, load)
     target = _host() if target is None else target
     groups = winners(_path(db), problem)
-    return choose(problem, workload, target, groups, pack, compiler, default).selection()
+    found = choose(problem, workload, target, groups, pack, compiler, default, installed)
+    return found.selection()
 
 
 def choose(
@@ -150,10 +153,11 @@ def choose(
     pack: str | None = None,
     compiler: str | None = None,
     default: Default = default_variant,
+    installed: bool = False,
 ) -> Found | Fallback:
     """The same where the problem's winners are at hand."""
     compiler = _installed_compiler() if compiler is None else compiler
-    request = SelectionRequest(workload.tokens, workload.load, target, pack, compiler)
+    request = SelectionRequest(workload.tokens, workload.load, target, pack, compiler, installed)
     refusals = [refusal(request, group) for group in groups]
     usable = [group for group, refused in zip(groups, refusals, strict=True) if not refused]
     if usable:

@@ -22,6 +22,8 @@ WORKLOAD_FACTS = frozenset(("tokens", "expert_rows"))
 # What a template's program is once it is compiled.
 # What the host of a CPU kernel says at each call: at most how many threads share it; 0: all that may be used.
 WORKERS = "workers"
+# What [supports] may name.
+SUPPORTS = ("kind", "arch", "dtype", "weight_dtype")
 # The kind of binary of each kind of target.
 KINDS = {"cpu": "cpu-library", "gpu": "gpu-program"}
 

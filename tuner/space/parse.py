@@ -16,6 +16,7 @@ from tuner.space.failure import FAILURES
 from tuner.space.file import (
     FACTS,
     KINDS,
+    SUPPORTS,
     WORKERS,
     Default,
     Interface,
@@ -42,7 +43,7 @@ class _Wrong(SpaceError):
 def load(name: str, path: Path | None = None) -> SpaceFile:
     """Reads and checks a template's space file. Errors name the file, the line and what is wrong there."""
     path = path or templates.space_path(name)
-    text = path.read_text()
+    text = _read(path)
     try:
         file = _parse(name, path, tomllib.loads(text))
         _check(file)
@@ -51,6 +52,13 @@ def load(name: str, path: Path | None = None) -> SpaceFile:
     except _Wrong as wrong:
         raise error(path, text, wrong.place, str(wrong)) from wrong
     return file
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as wrong:
+        raise SpaceError(f"{path}: is no text in UTF-8: {wrong}") from wrong
 
 
 def is_current(template: str, digest: str) -> bool:
@@ -69,7 +77,7 @@ def _field(row: Any, place: Place, kind: type = object) -> Any:
     value = row.get(place.key) if isinstance(row, dict) else None
     if value is None:
         raise _Wrong(place, f"{place.key!r} is missing; {FORM}")
-    if not isinstance(value, kind):
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise _Wrong(place, f"must be a {kind.__name__}, is {value!r}")
     return value
 
@@ -94,7 +102,7 @@ def _parse(name: str, path: Path, data: Mapping[str, Any]) -> SpaceFile:
         family=_field({"family": name, **(pack or {})}, Place("pack", "family"), str),
         starts=tuple(row for row, _ in rows("starts")),
         supports=tuple(
-            (key, tuple(_field(data["supports"], Place("supports", key), list)))
+            (key, _names(data["supports"], Place("supports", key)))
             for key in _field(data, Place("", "supports"), dict)
         ),
         monotone=tuple(
@@ -105,9 +113,19 @@ def _parse(name: str, path: Path, data: Mapping[str, Any]) -> SpaceFile:
             )
             for row, n in rows("monotone")
         ),
-        former=frozenset(_field(data.get("history", {"same": []}), Place("history", "same"), list)),
+        former=frozenset(
+            _names(data["history"], Place("history", "same")) if "history" in data else ()
+        ),
         path=path,
     )
+
+
+def _names(row: Any, place: Place) -> tuple[str, ...]:
+    """A list of names, one at least."""
+    names = _field(row, place, list)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise _Wrong(place, f"must be a list of names, is {names!r}")
+    return tuple(names)
 
 
 def _interface(row: Any) -> Interface:
@@ -125,7 +143,7 @@ def _parameter(name: str, row: Any) -> Parameter:
         _field(row, Place(table, "short"), str),
         tuple(_field(row, Place(table, "values"), list)),
         _defaults(_field(row, Place(table, "default")), Place(table, "default")),
-        row.get("when", ""),
+        _field({"when": "", **row}, Place(table, "when"), str),
         _field(row, Place(table, "help"), str),
         _field({"at_run_time": False, **row}, Place(table, "at_run_time"), bool),
     )
@@ -139,7 +157,8 @@ def _defaults(given: Any, place: Place) -> tuple[Default, ...]:
     found = []
     for number, row in enumerate(given):
         value, why = (_field(row, Place(table, key, number)) for key in ("value", "why"))
-        when, last = row.get("when", ""), number == len(given) - 1
+        when = _field({"when": "", **row}, Place(table, "when", number), str)
+        last = number == len(given) - 1
         if bool(when) == last:
             mend = "the last row is for all else and has none" if last else "only the last has none"
             raise _Wrong(Place(table, "when", number), f"is {when!r}, but {mend}")
@@ -161,8 +180,13 @@ def _check(file: SpaceFile) -> None:
         message = f"is {file.family!r}, must be of a-z, 0-9 and _; or empty, or left out"
         raise _Wrong(Place("pack", "family"), message)
     _check_interface(file.interface, names)
+    for key, _ in file.supports:
+        if key not in SUPPORTS:
+            raise _Wrong(Place("supports", key), f"is not known; use {', '.join(SUPPORTS)}")
     kinds = dict(file.supports).get("kind", ())
-    if any(KINDS[kind] != file.interface.kind for kind in kinds if kind in KINDS):
+    if not kinds or not set(kinds) <= set(KINDS):
+        raise _Wrong(Place("supports", "kind"), f"must be of {', '.join(KINDS)}")
+    if any(KINDS[kind] != file.interface.kind for kind in kinds):
         message = f"{file.interface.kind!r} is no binary for kind {', '.join(kinds)} of [supports]"
         raise _Wrong(Place("interface", "kind"), message)
     for number, start in enumerate(file.starts):

@@ -117,7 +117,8 @@ def parse(name: str) -> Variant:
     known = [t for t in templates.names() if name == t or name.startswith(f"{t}_")]
     if not known:
         raise SpaceError(
-            f"{name}: no variant name; it must begin with a template: {', '.join(templates.names())}"
+            f"{name}: no variant name; it must begin with a template that is installed: "
+            f"{', '.join(templates.names())} (MOETUNE_TEMPLATES names further folders)"
         )
     file = load(max(known, key=len))
     pattern = re.escape(file.template) + "".join(rf"_{p.short}(\d+)" for p in file.parameters)

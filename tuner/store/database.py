@@ -284,7 +284,7 @@ class Database:
         if self.read_only and found < newest:
             raise DatabaseError(
                 f"{self.path}: has the older schema {found}, this moetune reads {newest}; "
-                f"run `moetune import` or `moetune tune` with it once, {ELSEWHERE}"
+                f"any command that writes mends it, `moetune import --db FILE` for one, {ELSEWHERE}"
             )
 
     def _add(self, table: str, row: dict[str, Any]) -> str:

@@ -30,6 +30,7 @@ class Environment(TypedDict, total=False):
         cpu, cores, load_1m: the processor's label, its cores, the load average of a minute.
         fma_limit, dot_limit, read_limit, copy_limit, dense_limit: the session's ceilings, in GFLOP/s and GB/s.
         noise_floor: the gain that counted, as a share.
+        base: the name of the default that the ratio is to; of before it was said, that of the row's template.
         foreign: the share of the machine that other processes took meanwhile.
         probe_gb_s, probe_gflop_s: what was probed beside the race.
         doubted_ratio: a first ratio that was too good to be believed; the row's is that of another process.
@@ -51,6 +52,7 @@ class Environment(TypedDict, total=False):
     copy_limit: float
     dense_limit: float
     noise_floor: float
+    base: str
     foreign: float
     probe_gb_s: float
     probe_gflop_s: float
@@ -71,7 +73,7 @@ class MeasurementRow:
 
     Attributes:
         kind: ``trial`` (during the search), ``final`` (finalists, interleaved with the default) or
-            ``tuner.audit.audit`` (a winner measured again later; never what a winner rests on).
+            ``audit`` (a winner measured again later; never what a winner rests on).
         temperature: of the weights: ``cold`` or ``warm``.
         samples: ns, in the order taken; empty in a row that was imported.
         sample_count: how many samples there were; follows ``samples`` unless given.

@@ -83,10 +83,13 @@ class Arms:
     def _space(
         self, file: SpaceFile, problem: Problem, target: Target, tokens: int
     ) -> Space | None:
-        """The first template's has to be had; another that has no valid default here is left out."""
+        """The first template's has to be had; another that does not serve this workload is left out.
+
+        Raises SpaceError where a default is not in its space: the file says where.
+        """
         try:
             return spaces.resolve(file, problem, target, tokens)
-        except (TemplateError, SpaceError):
+        except TemplateError:
             if not self._arms:
                 raise
             return None
@@ -155,6 +158,18 @@ class Arms:
                 arm.waiting = arm.best is None
                 return arm, suggestion
         return None
+
+
+def readable(pack: str | None, problem: Problem, target: Target, template: str) -> bool:
+    """Whether a template of a session (the pinned one, or any that serves the layer) reads a packed form."""
+    if pack is None:
+        return False
+    try:
+        readers = pack_templates(pack)
+    except SpaceError:  # of a template that is not installed
+        return False
+    files = _wanted(serving(problem, target), template)
+    return any(file.template in readers for file in files)
 
 
 def _wanted(files: Iterable[SpaceFile], template: str) -> list[SpaceFile]:

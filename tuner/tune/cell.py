@@ -101,7 +101,13 @@ class Cell:
         rows = session.database.trials(*session.keys, self.workload.tokens, self.workload.load)
         toolchain = session.surroundings["toolchain"]
         cold = is_cold(self.workload, session.plan.temperature, session.target.kind)
-        return [row for row in rows if resume.is_current(row, session.problem, toolchain, cold)]
+        return [
+            row
+            for row in rows
+            if resume.is_to(row, self.default)
+            and resume.is_current(row, session.problem, toolchain, cold)
+            and (self.arms.get(row.template) or not session.plan.template)
+        ]
 
     def _try_default(self, rows: Iterable[TrialRow]) -> None:
         """Races the default with a copy of itself: its time, and the noise of this cell."""
@@ -289,6 +295,7 @@ class Cell:
         )
         surroundings = session.surroundings.copy()
         surroundings["noise_floor"] = round(self.floor, 4)
+        surroundings["base"] = self.default.name
         row = trials.row(
             variant, built, outcome, session.keys, self.workload, session.id, surroundings
         )

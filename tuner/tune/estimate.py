@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tuner.codegen.compile import is_cached
 from tuner.codegen.render import render
-from tuner.errors import SpaceError
+from tuner.errors import SpaceError, TemplateError
 from tuner.host.lock import WAITING
 from tuner.host.toolchain import toolchain_version
 from tuner.measure.bench import is_cold
@@ -28,12 +28,13 @@ from tuner.store.database import Database
 from tuner.store.records import TrialRow
 from tuner.target import Target
 from tuner.tune import held_out, warm_start
-from tuner.tune.arms import Arms
+from tuner.tune.arms import Arms, readable
 from tuner.tune.builder import MOST_BUILDERS, measuring_cores, split_cores
 from tuner.tune.cell import VISITOR_EFFORT
 from tuner.tune.contest import NOMINEES
 from tuner.tune.finals import PROCESSES
 from tuner.tune.plan import Plan, Progress
+from tuner.tune.resume import is_to
 from tuner.tune.session import CELL_FINALS_S, FINALS_S
 from tuner.tune.shortlist import FINALISTS
 from tuner.tune.stage_times import History, StageTimes
@@ -136,7 +137,8 @@ class _Session:
         self.problem, self.target, self.db, self.plan = problem, target, db, plan
         self.keys = (problem.digest, target.digest)
         best = db.best(*self.keys)
-        self.pack: str | None = best[0]["pack"] if best else None
+        earlier = best[0]["pack"] if best else None
+        self.pack = earlier if readable(earlier, problem, target, plan.template) else None
         self.winners: list[Row] = list(db.best())
         self.built: set[str] = set()
         count = len(plan.cells())
@@ -153,7 +155,7 @@ class _Session:
         arms = Arms(self.problem, self.target, workload, plan, plan.seed)
         default = arms.default
         arms.pin(self.pack, ())
-        recorded = self._recorded(workload)
+        recorded = self._recorded(workload, default)
         size = points.summed([points.count(arm.space) for arm in arms])
         build_s, apart_s = times.compile_s / self.builders, times.verify_s + times.benchmark_s
         trials = self._trials(
@@ -177,10 +179,14 @@ class _Session:
         """Builds that run on cores of their own cost no time but their own; others come on top."""
         return max(build_s, apart_s) if self.ahead else build_s + apart_s
 
-    def _recorded(self, workload: Workload) -> set[str]:
+    def _recorded(self, workload: Workload, default: Variant) -> set[str]:
         """Variants whose trials the session will take over."""
         rows = self.db.trials(*self.keys, workload.tokens, workload.load)
-        return {row.variant_id for row in rows if self._is_current(workload, row)}
+        return {
+            row.variant_id
+            for row in rows
+            if is_to(row, default) and self._is_current(workload, row)
+        }
 
     def _is_current(self, workload: Workload, row: TrialRow) -> bool:
         """Whether it is of the same compiler, source and temperature of the weights."""
@@ -191,7 +197,7 @@ class _Session:
             return False
         try:
             variant = make(row.template, row.config)
-        except SpaceError:  # the template's parameters changed since
+        except (SpaceError, TemplateError):  # its parameters changed, or it is not installed
             return False
         if spaces.is_current(row.template, row.environment.get("template", "")):
             return True

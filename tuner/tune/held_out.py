@@ -36,7 +36,7 @@ def check(session: Session, cell: Reporter, finalists: Sequence[Variant]) -> Ite
 def _check(session: Session, workload: Workload, finalists: Sequence[Variant]) -> HeldOut:
     chosen = best_config(
         session.problem, workload.tokens, workload.load, session.target, session.database,
-        session.pack, compiler=session.surroundings["toolchain"],
+        session.pack, compiler=session.surroundings["toolchain"], installed=True,
     )  # fmt: skip
     winner = make(chosen.template, chosen.config)
     default = default_variant(session.problem, session.target, tokens=workload.tokens)

@@ -12,10 +12,10 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from tuner.codegen import render
-from tuner.errors import SpaceError
+from tuner.errors import SpaceError, TemplateError
 from tuner.problem import Problem
 from tuner.problem.workload import Workload
-from tuner.space.variant import make
+from tuner.space.variant import Variant, make
 from tuner.store.records import Environment, SessionRow, TrialRow
 
 # What a trial's environment says of a finalist of another cell: no search asked for it.
@@ -70,10 +70,16 @@ def is_current(row: TrialRow, problem: Problem, toolchain: str, cold: bool) -> b
         return False
     try:
         variant = make(row.template, row.config)
-    except SpaceError:  # the template's parameters changed since
+        made_by = row.environment.get("template", "")
+        return render.is_current(problem, variant, row.source_digest, made_by)
+    except (SpaceError, TemplateError):  # its parameters changed since, or it is not installed
         return False
-    made_by = row.environment.get("template", "")
-    return render.is_current(problem, variant, row.source_digest, made_by)
+
+
+def is_to(row: TrialRow, default: Variant) -> bool:
+    """Whether a trial's ratio is to this default, and not to that of another template or of another time."""
+    base = row.environment.get("base")
+    return base == default.name if base else row.template == default.template
 
 
 def is_visit(environment: Environment) -> bool:

@@ -22,6 +22,7 @@ from tuner.store.database import Database
 from tuner.store.records import TrialRow
 from tuner.target import Target
 from tuner.tune import warm_start
+from tuner.tune.arms import readable
 from tuner.tune.builder import Builder
 from tuner.tune.plan import Plan, Progress, Report
 from tuner.tune.result import Pace
@@ -82,7 +83,9 @@ class Session:
 
     def _earlier_pack(self) -> str | None:
         rows = self.database.best(*self.keys)
-        return str(rows[0]["pack"]) if rows else None
+        pack = str(rows[0]["pack"]) if rows else None
+        usable = readable(pack, self.problem, self.target, self.plan.template)
+        return pack if usable else None
 
     @property
     def elapsed_s(self) -> float:
