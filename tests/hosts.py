@@ -150,7 +150,7 @@ def on(host: Host) -> Iterator[None]:
 
 def _forget() -> None:
     """What is remembered of a machine for the life of a process."""
-    for remembered in (target._features_of, target._remembered, target.supported, select._host):
+    for remembered in (target._features, target._remembered, target._supported, select._host):
         remembered.cache_clear()
 
 

@@ -79,7 +79,7 @@ def outcome(cells: Sequence[CellResult], **more: Any) -> TuneResult:
 
 
 @pytest.fixture
-def sessions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Problem, Target, Plan]]:
+def sessions() -> Iterator[list[tuple[Problem, Target, Plan]]]:
     """Sessions are written down instead of run; 16 tokens get faster, others don't."""
     held: list[tuple[Problem, Target, Plan]] = []
 
@@ -104,11 +104,13 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Problem, Target, Pla
         cells = [made.get(t) or result(workload=Workload(t), **same) for t in plan.tokens]
         return outcome(cells)
 
-    monkeypatch.setattr("tuner.tune.run.tune", tune)
-    monkeypatch.setattr("tuner.doctor.require_toolchain", lambda: None)
-    monkeypatch.setattr("tuner.tune.estimate.is_cached", lambda text, target: False)
-    monkeypatch.setattr("tuner.target.target.find_mojo", lambda: None)
-    return held
+    # Of its own, so that what another fixture has patched meanwhile is undone in the reverse order.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tuner.tune.run.tune", tune)
+        patch.setattr("tuner.doctor.require_toolchain", lambda: None)
+        patch.setattr("tuner.tune.estimate.is_cached", lambda text, target: False)
+        patch.setattr("tuner.target.target.find_mojo", lambda: None)
+        yield held
 
 
 @pytest.fixture

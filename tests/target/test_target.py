@@ -52,7 +52,7 @@ def fresh_answers() -> Iterator[None]:
     """What the module remembers for the life of a process belongs to one test here."""
 
     def forget() -> None:
-        for function in (target._features_of, target._remembered, target.supported):
+        for function in (target._features, target._remembered, target._supported):
             function.cache_clear()
 
     forget()

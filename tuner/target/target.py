@@ -163,10 +163,15 @@ def of_card(card: gpus.Card) -> Target:
     )
 
 
-@functools.cache
 def supported() -> tuple[str, ...]:
     """Architecture names that can be compiled for; without the compiler, the generic levels."""
-    if find_mojo() is None:
+    return _supported(find_mojo())
+
+
+@functools.cache
+def _supported(mojo: Path | None) -> tuple[str, ...]:
+    """As this compiler says it; a process may find none now and one later."""
+    if mojo is None:
         return tuple(feature_table.LEVELS) if _machine() == "x86_64" else ("generic",)
     triple = f"{_machine()}-unknown-linux-gnu"
     lines = _ask("--print-supported-cpus", "--target-triple", triple).splitlines()
@@ -214,10 +219,14 @@ def compile_flags(target: Target) -> tuple[str, ...]:
     return ("--target-cpu", target.arch, *features)
 
 
-@functools.cache
 def _features_of(arch: str) -> tuple[str, ...]:
     """All features of a named architecture, whatever the host has."""
-    if find_mojo() is None:
+    return _features(arch, find_mojo())
+
+
+@functools.cache
+def _features(arch: str, mojo: Path | None) -> tuple[str, ...]:
+    if mojo is None:
         return tuple(sorted(feature_table.LEVELS.get(arch, frozenset())))
     baseline = "+sse2" if _machine() == "x86_64" else "+neon"  # any feature: see compile_flags
     answer = _ask("--print-effective-target", "--target-cpu", arch, "--target-features", baseline)
