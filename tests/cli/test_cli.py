@@ -276,14 +276,14 @@ def test_the_two_lines_repeat_what_was_asked(
     assert named in shlex.split(load)[2]
 
 
-def test_ctrl_c_keeps_everything(
-    sessions: list[Any], moetune: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_keeps_everything(sessions: list[Any], moetune: Run) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tuner.tune.run.tune", interrupted)
-    said = moetune(f"tune {GRANITE}")
+    # Undone before what `sessions` has patched there is: else its stand-in stays for the tests that follow.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tuner.tune.run.tune", interrupted)
+        said = moetune(f"tune {GRANITE}")
     assert said.code == 130
     assert "everything measured is kept, and the same command goes on" in said.err
 
