@@ -41,12 +41,14 @@ class Told:
 class Arm:
     """One template's space for a workload, and the search in it.
 
-    `best` is the least ratio so far, infinite where all have failed.
+    `idle` are the parameters that have no effect on the workload; `best` is the least ratio so far, infinite
+    where all have failed.
     """
 
     file: SpaceFile
     space: Space
     search: Search
+    idle: frozenset[str]
     share: Share = field(default_factory=Share)
     best: float | None = None
     waiting: bool = False
@@ -61,8 +63,7 @@ class Arm:
 
     def projected(self, config: Config) -> Config:
         """A configuration with what has no effect on this workload as the space has it."""
-        idle = spaces.idle(self.file, self.space.facts)
-        kept = {n: self.space.default[n] if n in idle else v for n, v in config.items()}
+        kept = {n: self.space.default[n] if n in self.idle else v for n, v in config.items()}
         return self.space.canonical(kept)
 
 
@@ -78,7 +79,8 @@ class Arms:
         for file in _wanted(serving(problem, target), plan.template):
             space = self._space(file, problem, target, workload.tokens)
             if space is not None:
-                self._arms[file.template] = Arm(file, space, self._search(space))
+                idle = spaces.idle(file, space.facts)
+                self._arms[file.template] = Arm(file, space, self._search(space), idle)
 
     def _space(
         self, file: SpaceFile, problem: Problem, target: Target, tokens: int
