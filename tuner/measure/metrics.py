@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import cast
 
 from tuner.measure.bench import Timing
 from tuner.measure.race import Race
@@ -14,7 +15,7 @@ from tuner.problem.workload import (
     route_by_load,
     weight_bytes_read,
 )
-from tuner.store.records import MeasurementRow
+from tuner.store.records import Environment, MeasurementRow
 from tuner.target import Target
 from tuner.target.roofline import Limits, multiplies_pairs
 
@@ -75,6 +76,21 @@ def row_of(
         ceiling=limit[0],
         ceiling_fraction=limit[1],
     )
+
+
+def noise(race: Race) -> Environment:
+    """What was probed of the machine beside a race, as a trial's row says it."""
+    return Environment(
+        foreign=round(race.foreign, 3),
+        probe_gb_s=round(race.read_gb_s, 1),
+        probe_gflop_s=round(race.peak_gflop_s, 1),
+    )
+
+
+def limits_of(ceilings: Limits) -> Environment:
+    """The ceilings, as a trial's row says them."""
+    rows = {f"{name}_limit": round(value, 1) for name, value, _ in ceilings.rows()}
+    return cast(Environment, rows)
 
 
 @functools.lru_cache(maxsize=64)

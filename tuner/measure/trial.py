@@ -12,7 +12,6 @@ import platform
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 from tuner.codegen.batch import compile_together
 from tuner.codegen.compile import (
@@ -26,6 +25,7 @@ from tuner.codegen.render import Source, render
 from tuner.errors import KernelError, TemplateError
 from tuner.host.toolchain import toolchain_version
 from tuner.measure.bench import Bench, Entrant, Timing
+from tuner.measure.metrics import limits_of, noise
 from tuner.measure.race import SLOW, Effort
 from tuner.measure.worker import WorkerCrash, WorkerTimeout
 from tuner.problem import Problem
@@ -154,7 +154,7 @@ def _timed(outcome: Outcome, name: str) -> Iterator[None]:
 
 def environment(target: Target, limits: Limits) -> Environment:
     """What a row should say about where it was measured, besides its Target."""
-    made = Environment(
+    return Environment(
         toolchain=toolchain_version(),
         moetune=__version__,
         python=platform.python_version(),
@@ -162,9 +162,8 @@ def environment(target: Target, limits: Limits) -> Environment:
         cpu=target.name,
         cores=target.cores,
         load_1m=round(os.getloadavg()[0], 2),
+        **limits_of(limits),
     )
-    ceilings = {f"{name}_limit": round(value, 1) for name, value, _ in limits.rows()}
-    return cast(Environment, {**made, **ceilings})
 
 
 def row(
@@ -178,11 +177,6 @@ def row(
 ) -> TrialRow:
     """The trial's row; `keys` are the ids of problem and target."""
     race = outcome.timing.race if outcome.timing else None
-    noise = Environment()
-    if race:
-        noise["foreign"] = round(race.foreign, 3)
-        noise["probe_gb_s"] = round(race.read_gb_s, 1)
-        noise["probe_gflop_s"] = round(race.peak_gflop_s, 1)
     return TrialRow(
         problem_id=keys[0],
         target_id=keys[1],
@@ -199,7 +193,7 @@ def row(
         benchmark_ms=outcome.benchmark_ms,
         environment={
             **surroundings,
-            **noise,
+            **(noise(race) if race else {}),
             **outcome.environment,
             "template": digest(variant.template),
         },

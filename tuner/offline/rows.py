@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from tuner.errors import TargetError
 from tuner.measure.bench import Timing
-from tuner.measure.metrics import drawn_work, measurement
+from tuner.measure.metrics import drawn_work, limits_of, measurement, noise
 from tuner.measure.race import Race
 from tuner.offline.job import Job
 from tuner.problem.workload import Workload
@@ -117,12 +117,9 @@ class CpuMachine:
             name: self._device[name] for name in ("python", "kernel", "load_1m")
         }
         told |= {"cpu": self.target.name, "cores": self.target.cores}
-        told |= {f"{name}_limit": round(value, 1) for name, value, _ in self.limits.rows()}
+        told |= limits_of(self.limits)
         if "timing" in result:
-            race = race_of([{**result, "samples": []}])
-            told["foreign"] = round(race.foreign, 3)
-            told["probe_gb_s"] = round(race.read_gb_s, 1)
-            told["probe_gflop_s"] = round(race.peak_gflop_s, 1)
+            told |= noise(race_of([{**result, "samples": []}]))
         return told
 
 
