@@ -1,5 +1,6 @@
 """Target: the hardware that a kernel is compiled for and measured on."""
 
+from tuner.target.features import older
 from tuner.target.target import (
     Target,
     can_run,
@@ -7,7 +8,6 @@ from tuner.target.target import (
     detect,
     level,
     named,
-    older,
     require_cpu,
     simd_bytes,
     supported,
