@@ -6,6 +6,7 @@ Every answer is kept in a file. Where the service is away the kept answer is giv
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import CompileError, ServiceError, TargetError, UsageError
+from tuner.host.files import write_whole
 from tuner.host.paths import cache_dir
 from tuner.host.toolchain import toolchain_version
 from tuner.problem import Problem
@@ -117,13 +119,10 @@ class Client:
         except (ValueError, KeyError, TypeError) as error:
             raise ServiceError(f"{self.url}: its answer is no selection ({error})") from error
         kept = self._file(path)
-        partial = kept.with_suffix(f".{os.getpid()}")
-        try:
+        text = json.dumps({"at": self._clock(), "answer": answer})
+        with contextlib.suppress(OSError):  # only a help for later
             kept.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps({"at": self._clock(), "answer": answer}))
-            partial.replace(kept)
-        except OSError:  # only a help for later
-            partial.unlink(missing_ok=True)
+            write_whole(kept, text.encode())
         return selection
 
     def _kept(self, path: str, away: _Away) -> Selection:

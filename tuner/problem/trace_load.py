@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.errors import ProblemError, UsageError
+from tuner.host.files import write_whole
 from tuner.host.paths import traces_dir
 from tuner.problem.problem import Problem
 from tuner.problem.trace_file import TraceRow, Traffic
@@ -122,11 +122,9 @@ def _middle(members: list[TraceRow], total: float) -> int:
 def keep(recorded: Recorded) -> Path:
     """Keeps the counts under their digest. Raises UsageError when they can't be written."""
     path = _path(recorded.digest)
-    partial = path.with_suffix(f".{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(recorded.text)
-        partial.replace(path)
+        write_whole(path, recorded.text.encode())
     except OSError as error:
         raise UsageError(f"{path}: cannot be written ({error.strerror}); free its disk") from error
     return path

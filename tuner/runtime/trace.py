@@ -23,6 +23,7 @@ import numpy.typing as npt
 from tuner.cpu import fork_safety
 from tuner.cpu.worker_pool import REGION
 from tuner.errors import UsageError
+from tuner.host.files import write_whole
 from tuner.problem import Problem
 from tuner.problem.trace_file import VERSION
 from tuner.runtime import fast_path
@@ -127,13 +128,10 @@ class Recorder:
     def save(self) -> None:
         """Writes the file, at once or not at all."""
         self._saved = time.monotonic()
-        partial = self.path.with_name(f"{self.path.name}.{os.getpid()}")
+        text = "".join(json.dumps(line) + "\n" for line in self._lines())
         try:
-            partial.write_text("".join(json.dumps(line) + "\n" for line in self._lines()))
-            partial.replace(self.path)
+            write_whole(self.path, text.encode())
         except OSError as error:
-            with contextlib.suppress(OSError):
-                partial.unlink()
             raise UsageError(
                 f"{self.path}: cannot be written ({error.strerror}); name another"
             ) from error

@@ -8,15 +8,14 @@ exporting again gives the same bytes.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tuner.errors import DatabaseError, MoetuneError
+from tuner.host.files import write_whole
 from tuner.problem import Problem
 from tuner.store import fields, former
 from tuner.store.database import Database
@@ -30,13 +29,9 @@ def export_best(db: Database, path: Path) -> int:
         DatabaseError: the file cannot be written.
     """
     lines = texts(db)
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
     try:
-        partial.write_text("".join(lines), encoding="utf-8", newline="\n")
-        partial.replace(path)
+        write_whole(path, "".join(lines).encode())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
         message = f"{path}: cannot be written ({error.strerror}); name a file in a folder of yours"
         raise DatabaseError(message) from error
     return len(lines)

@@ -8,15 +8,14 @@ and holds the space, so that a file can be searched again without the template (
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tuner.errors import DatabaseError, UsageError
+from tuner.host.files import write_whole
 from tuner.problem import Problem
 from tuner.problem.workload import Workload
 from tuner.space import space, templates
@@ -193,13 +192,9 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
     head = {name: value for name, value in content.items() if name != "results"}
     text = f'{json.dumps(head)[:-1]}, "results": [\n{lines}\n]}}\n'
     data = text.encode()
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
     try:
-        partial.write_bytes(gzip.compress(data, 9, mtime=0) if path.suffix == ".gz" else data)
-        partial.replace(path)
+        write_whole(path, gzip.compress(data, 9, mtime=0) if path.suffix == ".gz" else data)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
         message = f"{path}: cannot be written ({error.strerror}); name a file in a folder of yours"
         raise DatabaseError(message) from error
 

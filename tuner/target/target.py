@@ -19,25 +19,12 @@ from typing import Any
 from tuner.errors import TargetError
 from tuner.host import caches
 from tuner.host.cores import usable
+from tuner.host.files import write_whole
 from tuner.host.paths import cache_dir
 from tuner.host.process import run
 from tuner.host.toolchain import find_mojo
 from tuner.target import cpu_models, gpus
 from tuner.target import features as feature_table
-from tuner.target.features import older
-
-__all__ = [
-    "Target",
-    "can_run",
-    "compile_flags",
-    "detect",
-    "level",
-    "named",
-    "older",
-    "require_cpu",
-    "simd_bytes",
-    "supported",
-]
 
 _CPUINFO = Path("/proc/cpuinfo")
 _ASK_S = 60.0
@@ -257,13 +244,9 @@ def _remembered(path: Path) -> tuple[str, tuple[str, ...]]:
 
 def _remember(path: Path, text: str) -> None:
     """Write at once or not at all. Only a shortcut: a full or read-only folder is no error."""
-    partial = path.with_suffix(f".{os.getpid()}")
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text)
-        partial.replace(path)
-    with contextlib.suppress(OSError):
-        partial.unlink()
+        write_whole(path, text.encode())
 
 
 def _ask(*question: str) -> str:
