@@ -17,7 +17,7 @@ from tuner.store.records import MeasurementRow
 from tuner.target import Target, gpus
 from tuner.target.roofline import Ceilings, GpuCeilings, Limits
 from tuner.target.target import of_card
-from tuner.tune.verdicts import LEAST_FLOOR, floor_of
+from tuner.tune.verdicts import LEAST_FLOOR, as_one, floor_of
 
 Result = Mapping[str, Any]
 Rates = TypeVar("Rates", Ceilings, GpuCeilings)
@@ -50,16 +50,18 @@ def machine_of(folder: Path, job: Job, results: Sequence[Result]) -> Machine:
 
 def race_of(lines: Sequence[Result], sentinel: bool = False) -> Race:
     """Races of the same variants as one, still paired; with ``sentinel`` the default's copy is the last."""
-    rows = [[*line["samples"], *([line["twin"]] if sentinel else [])] for line in lines]
-    timings = [line.get("timing", {}) for line in lines]
+    return as_one([_race(line, sentinel) for line in lines])
+
+
+def _race(line: Result, sentinel: bool) -> Race:
+    """The race of one line; a GPU's of before tells no more than its samples."""
+    timing = line.get("timing", {})
     return Race(
-        times_ns=tuple(
-            tuple(t for part in of_one for t in part) for of_one in zip(*rows, strict=True)
-        ),
-        probe_gb_s=tuple(v for timing in timings for v in timing.get("probe_gb_s", ())),
-        probe_gflop_s=tuple(v for timing in timings for v in timing.get("probe_gflop_s", ())),
-        foreign=max(timing.get("foreign", 0.0) for timing in timings),
-        redone=sum(timing.get("redone", 0) for timing in timings),
+        times_ns=tuple(map(tuple, [*line["samples"], *([line["twin"]] if sentinel else [])])),
+        probe_gb_s=tuple(timing.get("probe_gb_s", ())),
+        probe_gflop_s=tuple(timing.get("probe_gflop_s", ())),
+        foreign=timing.get("foreign", 0.0),
+        redone=timing.get("redone", 0),
     )
 
 

@@ -16,17 +16,20 @@ LEAST_FLOOR = 0.01
 
 
 def joined(parts: Sequence[Timing]) -> Timing:
-    """All races as one: their samples one after the other, still paired."""
-    races = [part.race for part in parts]
+    """All races as one, with the work of the first."""
+    return dataclasses.replace(parts[0], race=as_one([part.race for part in parts]))
+
+
+def as_one(races: Sequence[Race]) -> Race:
+    """Races of the same kernels: their samples one after the other, still paired."""
     rows = zip(*(race.times_ns for race in races), strict=True)
-    race = Race(
+    return Race(
         times_ns=tuple(tuple(t for row in of_one for t in row) for of_one in rows),
         probe_gb_s=tuple(probe for race in races for probe in race.probe_gb_s),
         probe_gflop_s=tuple(peak for race in races for peak in race.probe_gflop_s),
         foreign=max(race.foreign for race in races),
         redone=sum(race.redone for race in races),
     )
-    return dataclasses.replace(parts[0], race=race)
 
 
 def floor_of(sentinel: Median) -> float:
