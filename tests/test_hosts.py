@@ -60,7 +60,7 @@ def test_it_runs_what_is_compiled_for_it() -> None:
     here = detect()
     assert compile_flags(here)[:2] == ("--target-cpu", here.arch)
     for arch in target.supported():
-        runs = arch in ("generic", level(here), *target.older(level(here)))
+        runs = arch in ("generic", level(here), *features.older(level(here)))
         assert can_run(here, named(arch).features) == runs
 
 
