@@ -37,6 +37,10 @@ class TargetError(MoetuneError):
     exit_code = 2
 
 
+class JsonError(MoetuneError, ValueError):
+    """A JSON text from outside is none, or holds what could not be stored or written again."""
+
+
 class TemplateError(MoetuneError):
     """A template is missing or does not support the Problem."""
 
