@@ -19,7 +19,7 @@ from tuner.bundle.reader import Bundle, read_bundle
 from tuner.bundle.report import lines
 from tuner.cli.options import Model, db_option, json_option, models_options
 from tuner.host.paths import trust_dir
-from tuner.store.database import default_path
+from tuner.store.database import path_to_read
 from tuner.target import named
 
 _path = click.Path(path_type=Path)
@@ -55,7 +55,7 @@ def build(
     run once against the self-test before the file is there.
     """
     problems = [model.problem for model in models]
-    made = builder.build(problems, [named(t) for t in targets], db or default_path(), _say)
+    made = builder.build(problems, [named(t) for t in targets], path_to_read(db), _say)
     draft = output.with_name(f".{output.name}.draft")
     try:
         write_whole(draft, made, _MODE)

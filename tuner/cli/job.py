@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from tuner.cli import screen
+from tuner.cli.databases import history
 from tuner.cli.options import Model, db_option, json_option, seconds
 from tuner.offline.batch import Round
 from tuner.offline.make import described, make_job
@@ -16,7 +17,7 @@ from tuner.offline.run import run
 from tuner.offline.tell import Told
 from tuner.offline.tell import tell as read_back
 from tuner.report import words
-from tuner.store.database import Database
+from tuner.store.database import Database, default_path
 from tuner.target import Target
 
 _COLUMNS = ("> tokens", "> default", "winner", "> time", "> speed-up")
@@ -27,7 +28,7 @@ def make(
     model: Model, target: Target, db: Path | None, asked: Round, folder: Path, as_json: bool
 ) -> None:
     """What ``tune --offline`` does."""
-    with Database(db) as database:
+    with history(db or default_path()) as database:
         made = make_job(model.problem, target, database, asked, folder, _progress)
     if as_json:
         click.echo(json.dumps(described(made, folder), indent=2))

@@ -12,6 +12,16 @@ def cache_dir() -> Path:
     return Path(named) if named else _base("XDG_CACHE_HOME", ".cache") / "moetune"
 
 
+def no_programs(path: Path) -> str | None:
+    """What to say where nothing on the file system of ``path`` can be run (a mount with noexec), else None."""
+    if os.statvfs(path).f_flag & os.ST_NOEXEC:
+        return (
+            f"{path}: lies on a file system that is mounted noexec, from which no kernel can be run; "
+            "name a folder on another one in MOETUNE_CACHE"
+        )
+    return None
+
+
 def data_dir() -> Path:
     """The folder of what is the user's own."""
     return _base("XDG_DATA_HOME", ".local/share") / "moetune"

@@ -59,6 +59,19 @@ def default_path() -> Path:
     return Path(named) if named else data_dir() / "tuning.sqlite3"
 
 
+def path_to_read(db: Database | str | os.PathLike[str] | None = None) -> Path:
+    """The path of a database that is only read: one that is named is there, the default may not be yet.
+
+    Raises DatabaseError where the one that is named is not there: it would answer like an empty one.
+    """
+    if db is None:
+        return default_path()
+    if isinstance(db, Database):
+        return db.path
+    sqlite.require_file(Path(db))
+    return Path(db)
+
+
 class Database:
     """An open tuning database.
 

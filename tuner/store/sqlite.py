@@ -78,11 +78,16 @@ def explained(path: Path) -> Iterator[None]:
         raise DatabaseError(f"{path}: {told}") from error
 
 
-def _connect_reading(path: Path) -> sqlite3.Connection:
+def require_file(path: Path) -> None:
+    """Raises DatabaseError where there is no such file."""
     if not os.path.exists(path):
         raise DatabaseError(
             f"{path}: is not there or out of reach; tune or import first, {ELSEWHERE}"
         )
+
+
+def _connect_reading(path: Path) -> sqlite3.Connection:
+    require_file(path)
     connection = _connect_uri(path, "mode=ro")
     try:
         connection.execute("PRAGMA user_version").fetchone()
