@@ -47,7 +47,7 @@ def _run(argv: Sequence[str] | None) -> int:
         by = error.__cause__ if isinstance(error, click.Abort) else error
         return endings.refuse("stopped", endings.exit_code(by))
     except endings.OF_THE_SYSTEM as error:
-        return endings.refuse(endings.told(error), 1)
+        return endings.failed(error)
     return code if isinstance(code, int) else 0
 
 

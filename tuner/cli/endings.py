@@ -79,11 +79,23 @@ def refuse(message: str, code: int) -> int:
     return code
 
 
+def failed(error: BaseException) -> int:
+    """Say which error of the system ended a command; what it printed before is shown if it can be."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, UnicodeEncodeError):
+        _drop_stdout()
+    return refuse(told(error), 1)
+
+
 def written(code: int) -> int:
     """The exit code, once all that was printed has arrived; 1 instead of 0 where it cannot.
 
     Whoever reads no further than a line knows that; every other reason is told.
     """
+    if sys.stdout is None:  # closed before this process began: nobody asked for what is printed
+        return code
     try:
         sys.stdout.flush()
     except BrokenPipeError:
