@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import CompileError, ServiceError, TargetError, UsageError
+from tuner.host.arguments import require
 from tuner.host.files import write_whole
 from tuner.host.paths import cache_dir
 from tuner.host.toolchain import toolchain_version
@@ -59,6 +60,7 @@ class Client:
         timeout_s: float = TIMEOUT_S,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        require("url", url, str)
         if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
             raise UsageError(
                 f"url {url!r}: must start with http:// or https://; give the service's"

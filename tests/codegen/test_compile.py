@@ -343,13 +343,13 @@ def test_a_cache_from_which_nothing_can_be_run(
     told = r"kernel.* is mounted noexec, from which no kernel can be run; name .* in MOETUNE_CACHE$"
     flags = os.ST_NOEXEC
     monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_flag=flags))
-    with pytest.raises(CompileError, match="mounted noexec, .* in MOETUNE_CACHE$"):
+    with pytest.raises(CompileError, match=r"mounted noexec, .* in MOETUNE_CACHE$"):
         compile_source(SOURCE, named("nvidia-h100"))
     library = compile_source(SOURCE, FAKE).path
     with pytest.raises(KernelError, match=told):
         load_library(library, {})
     flags = 0
-    with pytest.raises(KernelError, match="does not load: .*; clear the cache folder$"):
+    with pytest.raises(KernelError, match=r"does not load: .*; clear the cache folder$"):
         load_library(library, {})
 
 

@@ -356,9 +356,7 @@ def test_a_build_that_failed_for_no_reason_of_the_source_is_tried_again(
 ) -> None:
     monkeypatch.setattr("tuner.measure.trial.COMPILE_S", 0.5)
     chosen = next(row.variant for row in quiet.rows[1:] if row.status == "ok")
-    act.write_text(
-        f'case "$(sed -n 3p "$2")" in *{source_name(parse(chosen))}) {script};; esac\n'
-    )
+    act.write_text(f'case "$(sed -n 3p "$2")" in *{source_name(parse(chosen))}) {script};; esac\n')
     session(database)
     act.write_text("")
     session(database)

@@ -22,7 +22,7 @@ def reading(db: Path | None) -> Iterator[Database]:
 
 @contextlib.contextmanager
 def history(path: Path) -> Iterator[Database]:
-    """What is known at a path before a session makes the database there; an empty one where it does not exist."""
+    """What is known at a path before a session makes the database there; an empty one where there is none."""
     with _or_empty(path) as database:
         yield database
 

@@ -15,9 +15,9 @@ from tuner.errors import UsageError
 
 
 def cache_dir() -> Path:
-    """The folder of what can be made again: ``MOETUNE_CACHE``, else the user's cache folder, else a temporary one.
+    """The folder of what can be made again: ``MOETUNE_CACHE``, else the user's cache folder.
 
-    Raises UsageError where that last one is another user's.
+    Without a home folder it is one among the temporary files; raises UsageError where that is another user's.
     """
     named = os.environ.get("MOETUNE_CACHE")
     if named:

@@ -101,6 +101,7 @@ def run(
     over this process's environment. Raises OSError where ``cmd`` cannot start, and NoLongerWanted where the
     ``Children`` of this thread were ended.
     """
+    watchdog.ready()
     start = time.perf_counter()
     child = subprocess.Popen(
         cmd,

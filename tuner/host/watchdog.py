@@ -43,7 +43,8 @@ class _Watchdog:
         with self._lock, contextlib.suppress(OSError):
             if self._pipe is None:
                 self._pipe = _started()
-            os.write(self._pipe, line.encode())
+            if line:
+                os.write(self._pipe, line.encode())
 
     def forget(self) -> None:
         """In the child of a fork, which has one of its own: the parent's ends with the parent alone."""
@@ -55,6 +56,11 @@ class _Watchdog:
 
 _watchdog = _Watchdog()
 os.register_at_fork(after_in_child=_watchdog.forget)
+
+
+def ready() -> None:
+    """Starts it, which takes a moment, before what it is to watch."""
+    _watchdog.tell("")
 
 
 def watch(group: int) -> None:

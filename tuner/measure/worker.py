@@ -136,6 +136,7 @@ class Worker:
         if self._connection is not None and self._child is not None and self._child.poll() is None:
             return self._connection
         self.stop()
+        watchdog.ready()
         mine, theirs = socket.socketpair()
         with theirs:
             self._child = subprocess.Popen(

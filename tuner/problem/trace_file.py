@@ -10,13 +10,13 @@ calls of one layer form with one token count:
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import UsageError
+from tuner.errors import JsonError, ProblemError, UsageError
+from tuner.host import json_text
 from tuner.problem.problem import Problem
 
 VERSION = 1
@@ -46,18 +46,20 @@ def read(path: str | os.PathLike[str]) -> Traffic:
     """Reads a trace. Raises UsageError, with the line, when it is none or damaged."""
     place = Path(path)
     try:
-        if place.stat().st_size > MOST_BYTES:
-            raise UsageError(f"{place}: has more than {MOST_BYTES >> 20} MiB, which no trace has")
-        lines = place.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        with place.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+    except (OSError, ValueError) as error:
         raise UsageError(
             f"{place}: cannot be read ({error}); give a file of tuner.trace"
         ) from error
+    if len(data) > MOST_BYTES:
+        raise UsageError(f"{place}: has more than {MOST_BYTES >> 20} MiB, which no trace has")
     found: list[Any] = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(data.splitlines(), start=1):
         try:
-            found.append(_problems(json.loads(line)) if number == 1 else _row(json.loads(line)))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            value = json_text.parse(line)
+            found.append(_problems(value) if number == 1 else _row(value))
+        except (JsonError, ProblemError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(
                 f"{place}: line {number} is none of a trace ({error!r}); record it again"
             ) from error

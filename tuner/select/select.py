@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.errors import CompileError
+from tuner.host.arguments import require
 from tuner.host.toolchain import toolchain_version
 from tuner.problem import Problem
 from tuner.problem.workload import Workload
@@ -136,9 +137,13 @@ def best_config(
 
     Raises:
         ProblemError: ``tokens`` or ``load`` make no sense.
+        UsageError: an argument is of another class.
         DatabaseError: the database is damaged, from another version of moetune, or was named and is not
             there.
     """
+    require("problem", problem, Problem)
+    require("target", target, Target, type(None), mend="tuner.target.named makes one")
+    require("pack", pack, str, type(None))
     path = path_to_read(db)
     return answer(
         problem, tokens, load, target, path, pack,
