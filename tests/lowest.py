@@ -1,20 +1,25 @@
-"""The lower bounds of pyproject.toml as constraints for pip: `python -m tests.lowest > FILE`.
+"""Runs the tests that need no compiler with every lower bound of pyproject.toml at once: `make test-lowest`.
 
-`make test-lowest` installs them all at once and runs the tests that need no compiler, so that a bound is what
-was tried, together with the others: those of the package, and of the extra `test` with all that it takes in.
+So a bound is what was tried, together with the others: those of the package, and of the extra `test` with all
+that it takes in. They are installed into an environment of their own, .venv-lowest, again when they change.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import sys
 import tomllib
+import venv
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
 
-PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
+ROOT = Path(__file__).parents[1]
+PLACE = ROOT / ".venv-lowest"
 _LEAST = (">=", "==")
 
 
@@ -48,11 +53,32 @@ def _extra(project: dict[str, Any], name: str) -> Sequence[str]:
     return found
 
 
+def install(wanted: str, place: Path) -> Path:
+    """The Python of an environment with these constraints, a line each, and those of tests/constraints.txt."""
+    python, listed = place / "bin" / "python", place / "constraints.txt"
+    if listed.is_file() and listed.read_text() == wanted:
+        return python
+    venv.create(place, with_pip=True, clear=True)
+    draft = place / "wanted.txt"
+    draft.write_text(wanted)
+    pip: list[str | Path] = [python, "-m", "pip", "install", "--disable-pip-version-check"]
+    if uv := shutil.which("uv"):
+        pip = [uv, "pip", "install", "--python", python]
+    held = ["--constraint", draft, "--constraint", ROOT / "tests" / "constraints.txt"]
+    command = [*pip, "--quiet", *held, "--editable", f"{ROOT}[test]"]
+    subprocess.run(command, check=True, env={**os.environ, "UV_TORCH_BACKEND": "cpu"})
+    draft.rename(listed)
+    return python
+
+
 def main() -> int:
-    """Print a constraint a line, sorted."""
-    project = tomllib.loads(PYPROJECT.read_text())["project"]
-    print("\n".join(f"{name}=={least}" for name, least in sorted(constraints(project).items())))
-    return 0
+    """Install what is lowest, and run the tests with it; returns what pytest ends with."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = (f"{name}=={least}\n" for name, least in sorted(constraints(project).items()))
+    python = install("".join(lines), PLACE)
+    marks = "not slow and not timed and not compiler"
+    command = [python, "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", "-m", marks]
+    return subprocess.run(command, cwd=ROOT).returncode
 
 
 if __name__ == "__main__":

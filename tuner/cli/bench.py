@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import click
 
 from tuner.cli import screen, traces
-from tuner.cli.databases import reading
 from tuner.cli.options import (
     Model,
     db_option,
@@ -22,6 +21,7 @@ from tuner.cli.options import (
 )
 from tuner.peers.table import PEERS
 from tuner.report import words
+from tuner.store.reading import reading
 from tuner.target import named, require_cpu
 
 if TYPE_CHECKING:

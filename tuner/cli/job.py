@@ -9,7 +9,6 @@ from pathlib import Path
 import click
 
 from tuner.cli import screen
-from tuner.cli.databases import history
 from tuner.cli.options import Model, db_option, json_option, seconds
 from tuner.offline.batch import Round
 from tuner.offline.make import described, make_job
@@ -18,6 +17,7 @@ from tuner.offline.tell import Told
 from tuner.offline.tell import tell as read_back
 from tuner.report import words
 from tuner.store.database import Database, default_path
+from tuner.store.reading import history
 from tuner.target import Target
 
 _COLUMNS = ("> tokens", "> default", "winner", "> time", "> speed-up")

@@ -16,7 +16,6 @@ import click
 
 from tuner import doctor
 from tuner.cli import endings, forecast, job, outcome, screen, traces
-from tuner.cli.databases import history
 from tuner.cli.options import (
     Model,
     db_option,
@@ -39,6 +38,7 @@ from tuner.search.strategies import STRATEGIES
 from tuner.space.variant import changes as difference
 from tuner.space.variant import parse
 from tuner.store.database import Database, default_path
+from tuner.store.reading import history
 from tuner.target import Target, gpus, named
 from tuner.tune.plan import Plan
 

@@ -11,8 +11,8 @@ import click
 
 from tuner import doctor
 from tuner.cli import screen
-from tuner.cli.databases import reading
 from tuner.cli.options import db_option, json_option
+from tuner.store.reading import reading
 from tuner.target import detect
 
 if TYPE_CHECKING:

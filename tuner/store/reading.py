@@ -1,4 +1,4 @@
-"""Databases on the command line, for commands that only read one: they never make a file."""
+"""Reading: a database for those that only read it, and so never make a file."""
 
 from __future__ import annotations
 
