@@ -29,7 +29,7 @@ ODD: dict[str, Any] = {
     "NaN": float("nan"),
     "bytes": b"x",
     "a text with NUL": "a\0b",
-    "half of a pair": "a\udc80",
+    "half of a pair": "a\ud800",
     "no text": "",
     "a list": [1],
     "a dict": {},
@@ -82,7 +82,10 @@ CALLS: dict[str, tuple[Callable[[Any], object], str]] = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_what_an_argument_cannot_be_is_told_in_a_line(call: str, database: Path) -> None:
+def test_what_an_argument_cannot_be_is_told_in_a_line(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a relative path that is taken after all would be a file here
     function, taken = CALLS[call]
     for name, value in ODD.items():
         if name in taken.split(","):
@@ -90,7 +93,7 @@ def test_what_an_argument_cannot_be_is_told_in_a_line(call: str, database: Path)
         with pytest.raises(MoetuneError) as told:
             function(value)
         assert "\n" not in str(told.value), name
-    assert not database.exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_argument_is_named_with_the_mend() -> None:

@@ -26,8 +26,16 @@ def require_path(name: str, value: object, *others: type) -> None:
     require(name, value, str, os.PathLike, *others)
     if isinstance(value, str | os.PathLike):
         path = os.fspath(value)
-        if not isinstance(path, str) or "\0" in path:
-            raise UsageError(f"{name}: is {shown(value)}, must be a path as text, without NUL")
+        if not isinstance(path, str) or not _is_encodable(path):
+            raise UsageError(f"{name}: is {shown(value)}, must be a path as text that the system can write")
+
+
+def _is_encodable(path: str) -> bool:
+    """Whether a system has a name for it: bytes without NUL."""
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
 
 
 def shown(value: object) -> str:
