@@ -122,7 +122,7 @@ class Client:
         text = json.dumps({"at": self._clock(), "answer": answer})
         with contextlib.suppress(OSError):  # only a help for later
             kept.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(kept, text.encode())
+            write_whole(kept, text.encode(), sync=False)
         return selection
 
     def _kept(self, path: str, away: _Away) -> Selection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ from tuner.bundle import install as installer
 from tuner.bundle import signing
 from tuner.bundle.archive import MANIFEST, SIGNATURE
 from tuner.bundle.manifest import Part, Table
-from tuner.bundle.private import write_whole
 from tuner.bundle.reader import Bundle, read_bundle
 from tuner.bundle.report import lines
 from tuner.cli.options import Model, db_option, json_option, models_options
+from tuner.host.files import write_named
 from tuner.host.paths import trust_dir
 from tuner.store.database import default_path
 from tuner.target import named
@@ -29,7 +30,6 @@ _trust = click.option(
     "--trust", default="signed", show_default=True,
     help="What it takes: signed (by a trusted key), unsigned (any), or sha256:HEX (this one file).",
 )  # fmt: skip
-_MODE = 0o644
 
 
 @click.group()
@@ -56,15 +56,13 @@ def build(
     """
     problems = [model.problem for model in models]
     made = builder.build(problems, [named(t) for t in targets], db or default_path(), _say)
-    draft = output.with_name(f".{output.name}.draft")
-    try:
-        write_whole(draft, made, _MODE)
+    with tempfile.TemporaryDirectory(prefix="moetune-") as folder:
+        draft = Path(folder) / "draft.moe"
+        write_named(draft, made)
         proven = installer.prove(draft, "unsigned")
         _say(f"self-test right on {', '.join(proven) or 'none: no code in it runs here'}")
         content = _signed(draft, "unsigned", key) if key else made
-    finally:
-        draft.unlink(missing_ok=True)
-    write_whole(output, content, _MODE)
+    write_named(output, content)
     click.echo(f"{output}: {len(content)} bytes, {'signed' if key else 'not signed'}")
     return 0
 
@@ -95,7 +93,7 @@ def trust_key(public: Path) -> None:
 def sign(file: Path, key: Path, output: Path | None) -> None:
     """Sign FILE, in place of any signature that it had."""
     content = _signed(file, "unsigned", key)
-    write_whole(output or file, content, _MODE)
+    write_named(output or file, content)
     click.echo(f"{output or file}: signed")
 
 

@@ -22,10 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import MoetuneError
+from tuner.host.files import append_line, write_whole
 from tuner.measure.race import FINAL_EFFORT, TRIAL_EFFORT
 from tuner.problem import Problem
 
 FORMAT = 2
+RESULTS = "results.jsonl"
 
 
 class JobError(MoetuneError):
@@ -116,9 +118,8 @@ class Job:
 
 def write(folder: Path, job: Job) -> None:
     """Writes job.json, whole or not at all."""
-    partial = folder / "job.json.part"
-    partial.write_text(json.dumps(asdict(job), indent=1, sort_keys=True) + "\n")
-    partial.replace(folder / "job.json")
+    text = json.dumps(asdict(job), indent=1, sort_keys=True) + "\n"
+    write_whole(folder / "job.json", text.encode())
 
 
 def read(folder: Path) -> Job:
@@ -152,7 +153,14 @@ def results(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def append(folder: Path, line: Mapping[str, Any]) -> None:
-    """Adds one result, with the time; it is on the disk when this returns."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    with (folder / "results.jsonl").open("a") as stream:
-        stream.write(json.dumps({"created": now, **line}, sort_keys=True) + "\n")
+    """Adds one result, with the time; it is on the disk when this returns.
+
+    Raises JobError where it cannot be written.
+    """
+    path, now = folder / RESULTS, datetime.now(UTC).isoformat(timespec="seconds")
+    try:
+        append_line(path, json.dumps({"created": now, **line}, sort_keys=True))
+    except OSError as error:
+        raise JobError(
+            f"{path}: cannot be written ({error.strerror}); mend that and run the job again"
+        ) from error

@@ -246,7 +246,7 @@ def _remember(path: Path, text: str) -> None:
     """Write at once or not at all. Only a shortcut: a full or read-only folder is no error."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, text.encode())
+        write_whole(path, text.encode(), sync=False)
 
 
 def _ask(*question: str) -> str:
