@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import CompileError, ServiceError, TargetError, UsageError
+from tuner.host import json_text
 from tuner.host.files import write_whole
 from tuner.host.paths import cache_dir
 from tuner.host.toolchain import toolchain_version
@@ -127,7 +128,7 @@ class Client:
 
     def _kept(self, path: str, away: _Away) -> Selection:
         try:
-            kept = json.loads(self._file(path).read_text())
+            kept = json_text.parse(self._file(path).read_bytes())
             selection = _selection(kept["answer"])
             age = _age(self._clock() - float(kept["at"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -181,7 +182,7 @@ def _selection(told: Mapping[str, Any]) -> Selection:
 
 
 def _object(text: bytes) -> dict[str, Any]:
-    value = json.loads(text)
+    value = json_text.parse(text)
     if not isinstance(value, dict):
         raise ValueError("its answer is no JSON object")
     return value

@@ -6,14 +6,14 @@ reads, and takes a default only where that class has it and the model's arithmet
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import ProblemError
+from tuner.errors import JsonError, ProblemError
+from tuner.host import json_text
 from tuner.problem.forms import SWIGLU_ALPHA, SWIGLU_LIMIT
 
 # Names of transformers.activations.ACT2FN to ours.
@@ -188,7 +188,7 @@ def _load(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[_ConfigFi
 
 def _parse(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json_text.parse(path.read_bytes())
     except FileNotFoundError:
         raise ProblemError(
             f"{path}: no such file; give a preset's name or the path of a model's config.json"
@@ -197,5 +197,5 @@ def _parse(path: Path) -> Any:
         raise ProblemError(
             f"{path}: cannot be read ({error.strerror}); give a readable config.json"
         ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except JsonError as error:
         raise ProblemError(f"{path}: not JSON ({error}); download config.json again") from None

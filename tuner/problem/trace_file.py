@@ -10,13 +10,13 @@ calls of one layer form with one token count:
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tuner.errors import UsageError
+from tuner.host import json_text
 from tuner.problem.problem import Problem
 
 VERSION = 1
@@ -48,21 +48,22 @@ def read(path: str | os.PathLike[str]) -> Traffic:
     try:
         if place.stat().st_size > MOST_BYTES:
             raise UsageError(f"{place}: has more than {MOST_BYTES >> 20} MiB, which no trace has")
-        lines = place.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = place.read_bytes().removesuffix(b"\n").split(b"\n")
+    except OSError as error:
         raise UsageError(
             f"{place}: cannot be read ({error}); give a file of tuner.trace"
         ) from error
+    if lines == [b""]:
+        raise UsageError(f"{place}: is empty, so it is no trace; record one with tuner.trace")
     found: list[Any] = []
     for number, line in enumerate(lines, start=1):
         try:
-            found.append(_problems(json.loads(line)) if number == 1 else _row(json.loads(line)))
+            value = json_text.parse(line)
+            found.append(_problems(value) if number == 1 else _row(value))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(
                 f"{place}: line {number} is none of a trace ({error!r}); record it again"
             ) from error
-    if not found:
-        raise UsageError(f"{place}: is empty, so it is no trace; record one with tuner.trace")
     problems, *rows = found
     for row in rows:
         _check(place, problems, row)

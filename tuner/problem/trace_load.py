@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.errors import ProblemError, UsageError
+from tuner.host import json_text
 from tuner.host.files import write_whole
 from tuner.host.paths import traces_dir
 from tuner.problem.problem import Problem
@@ -138,7 +139,7 @@ def find(digest: str) -> Recorded:
 @functools.lru_cache(maxsize=16)
 def _read(path: Path, digest: str) -> Recorded:
     try:
-        num_experts, top_k, calls = json.loads(path.read_text())
+        num_experts, top_k, calls = json_text.parse(path.read_bytes())
         found = Recorded(num_experts, top_k, tuple((t, tuple(counts)) for t, counts in calls))
     except (OSError, ValueError, TypeError) as error:
         raise ProblemError(

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.errors import TokenError, UsageError
+from tuner.host import json_text
 from tuner.host.files import write_whole
 from tuner.store.records import now
 
@@ -121,7 +122,7 @@ class Tokens:
 
     def _read(self) -> list[Token]:
         try:
-            rows = json.loads(self.path.read_text())
+            rows = json_text.parse(self.path.read_bytes())
             return [Token(**{**row, "scopes": tuple(row["scopes"])}) for row in rows]
         except FileNotFoundError:
             return []

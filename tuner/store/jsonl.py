@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from tuner.errors import DatabaseError, MoetuneError
 from tuner.host.files import write_whole
+from tuner.host.json_text import mended
 from tuner.problem import Problem
 from tuner.store import fields, former
 from tuner.store.database import Database
@@ -89,7 +90,8 @@ def _line(db: Database, row: Mapping[str, Any]) -> str:
         "tried": _tried(db.trial(row["trial_id"])),
         "default": _tried(paired) if paired else None,
     }
-    return json.dumps(line, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    # Databases of before may hold text that UTF-8 cannot.
+    return mended(json.dumps(line, sort_keys=True, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def _tried(trial: TrialRow) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import TargetError
-from tuner.host import caches
+from tuner.host import caches, json_text
 from tuner.host.cores import usable
 from tuner.host.files import write_whole
 from tuner.host.paths import cache_dir
@@ -235,7 +235,7 @@ def _host_arch(info: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
 @functools.cache
 def _remembered(path: Path) -> tuple[str, tuple[str, ...]]:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # absent or damaged
-        data = json.loads(path.read_text())
+        data = json_text.parse(path.read_bytes())
         return str(data["arch"]), tuple(map(str, data["features"]))
     arch, names = _effective(_ask("--print-effective-target"))
     _remember(path, json.dumps({"arch": arch, "features": names}))
