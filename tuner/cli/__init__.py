@@ -27,6 +27,7 @@ from tuner.cli import (
     validate,
 )
 from tuner.errors import MoetuneError
+from tuner.host.terminal import one_line
 from tuner.version import __version__
 
 INTERRUPTED = 130
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _refuse(message: str, code: int) -> int:
-    print(f"moetune: {' '.join(message.splitlines())}", file=sys.stderr)
+    print(f"moetune: {one_line(' '.join(message.splitlines()))}", file=sys.stderr)
     return code
 
 

@@ -37,7 +37,7 @@ def report(model: Model, out: Path | None, form: str, peers: Path | None, db: Pa
             found = stage.views(database, model.problem)
         text = stage.markdown(found) if form == "md" else stage.html(found, PeerTimes(peers))
     if out is None:
-        click.echo(text, nl=False)
+        screen.echo(text, nl=False)
         return
     write_named(out, text.encode())
     console = screen.stdout()
