@@ -110,5 +110,5 @@ def checked(data: Any, fields: Fields, where: str) -> dict[str, Any]:
         # Not isinstance: true is no number.
         if type(data[name]) not in types:
             wanted = " or ".join(kind.__name__ for kind in types)
-            raise DatabaseError(f"{where}.{name}: is {data[name]!r}, must be {wanted}")
+            raise DatabaseError(f"{where}.{name}: is {ascii(data[name])[:80]}, must be {wanted}")
     return data
