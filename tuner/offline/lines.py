@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from tuner.errors import TargetError
+from tuner.errors import DatabaseError, TargetError
 from tuner.store.fields import target_of
 from tuner.store.records import STATUSES
+from tuner.store.sound import check_time
 from tuner.target.roofline import Ceilings, GpuCeilings
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Line = dict[str, Any]
 # What no clock and no machine goes beyond: a race's time of one call in ns (11 days), and any other number.
 _LEAST_NS, _MOST_NS = 1e-3, 1e15
-_MOST = 1e30
+_MOST, _LEAST_RATE = 1e20, 1e-3
 _MOST_SHOWN = 80
 
 
@@ -32,9 +32,12 @@ def check(line: object, job: Job) -> Line:
     kind = line.get("kind")
     if not isinstance(kind, str) or kind not in _CHECKS:
         raise ValueError(f"kind is {_shown(kind)}, must be one of {', '.join(_CHECKS)}")
-    if "created" in line:
-        _check_time(_text(line, "created"))
-    _CHECKS[kind](line, job)
+    try:
+        if "created" in line:
+            check_time("created", _text(line, "created"))
+        _CHECKS[kind](line, job)
+    except (DatabaseError, TargetError) as error:
+        raise ValueError(str(error)) from error
     return line
 
 
@@ -43,17 +46,17 @@ def _check_device(line: Line, job: Job) -> None:
     rates = GpuCeilings if job.kind == "gpu" else Ceilings
     for field in dataclasses.fields(rates):
         there = field.default is dataclasses.MISSING  # a rate that not every machine has may be 0
-        _number(line, field.name, least=1e-9 if there else 0.0)
+        _number(line, field.name, least=_LEAST_RATE if there else 0.0)
     if job.kind == "gpu":
+        for name, kind in {"clocks": str, "driver": int, "memory_bytes": int}.items():
+            if name in line:
+                _of(line, name, kind)
         return
     for name in ("python", "kernel"):
         _text(line, name)
     _number(line, "load_1m")
     key = dict(_of(line, "target", dict))
-    try:
-        target_of({n: v for n, v in key.items() if n != "name"}, "target", _text(key, "name"))
-    except TargetError as error:
-        raise ValueError(str(error)) from error
+    target_of({n: v for n, v in key.items() if n != "name"}, "target", _text(key, "name"))
 
 
 def _check_trial(line: Line, job: Job) -> None:
@@ -105,15 +108,6 @@ _CHECKS: Mapping[str, Callable[[Line, Any], None]] = {
     "trial": _check_trial,
     "final": _check_final,
 }
-
-
-def _check_time(text: str) -> None:
-    try:
-        offset = datetime.fromisoformat(text).utcoffset()
-    except ValueError:
-        offset = None
-    if offset != timedelta(0):
-        raise ValueError(f"created is {_shown(text)}, must be a time in UTC")
 
 
 def _known(job: Job, name: object) -> None:

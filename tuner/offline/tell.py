@@ -20,6 +20,7 @@ from tuner.space import templates
 from tuner.space.variant import Variant, parse
 from tuner.store.database import Database
 from tuner.store.records import Environment, MeasurementRow, TrialRow, WinnerRow
+from tuner.store.sound import MOST_TEXT
 from tuner.target import Target
 from tuner.tune.verdicts import is_proven
 
@@ -130,7 +131,7 @@ class _Book:
             **self._workload(result["tokens"]),
             variant_id=variant.id,
             status="slow" if slow else result["status"],
-            message=result.get("message", ""),
+            message=result.get("message", "")[:MOST_TEXT],
             source_digest=parts.source_digest if parts else "",
             binary_key=parts.binary_key if parts else "",
             compile_ms=parts.compile_ms if parts else None,
