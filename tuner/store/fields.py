@@ -97,6 +97,10 @@ def target_of(key: Any, where: str, name: str = "") -> Target:
         raise TargetError(f"{error}; give the fields of Target") from error
     if not all(isinstance(feature, str) for feature in fields.get("features", ())):
         raise TargetError(f"{where}.features: must be texts; give the compiler's names")
+    for field, value in fields.items():
+        least = 1 if field == "cores" else 0
+        if type(value) is int and value < least:
+            raise TargetError(f"{where}.{field}: is {value}, must be at least {least}")
     return Target.from_key(fields | {"name": name})
 
 

@@ -52,7 +52,7 @@ def check_trial(trial: Mapping[str, Any], where: str) -> None:
         kinds = (int, float) if kind is float else (kind,)
         if name in environment and type(environment[name]) not in kinds:
             raise DatabaseError(f"{where}.environment.{name}: must be {kind.__name__}")
-        if kind is not str and not abs(environment.get(name, 0)) <= _MOST:
+        if kind is not str and not 0 <= environment.get(name, 0) <= _MOST:
             raise DatabaseError(f"{where}.environment.{name}: is beyond what can be")
 
 
