@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, metavar="FILE.jsonl", required=True)
     options = parser.parse_args()
     job = jobs.read(options.job)
-    results = list(jobs.results(options.job))
+    results = jobs.results(options.job, job).lines
     if why := refusal(job.layer):
         raise SystemExit(f"{job.problem_name}: {why}; compare another model")
     torch.cuda.init()

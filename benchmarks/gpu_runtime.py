@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import tuner
-from tuner.measure import verify
+from tuner.measure import right_answers, verify
 from tuner.offline.data import random_weights
 from tuner.problem import Problem
 from tuner.problem.arrays import to_torch
@@ -38,6 +38,19 @@ PROBLEMS = (
         hidden=1024, expert_dim=3584, num_experts=8, top_k=2, dtype="bfloat16", name="mixtral-reduced"
     ),
 )  # fmt: skip
+# The other forms of routing, and of experts, at small sizes.
+_SMALL: dict[str, Any] = {"hidden": 256, "expert_dim": 128, "dtype": "bfloat16"}
+ROUTING = (
+    Problem.preset("gpt-oss-20b").replace(name="topk-softmax", **_SMALL),
+    Problem.preset("deepseek-v3").replace(
+        name="grouped-sigmoid", num_experts=64, shared_dim=128, **_SMALL
+    ),
+    Problem.preset("classic-moe").replace(name="softmax-relu", num_experts=48, top_k=2, **_SMALL),
+    Problem.preset("olmoe-1b-7b").replace(
+        name="softmax-corrected", correction_bias=True, router_bias=True, **_SMALL
+    ),
+)
+EXTREME_TOKENS = (1, 2, 7, 15, 40, 128, 300)
 # A wrong check must not hide the others: its own assertion, ours, torch's, the child's.
 FAILURES = (AssertionError, tuner.MoetuneError, RuntimeError, subprocess.SubprocessError)
 _SLEEP_CYCLES = 200_000_000  # some 0.1 s
@@ -50,7 +63,7 @@ def build(folder: Path, db: Path | None) -> None:
     from tuner.target import named
 
     folder.mkdir(parents=True, exist_ok=True)
-    for name, problems in ((ALL, PROBLEMS), (ONE, (GRANITE,))):
+    for name, problems in ((ALL, PROBLEMS + ROUTING), (ONE, (GRANITE,))):
         content = built(problems, [named("nvidia-h100")], db or default_path(), print)
         (folder / name).write_bytes(content)
         print(f"{folder / name}: {len(content)} bytes")
@@ -62,8 +75,8 @@ class Ready:
     def __init__(self, folder: Path, problem: Problem, on_device: bool) -> None:
         self.problem = problem
         self.weights = random_weights(problem, SEED)
-        cases = tuple(verify.Case(t, "router", SEED + i) for i, t in enumerate(TOKENS))
-        answers = verify.Answers(problem, self.weights).of(cases)
+        cases = tuple(right_answers.Case(t, "router", SEED + i) for i, t in enumerate(TOKENS))
+        answers = right_answers.Answers(problem, self.weights).of(cases)
         self.expected = dict(zip(TOKENS, answers, strict=True))
         given = self.weights
         if on_device:
@@ -94,6 +107,22 @@ def values(ready: Ready) -> Iterator[str]:
         if wrong:
             raise AssertionError(f"T={tokens}: {wrong}")
         yield f"T={tokens}: error {error:.2e}; {chosen.match}, {chosen.variant}"
+
+
+def extremes(ready: Ready) -> Iterator[str]:
+    """NaN, infinities, huge, denormal and zero tokens among good ones: k different experts, NaN where the
+    token is, and the very bits of the others that they have without them."""
+    cases = tuple(right_answers.Case(t, "extreme", SEED + t) for t in EXTREME_TOKENS)
+
+    def run(x: Any) -> verify.Answered:
+        y, indices, weights = ready.layer(to_torch(x.copy()).cuda(), return_routing=True)
+        return verify.Answered(host(y), host(indices), host(weights))
+
+    for expected in right_answers.Answers(ready.problem, ready.weights).of(cases):
+        wrong, _ = verify.check(expected, run)
+        if wrong:
+            raise AssertionError(f"T={expected.case.tokens}: {wrong}")
+    yield f"T={', '.join(map(str, EXTREME_TOKENS))}: right, and other tokens bit-identical"
 
 
 def zero_copy(ready: Ready) -> Iterator[str]:
@@ -322,27 +351,35 @@ def installed(folder: Path) -> Iterator[str]:
     yield from done.stdout.splitlines()
 
 
-ON_ALL = (values,)
+ON_ALL = (values, extremes)
 ON_ONE = (zero_copy, streams, threads, graphs, dlpack, refusals, overhead)
 
 
-def checks(folder: Path) -> Iterator[tuple[str, Callable[[], Iterator[str]]]]:
-    """Every check by name; each yields what it found and raises where it is wrong."""
-    for problem in PROBLEMS:
-        ready = Ready(folder, problem, on_device=problem is GRANITE)
+def checks(folder: Path, only: list[str]) -> Iterator[tuple[str, Callable[[], Iterator[str]]]]:
+    """The checks whose names hold one of these; each yields what it found and raises where it is wrong."""
+    for problem in PROBLEMS + ROUTING:
         which = (*ON_ALL, *ON_ONE) if problem is PROBLEMS[1] else ON_ALL
-        for check in which:
-            yield f"{problem.name}, {check.__name__}", lambda c=check, r=ready: c(r)
+        named = {f"{problem.name} {check.__name__}": check for check in which}
+        wanted = {name: check for name, check in named.items() if any(o in name for o in only)}
+        if not wanted:
+            continue
+        ready = Ready(folder, problem, on_device=problem is GRANITE)
+        for name, check in wanted.items():
+            yield name, lambda c=check, r=ready: c(r)
         print(
             f"{problem.describe()}: loaded in {ready.load_s:.2f} s: {ready.layer.stats().to_json()}"
         )
-    yield "bundle install", lambda: installed(folder)
+    if any(o in "bundle install" for o in only):
+        yield "bundle install", lambda: installed(folder)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--build", action="store_true", help="make the bundles in FOLDER")
+    parser.add_argument(
+        "--only", default="", help="checks whose names hold one of these, with commas"
+    )
     parser.add_argument(
         "--db", type=Path, help="winners to build with; the user's own unless given"
     )
@@ -354,7 +391,7 @@ def main() -> int:
 
     start, failed = time.perf_counter(), 0
     print(f"torch {torch.__version__}, {torch.cuda.get_device_name(0)}", flush=True)
-    for name, check in checks(options.folder):
+    for name, check in checks(options.folder, options.only.split(",")):
         try:
             for line in check():
                 print(f"[{time.perf_counter() - start:5.1f} s] {name}: {line}", flush=True)

@@ -57,6 +57,7 @@ def add_trial(
 
 def winner_of(trial: TrialRow, **more: Any) -> WinnerRow:
     """The row that makes a trial the winner of its own workload."""
+    ratio = more.get("ratio", 0.8)
     fields: dict[str, Any] = {
         "trial_id": trial.id,
         "target_id": trial.target_id,
@@ -64,7 +65,9 @@ def winner_of(trial: TrialRow, **more: Any) -> WinnerRow:
         "tokens": trial.tokens,
         "load": trial.load,
         "median_ns": 900.25,
-        "ratio": 0.8,
+        "ratio": ratio,
+        "ratio_low": ratio,
+        "ratio_high": max(ratio, 1.0),
         "created": CREATED,
     }
     return WinnerRow(**{**fields, **more})

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import CompileError, ServiceError, TargetError, UsageError
+from tuner.host import json_text
 from tuner.host.arguments import require
 from tuner.host.files import write_whole
 from tuner.host.paths import cache_dir
@@ -124,12 +125,12 @@ class Client:
         text = json.dumps({"at": self._clock(), "answer": answer})
         with contextlib.suppress(OSError):  # only a help for later
             kept.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(kept, text.encode())
+            write_whole(kept, text.encode(), sync=False)
         return selection
 
     def _kept(self, path: str, away: _Away) -> Selection:
         try:
-            kept = json.loads(self._file(path).read_text())
+            kept = json_text.parse(self._file(path).read_bytes())
             selection = _selection(kept["answer"])
             age = _age(self._clock() - float(kept["at"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -183,7 +184,7 @@ def _selection(told: Mapping[str, Any]) -> Selection:
 
 
 def _object(text: bytes) -> dict[str, Any]:
-    value = json.loads(text)
+    value = json_text.parse(text)
     if not isinstance(value, dict):
         raise ValueError("its answer is no JSON object")
     return value

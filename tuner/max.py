@@ -34,6 +34,7 @@ from tuner.codegen.render import HEADER, fill, render
 from tuner.cpu.kernel import Kernel
 from tuner.errors import UsageError
 from tuner.host.cores import pool_size
+from tuner.host.files import write_whole
 from tuner.host.paths import cache_dir
 from tuner.problem import Problem
 from tuner.problem.weights import Weights
@@ -140,7 +141,5 @@ def _package(op: str, problem: Problem, variant: Variant, threads: int) -> Path:
     module = folder / "__init__.mojo"
     if not (module.is_file() and module.read_text() == text):
         folder.mkdir(parents=True, exist_ok=True)
-        draft = folder / f"{os.getpid()}.draft"
-        draft.write_text(text)
-        draft.replace(module)
+        write_whole(module, text.encode(), sync=False)
     return folder

@@ -324,7 +324,7 @@ def test_best_says_how_it_matched_and_why(tuned: Path, moetune: Run) -> None:
     assert lines["variant"] == "k_a8"
     assert lines["match"].startswith("tokens: winner tuned on this target: 16 tokens instead of 20")
     assert lines["config"] == "a 8"
-    assert lines["evidence"].startswith("1.25x [1.00, 1.00] of the default's speed, median 900 ns")
+    assert lines["evidence"].startswith("1.25x [1.00, 1.25] of the default's speed, median 900 ns")
     assert lines["measured"].startswith(f"{CREATED} on {detect().arch}")
 
 

@@ -44,7 +44,7 @@ def ready(runtime: Any, request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.mark.parametrize(
-    "check", "values zero_copy streams threads graphs dlpack refusals overhead".split()
+    "check", "values extremes zero_copy streams threads graphs dlpack refusals overhead".split()
 )
 def test_a_layer(runtime: Any, ready: Any, check: str) -> None:
     assert list(getattr(runtime, check)(ready))

@@ -49,5 +49,9 @@ def test_defaults_are_right(name: str, tmp_path: Path) -> None:
     with Database(tmp_path / "x.sqlite3") as db:
         make_job(problem, named("nvidia-h100"), db, asked, tmp_path / "job", print)
     run.run(tmp_path / "job", 600.0, print)
-    trials = [r for r in jobs.results(tmp_path / "job") if r["kind"] == "trial"]
+    trials = [
+        r
+        for r in jobs.results(tmp_path / "job", jobs.read(tmp_path / "job")).lines
+        if r["kind"] == "trial"
+    ]
     assert {r["status"] for r in trials} == {"ok"}, trials

@@ -14,7 +14,7 @@ from tuner.codegen import render
 from tuner.codegen.compile import compile_source
 from tuner.codegen.render import HEADER
 from tuner.cpu.kernel import Kernel
-from tuner.measure import verify
+from tuner.measure import right_answers, verify
 from tuner.problem import Problem
 from tuner.problem.weights import Weights
 from tuner.space.space import load, resolve
@@ -52,7 +52,8 @@ def test_it_is_correct(name: str, place: Path) -> None:
     layer = built(place, problem)
     weights = Weights.random(problem, seed=1).check(problem)
     expected = tuple(
-        verify.expect(problem, weights, case) for case in verify.cases(problem, 70, 12, seed=1)
+        right_answers.expect(problem, weights, case)
+        for case in right_answers.cases(problem, 70, 12, seed=1)
     )
     verdict = verify.verify(layer, layer.pack(weights), expected)
     assert verdict.ok, verdict.message

@@ -548,61 +548,94 @@ def logits_block[tokens: Int](call: Call, token: Int, logits: F32):
         logits_tile[tokens, 1](x, router.unsafe_offset(e * HIDDEN), logits.unsafe_offset(e))
 
 
-def score_all(logits: F32):
-    """Turns the logits of one token into scores, in place: sigmoid."""
+comptime TAKEN = Int32.MIN  # below the rank of every score
+comptime INFINITE = Int32(0x7F800000)  # the rank of plus infinity; that of NaN is above
+
+
+@always_inline
+def rank_of(score: Float32) -> Int32:
+    """An integer that orders as scores do, and every token's: minus infinity is above TAKEN, the zeros are equal, and
+    NaN is above all, as in torch.topk. So k different experts are chosen whatever the scores are."""
+    var bits = bitcast[DType.int32, 1](score + Float32(0))  # -0 is 0
+    if bits & Int32.MAX > INFINITE:
+        return Int32.MAX
+    return bits ^ (bits >> 31 & Int32.MAX)
+
+
+@always_inline
+def score_of(rank: Int32) -> Float32:
+    """The score with this rank."""
+    return bitcast[DType.float32, 1](rank ^ (rank >> 31 & Int32.MAX))
+
+
+def best_rank(scores: F32) -> Int32:
+    """The rank of the greatest of EXPERTS scores."""
+    var best = TAKEN
+    for e in range(EXPERTS):
+        best = max(best, rank_of(scores[unsafe_offset=e]))
+    return best
+
+
+def score_all(logits: F32, largest: Float32):
+    """Turns the logits of one token, of which `largest` is the greatest, into scores, in place: sigmoid."""
     for e in range(EXPERTS):
         logits[unsafe_offset=e] = 1 / (1 + exponential[1](-logits[unsafe_offset=e]))
 
-def keep_groups(choice: F32):
+
+def keep_groups(ranks: I32):
     """Leaves the experts of the best 2 of 4 groups, by the sum of each
-    group's two best scores; the others get minus infinity."""
+    group's two best scores; the others get the rank TAKEN."""
     comptime GROUPS = 4
     comptime SIZE = EXPERTS // GROUPS
-    var group_score = Array[Float32, GROUPS](fill=0)
+    var group_rank = Array[Int32, GROUPS](fill=TAKEN)
     for g in range(GROUPS):
-        var best = Float32.MIN
-        var second = Float32.MIN
+        var best = TAKEN
+        var second = TAKEN
         for i in range(SIZE):
-            var value = choice[unsafe_offset=g * SIZE + i]
-            if value > best:
+            var rank = ranks[unsafe_offset=g * SIZE + i]
+            if rank > best:
                 second = best
-                best = value
-            elif value > second:
-                second = value
-        group_score[g] = best + second if SIZE > 1 else best
+                best = rank
+            elif rank > second:
+                second = rank
+        group_rank[g] = rank_of(score_of(best) + score_of(second)) if SIZE > 1 else best
     var kept = Array[Bool, GROUPS](fill=False)
     for _ in range(2):
-        var best = -1
-        for g in range(GROUPS):
-            if not kept[g] and (best < 0 or group_score[g] > group_score[best]):
+        var best = 0
+        for g in range(1, GROUPS):
+            if group_rank[g] > group_rank[best]:
                 best = g
+        group_rank[best] = TAKEN
         kept[best] = True
     for e in range(EXPERTS):
         if not kept[e // SIZE]:
-            choice[unsafe_offset=e] = Float32.MIN
+            ranks[unsafe_offset=e] = TAKEN
 
 
-def choose(call: Call, token: Int, logits: F32, choice: F32):
-    """Top-k of one token and its routing weights; of equal scores the lower index wins.
-    `choice` is room for EXPERTS numbers."""
+def choose(call: Call, token: Int, logits: F32, ranks: I32):
+    """Top-k of one token and its routing weights; of equal scores the lower index wins. A token with a logit that is
+    NaN or plus infinity gets k different experts and weights of NaN. `ranks` is room for EXPERTS numbers."""
     var indices = call.indices.unsafe_offset(token * TOP_K)
     var weights = call.weights.unsafe_offset(token * TOP_K)
-    score_all(logits)
+    var largest = score_of(best_rank(logits))
+    score_all(logits, largest)
     var correction = f32(call.arguments, ARG_CORRECTION_BIAS)
     for e in range(EXPERTS):
-        choice[unsafe_offset=e] = logits[unsafe_offset=e] + correction[unsafe_offset=e]
-    keep_groups(choice)
+        ranks[unsafe_offset=e] = rank_of(logits[unsafe_offset=e] + correction[unsafe_offset=e])
+    keep_groups(ranks)
     for j in range(TOP_K):
         var best = 0
         for e in range(1, EXPERTS):
-            if choice[unsafe_offset=e] > choice[unsafe_offset=best]:
+            if ranks[unsafe_offset=e] > ranks[unsafe_offset=best]:
                 best = e
-        choice[unsafe_offset=best] = Float32.MIN
+        ranks[unsafe_offset=best] = TAKEN
         indices[unsafe_offset=j] = Int32(best)
         weights[unsafe_offset=j] = logits[unsafe_offset=best]
     var total = Float32(1e-20)
     for j in range(TOP_K):
         total += weights[unsafe_offset=j]
+    # NaN if the largest logit is not finite (the exponential would hide it), else 0.
+    total += largest - largest
     for j in range(TOP_K):
         weights[unsafe_offset=j] *= Float32(2.5) / total
 
@@ -613,7 +646,7 @@ def route(control: I64, call: Call, scratch: Scratch, worker: Int):
         return
     var blocks = ceildiv(call.tokens, ROUTE_TOKENS)
     var logits = scratch.scores.unsafe_offset(worker * SCORE_FLOATS)
-    var choice = logits.unsafe_offset(ROUTE_TOKENS * EXPERTS)
+    var ranks = logits.unsafe_offset(ROUTE_TOKENS * EXPERTS).bitcast[Int32]()
     while True:
         var share = take(control, PHASE_ROUTE, blocks, call.workers * 4)
         if share.start == share.stop:
@@ -627,7 +660,7 @@ def route(control: I64, call: Call, scratch: Scratch, worker: Int):
                 for t in range(count):
                     logits_block[1](call, first + t, logits.unsafe_offset(t * EXPERTS))
             for t in range(count):
-                choose(call, first + t, logits.unsafe_offset(t * EXPERTS), choice)
+                choose(call, first + t, logits.unsafe_offset(t * EXPERTS), ranks)
         finish(control, PHASE_ROUTE, share)
     wait_for(control, PHASE_ROUTE, blocks)
 # ---- Phase 2: group the pairs by expert; phase 3: gather their activations -------------

@@ -153,10 +153,10 @@ def test_no_tokens_give_no_rows(problem: Problem) -> None:
 
 
 def test_softmax_by_hand() -> None:
-    """Logits ln 1, ln 2, ln 3, ln 4: the probabilities are tenths."""
+    """Logits ln 1, ln 2, ln 3, ln 4: the probabilities are tenths; the choice is made on the logits."""
     for renormalize, expected in ((True, [4 / 7, 3 / 7]), (False, [0.4, 0.3])):
         indices, chosen, scores = route_logits([1, 2, 3, 4], renormalize=renormalize)
-        assert np.allclose(scores, [[0.1, 0.2, 0.3, 0.4]], atol=1e-7)
+        assert np.allclose(scores, np.log([[1, 2, 3, 4]]), atol=1e-7)
         assert indices.tolist() == [[3, 2]]
         assert np.allclose(chosen, [expected], atol=1e-7)
 

@@ -11,7 +11,7 @@ from tests.kernels import REDUCED, TINY, kernel, variant
 from tuner.codegen.compile import compile_source
 from tuner.codegen.render import render
 from tuner.cpu.kernel import Kernel
-from tuner.measure import reference, verify
+from tuner.measure import extremes, reference, right_answers, verify
 from tuner.problem import Problem
 from tuner.problem.weights import Weights
 from tuner.space.variant import default_variant
@@ -28,10 +28,13 @@ FORMS = {
 }
 
 
-def expectations(problem: Problem, seed: int, tokens: int = 70) -> tuple[verify.Expected, ...]:
+def expectations(
+    problem: Problem, seed: int, tokens: int = 70
+) -> tuple[right_answers.Expected, ...]:
     weights = Weights.random(problem, seed).check(problem)
     return tuple(
-        verify.expect(problem, weights, case) for case in verify.cases(problem, tokens, 12, seed)
+        right_answers.expect(problem, weights, case)
+        for case in right_answers.cases(problem, tokens, 12, seed)
     )
 
 
@@ -70,6 +73,26 @@ def test_all_seven_configurations_are_right(name: str, built: None) -> None:
 def test_every_form_of_the_template_is_right(form: str, built: None) -> None:
     changes = FORMS[form]
     assert verdict(deep(REDUCED["gpt-oss-20b"], changes), changes, 5).message == ""
+
+
+@pytest.mark.compiler
+@pytest.mark.parametrize("name", ["gpt-oss-20b", "deepseek-v3"])
+def test_masked_experts_are_never_chosen(name: str, built: None) -> None:
+    """A bias of minus infinity, before the softmax or as the correction of a choice by groups."""
+    problem = REDUCED[name]
+    weights = Weights.random(problem, 9)
+    field = "router_bias" if problem.router_bias else "correction_bias"
+    bias = getattr(weights, field).copy()
+    bias[[0, 5, 15]] = -np.inf
+    masked = dataclasses.replace(weights, **{field: bias}).check(problem)
+    answers = right_answers.Answers(problem, masked)
+    layer = kernel(problem)
+    expected = answers.of(
+        tuple(right_answers.Case(t, load, 3) for t in (1, 40) for load in ("router", "extreme"))
+    )
+    assert verify.verify(layer, layer.pack(masked), expected).message == ""
+    chosen = [e.indices[~extremes.spoiled(e.x)] for e in expected]
+    assert not any(np.isin(indices, (0, 5, 15)).any() for indices in chosen)
 
 
 @pytest.mark.compiler
@@ -135,10 +158,10 @@ def test_many_tokens_in_several_passes_are_right() -> None:
 
 
 def test_the_cases_hold_what_must_always_be_tried() -> None:
-    cases = verify.cases(TINY, 128, 12, seed=0)
+    cases = right_answers.cases(TINY, 128, 12, seed=0)
     assert {1, 13, 128} <= {case.tokens for case in cases}
     onehot = next(case for case in cases if case.load == "onehot")
-    expected = verify.expect(TINY, Weights.random(TINY, 0).check(TINY), onehot)
+    expected = right_answers.expect(TINY, Weights.random(TINY, 0).check(TINY), onehot)
     assert (expected.indices == 0).any(axis=1).all()
 
 
@@ -146,8 +169,8 @@ def test_an_expert_without_tokens_is_among_the_cases() -> None:
     problem = REDUCED["qwen3-30b-a3b"]
     weights = Weights.random(problem, 0).check(problem)
     empty = [
-        problem.num_experts - len(np.unique(verify.expect(problem, weights, case).indices))
-        for case in verify.cases(problem, 16, 4, seed=0)
+        problem.num_experts - len(np.unique(right_answers.expect(problem, weights, case).indices))
+        for case in right_answers.cases(problem, 16, 4, seed=0)
     ]
     assert max(empty) > 0
 
@@ -174,6 +197,17 @@ class _Damaged:
                 weights[0, 0] *= 1.001
             case "input":
                 x[0, 0] += 1
+            case "hides NaN":
+                y[~np.isfinite(x).all(axis=1)] = 0
+            case "one expert twice":
+                spoiled = ~np.isfinite(x).all(axis=1)
+                indices[spoiled] = indices[spoiled, :1]
+            case "beyond the experts":
+                indices[~np.isfinite(x).all(axis=1)] = self.problem.num_experts
+            case "neighbours":  # a bit of another token's output
+                spoiled = ~np.isfinite(x).all(axis=1)
+                if spoiled.any() and not spoiled.all():
+                    y.view(np.uint32)[np.argmin(spoiled), 0] ^= 1
             case "before":
                 np.lib.stride_tricks.as_strided(y.reshape(-1)[:1], (2,), (-4,))[1] = 1.0
             case "after":
@@ -190,6 +224,10 @@ class _Damaged:
         ("routing", "routed to"),
         ("weights", "routing weights are off"),
         ("input", "x: was written to"),
+        ("hides NaN", "is not finite, and its output is not NaN"),
+        ("one expert twice", "not different experts"),
+        ("beyond the experts", "not different experts"),
+        ("neighbours", "its output depends on tokens that are not finite"),
         ("before", "y: written outside"),
         ("after", "scratch: written outside"),
     ],
@@ -229,9 +267,10 @@ SEED = 11
 
 @pytest.fixture(scope="module")
 def spoiling() -> Kernel:
-    cases = verify.cases(TINY, 70, 12, SEED)
-    firsts = [np.random.default_rng(case.seed).standard_normal(1, np.float32) for case in cases]
-    known = " or ".join(f"first == {int(first.view(np.int32)[0])}" for first in firsts)
+    expected = expectations(TINY, SEED)
+    asked = [e.x for e in expected] + [extremes.without_extremes(e.x) for e in expected]
+    firsts = {int(x.view(np.int32)[0, 0]) for x in asked}
+    known = " or ".join(f"first == {first}" for first in sorted(firsts))
     text = render(TINY, variant(TINY)).text
     head, call, body = text.partition("@export\ndef moe_call(")
     body = body.replace(
@@ -270,8 +309,8 @@ def test_a_tie_may_be_routed_either_way() -> None:
     router = weights.router.copy()
     router[1] = router[0]
     tied = dataclasses.replace(weights, router=router)
-    case = verify.Case(40, "router", 3)
-    expected = verify.expect(problem, tied, case)
+    case = right_answers.Case(40, "router", 3)
+    expected = right_answers.expect(problem, tied, case)
     chosen = (np.isin(expected.indices, (0, 1))).sum(axis=1) == 1
     assert expected.ties[chosen].all()
 
@@ -279,14 +318,16 @@ def test_a_tie_may_be_routed_either_way() -> None:
 def test_cases_of_all_tiles_share_their_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = REDUCED["gpt-oss-20b"]
     weights = Weights.random(problem, 3).check(problem)
-    answers = verify.Answers(problem, weights)
+    answers = right_answers.Answers(problem, weights)
     passes = []
-    monkeypatch.setattr(verify.reference, "moe", counted(passes, verify.reference.moe))
+    monkeypatch.setattr(
+        right_answers.reference, "moe_and_sizes", counted(passes, reference.moe_and_sizes)
+    )
     for tile_rows in (4, 12, 14):
-        cases = verify.cases(problem, 70, tile_rows, 3)
+        cases = right_answers.cases(problem, 70, tile_rows, 3)
         for case, found in zip(cases, answers.of(cases), strict=True):
             assert (found.case, found.x.shape[0], len(found.y)) == (
-                case, case.tokens, min(case.tokens, verify.CHECKED_ROWS),
+                case, case.tokens, len(found.rows),
             )  # fmt: skip
             alone = reference.moe(
                 problem, weights, found.x[found.rows],

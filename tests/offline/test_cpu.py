@@ -61,7 +61,7 @@ def bare_python(folder: Path) -> tuple[list[str], dict[str, str]]:
 def kill_after_first_trial(command: list[str], environment: dict[str, str], job: Path) -> None:
     child = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     end = time.monotonic() + 60
-    while not any(r["kind"] == "trial" for r in jobs.results(job)):
+    while not any(r["kind"] == "trial" for r in jobs.results(job, jobs.read(job)).lines):
         assert child.poll() is None
         assert time.monotonic() < end
         time.sleep(0.05)
@@ -90,7 +90,7 @@ def test_without_a_compiler_killed_and_run_again(
     assert done.returncode == 0, done.stderr
 
     asked = jobs.read(job)
-    lines = list(jobs.results(job))
+    lines = list(jobs.results(job, jobs.read(job)).lines)
     *sound, broken = asked.variants
     trials = [(r["variant"], r["status"]) for r in lines if r["kind"] == "trial"]
     assert sorted(trials) == sorted([*((v.name, "ok") for v in sound), (broken.name, "crash")])
@@ -126,7 +126,7 @@ def test_code_that_this_processor_lacks(job: Path) -> None:
     done = subprocess.run([sys.executable, str(job / "run.py")], capture_output=True, text=True)
     assert done.returncode == 1
     assert "code for diamondrapids needs amx-avx512, which is not here" in done.stderr
-    assert list(jobs.results(job)) == []
+    assert list(jobs.results(job, jobs.read(job)).lines) == []
 
 
 def test_weights_of_a_killed_job_are_removed(

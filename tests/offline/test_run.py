@@ -28,7 +28,9 @@ class Device:
         defaults = set(job.defaults.values())
         self.crashes, self.hangs, *_ = [v.name for v in job.variants if v.name not in defaults]
 
-    def child(self, folder: Path, data: Path, words: Sequence[str], limit_s: float) -> Answer:
+    def child(
+        self, folder: Path, job: Job, data: Path, words: Sequence[str], limit_s: float
+    ) -> Answer:
         self.asked.append(tuple(words))
         if words[0] == "device":
             return [dict(DEVICE)], None
@@ -60,7 +62,7 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Device]:
 def statuses(folder: Path, variant: str) -> dict[int, str]:
     return {
         r["tokens"]: r["status"]
-        for r in jobs.results(folder)
+        for r in jobs.results(folder, jobs.read(folder)).lines
         if r["kind"] == "trial" and r["variant"] == variant
     }
 
@@ -76,7 +78,7 @@ def test_defaults_first_and_finals_last(ran: tuple[Path, Device]) -> None:
     defaults = set(device.job.defaults.values())
     trials = [words[1] for words in device.asked if words[0] == "trial"]
     assert set(trials[: len(defaults)]) == defaults
-    finals = [r for r in jobs.results(folder) if r["kind"] == "final"]
+    finals = [r for r in jobs.results(folder, jobs.read(folder)).lines if r["kind"] == "final"]
     assert [f["tokens"] for f in finals] == [1, 1, 64, 64, 256, 256]
     assert all(f["variants"][0] == device.job.default(f["tokens"]) for f in finals)
     assert device.asked[0] == device.asked[-1] == ("device",)
@@ -93,7 +95,10 @@ def test_time_is_up(ran: tuple[Path, Device]) -> None:
     folder, _ = ran
     (folder / "results.jsonl").unlink()
     run.run(folder, 0.0, lambda line: None)
-    assert [r["kind"] for r in jobs.results(folder)] == ["device", "device"]
+    assert [r["kind"] for r in jobs.results(folder, jobs.read(folder)).lines] == [
+        "device",
+        "device",
+    ]
 
 
 class Cores:
@@ -103,7 +108,9 @@ class Cores:
         self.most, self.asked = most, list[tuple[str, ...]]()
         self.device = dict(CPU_DEVICE)
 
-    def child(self, folder: Path, data: Path, words: Sequence[str], limit_s: float) -> Answer:
+    def child(
+        self, folder: Path, job: Job, data: Path, words: Sequence[str], limit_s: float
+    ) -> Answer:
         if len(self.asked) == self.most:
             raise KeyboardInterrupt
         self.asked.append(tuple(words))
@@ -134,7 +141,7 @@ def xeon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def keys(folder: Path) -> list[tuple[Any, ...]]:
     """What has a line, but for the device's."""
-    lines = [r for r in jobs.results(folder) if r["kind"] != "device"]
+    lines = [r for r in jobs.results(folder, jobs.read(folder)).lines if r["kind"] != "device"]
     return [(r["kind"], r["tokens"], r.get("variant")) for r in lines]
 
 

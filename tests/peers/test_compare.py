@@ -12,7 +12,7 @@ import pytest
 
 from tests.rows import TARGET
 from tuner.errors import UsageError
-from tuner.measure import verify
+from tuner.measure import right_answers
 from tuner.measure.race import Effort
 from tuner.peers import compare, contestant
 from tuner.peers.compare import copies, installed, side_by_side
@@ -59,11 +59,11 @@ def test_every_form_of_a_peer_is_right(peer: str, model: str, load: str) -> None
     forms = forms_of(peer, problem, weights)
     assert len(forms) >= 2
     for tokens in (1, 19):
-        case = verify.expect(problem, weights, verify.Case(tokens, load, 5))
+        case = right_answers.expect(problem, weights, right_answers.Case(tokens, load, 5))
         assert max(errors(forms, case).values()) <= 1e-5
 
 
-def errors(forms: dict[str, Any], case: verify.Expected) -> dict[str, float]:
+def errors(forms: dict[str, Any], case: right_answers.Expected) -> dict[str, float]:
     """The largest relative error of each form."""
     routing = (case.indices, case.weights.astype(np.float32)) if case.routed else None
     found = {}
@@ -78,7 +78,7 @@ def errors(forms: dict[str, Any], case: verify.Expected) -> dict[str, float]:
 def test_torch_runs_all_its_forms_in_every_type(dtype: str) -> None:
     problem = small("gpt-oss-20b").replace(dtype=dtype)
     weights = Weights.random(problem, 3).check(problem)
-    case = verify.expect(problem, weights, verify.Case(19, "zipf:1.2", 5))
+    case = right_answers.expect(problem, weights, right_answers.Case(19, "zipf:1.2", 5))
     found = errors(forms_of("torch", problem, weights), case)
     assert {"F.linear per expert", "mm per expert, transposed", "F.grouped_mm"} <= set(found)
     assert dtype != "float32" or "packed linear per expert" in found

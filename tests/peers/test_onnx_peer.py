@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tuner.measure import reference, verify
+from tuner.measure import reference, right_answers
 from tuner.peers.onnx_peer import OnnxPeer, graph, refusal
 from tuner.problem import Problem
 from tuner.problem.weights import Weights
@@ -32,7 +32,7 @@ ROUTINGS: dict[str, dict[str, Any]] = {
 def worst(problem: Problem, load: str, tokens: int = 19) -> float:
     """The largest relative error of all forms."""
     weights = Weights.random(problem, 3).check(problem)
-    case = verify.expect(problem, weights, verify.Case(tokens, load, 5))
+    case = right_answers.expect(problem, weights, right_answers.Case(tokens, load, 5))
     routing = (case.indices, case.weights.astype(np.float32)) if case.routed else None
     ys = [call(case.x, routing).copy() for call in OnnxPeer(problem, weights, 2).forms().values()]
     sizes = np.linalg.norm(case.y, axis=1)
@@ -69,7 +69,7 @@ def test_forms_of_experts(change: dict[str, Any]) -> None:
 def test_weights_that_a_caller_gives_need_not_sum_to_one() -> None:
     problem = TINY.replace(renormalize=False)
     weights = Weights.random(problem, 3).check(problem)
-    case = verify.expect(problem, weights, verify.Case(5, "uniform", 5))
+    case = right_answers.expect(problem, weights, right_answers.Case(5, "uniform", 5))
     given = np.linspace(0.1, 3, 10, dtype=np.float32).reshape(5, 2)
     y = reference.moe(problem, weights, case.x, (case.indices, given))
     for call in OnnxPeer(problem, weights, 1).forms().values():
@@ -80,7 +80,7 @@ def test_the_number_of_tokens_may_change() -> None:
     weights = Weights.random(TINY, 3).check(TINY)
     for call in OnnxPeer(TINY, weights, 2).forms().values():
         for tokens in (7, 1, 7):
-            case = verify.expect(TINY, weights, verify.Case(tokens, "router", 5))
+            case = right_answers.expect(TINY, weights, right_answers.Case(tokens, "router", 5))
             np.testing.assert_allclose(call(case.x, None), case.y, atol=1e-5)
 
 

@@ -14,7 +14,7 @@ from tests.rows import TARGET
 from tests.services import GRANITE, client, served
 from tuner.cli.options import read_model
 from tuner.errors import ProblemError, UsageError
-from tuner.measure import verify
+from tuner.measure import right_answers
 from tuner.problem import Problem
 from tuner.problem.arrays import NUMPY_DTYPES, held_dtype, to_numpy, to_torch
 from tuner.problem.dtypes import DTYPES, DataType
@@ -25,7 +25,8 @@ from tuner.target.roofline import multiplies_pairs
 __all__ = ["served"]
 
 TOY = DataType(
-    name="float8_e4m3fn", bytes=1, tolerance=2.0**-4, scalar="float8_e4m3fn", package="ml_dtypes",
+    name="float8_e4m3fn", bytes=1, tolerance=2.0**-4, largest=448.0, step=2.0**-9,
+    scalar="float8_e4m3fn", package="ml_dtypes",
     dlpack=(10, 8), dot_feature="amx-fp8",
 )  # fmt: skip
 LAYER = Problem(hidden=64, expert_dim=32, num_experts=8, top_k=2)
@@ -61,7 +62,7 @@ def test_weights_are_of_it_and_the_reference_reads_them() -> None:
     problem = LAYER.replace(dtype=TOY.name)
     weights = Weights.random(problem, 3).check(problem)
     assert weights.up.dtype == NUMPY_DTYPES[TOY.name] == np.dtype(ml_dtypes.float8_e4m3fn)
-    expected = verify.expect(problem, weights, verify.Case(5, "onehot", 1))
+    expected = right_answers.expect(problem, weights, right_answers.Case(5, "onehot", 1))
     assert expected.x.dtype == weights.up.dtype
     assert expected.tolerance == TOY.tolerance
     assert np.isfinite(expected.y).all()

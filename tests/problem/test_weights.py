@@ -188,7 +188,7 @@ def test_an_array_too_many_is_refused_with_the_reason(
 @pytest.mark.parametrize(
     ("name", "where"),
     [("gate", "expert 2"), ("router", "expert 2"), ("down_bias", "expert 2"),
-     ("router_bias", "expert 2"), ("shared_up", "row 2")],
+     ("gate_bias", "expert 2"), ("shared_up", "row 2")],
 )  # fmt: skip
 def test_nan_and_inf_are_refused_where_they_are(name: str, where: str, value: float) -> None:
     weights = Weights.random(FULL, 0)
@@ -221,3 +221,18 @@ def test_the_router_may_be_float32_beside_16_bit_weights() -> None:
     half = wide.router.astype(np.float16)
     with pytest.raises(WeightsError, match=r"float16, must be \[4, 16\] bfloat16 or float32$"):
         dataclasses.replace(weights, router=half).check(full)
+
+
+@pytest.mark.parametrize("name", ["router_bias", "correction_bias"])
+def test_minus_infinity_masks_an_expert(name: str) -> None:
+    """It is taken while top_k experts are left; other arrays and other numbers are not."""
+    bias = np.array([0, -np.inf, 0.5, -np.inf], np.float32)
+    assert with_array(name, bias).check(FULL) is not None
+    with pytest.raises(WeightsError, match=f"{name}: masks 3 of 4 experts.*top_k=2 must be left"):
+        with_array(name, np.where([True, True, False, True], -np.inf, bias)).check(FULL)
+    for value in (np.inf, np.nan):
+        with pytest.raises(WeightsError, match=rf"^{name}: expert 1 holds 1 NaN or Inf"):
+            with_array(name, np.array([0, value, 0, 0], np.float32)).check(FULL)
+    gate_bias = np.full((4, 8), -np.inf, np.float32)
+    with pytest.raises(WeightsError, match=r"^gate_bias: expert 0 holds 8 NaN or Inf"):
+        with_array("gate_bias", gate_bias).check(FULL)

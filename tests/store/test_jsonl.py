@@ -147,13 +147,15 @@ EDITS = {
     "winner.ratio: is 'x', must be int or float": put("winner", "ratio", value="x"),
     "holds NaN, which is no JSON number": put("winner", "ratio", value=float("nan")),
     "has status wrong and can never be a winner": put("tried", "trial", "status", value="wrong"),
-    "refuses this row": put("tried", "trial", "status", value="fine"),
+    "tried.trial.status: is none of ok, invalid": put("tried", "trial", "status", value="fine"),
     "hidden=0: must be at least 1": put("problem", "key", "hidden", value=0),
     "problem key: lacks top_k": put("problem", "key", "top_k", value=None),
     "target.key: lacks cores": put("target", "key", "cores", value=None),
     "target.key.cores: is 'two', must be int": put("target", "key", "cores", value="two"),
-    "int too large": put("tokens", value=2**70),
-    "surrogates not allowed": put("tried", "variant", "name", value="\ud800"),
+    "tokens: is a whole number of more than 64 bits": put("tokens", value=2**70),
+    "tried.variant.name: holds '\\ud800', half of a surrogate pair": put(
+        "tried", "variant", "name", value="\ud800"
+    ),
 }
 
 

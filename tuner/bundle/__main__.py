@@ -13,6 +13,7 @@ from pathlib import Path
 from tuner.bundle.install import install
 from tuner.bundle.report import lines
 from tuner.errors import MoetuneError
+from tuner.host.terminal import one_line, printable
 
 
 def main() -> int:
@@ -27,9 +28,10 @@ def main() -> int:
     try:
         found = install(given.file, given.trust, device=given.device)
     except MoetuneError as error:
-        print(f"moetune: {error}", file=sys.stderr)
+        print(f"moetune: {one_line(str(error))}", file=sys.stderr)
         return error.exit_code
-    print(json.dumps(found.to_json(), indent=2) if given.json else "\n".join(lines(found)))
+    told = json.dumps(found.to_json(), indent=2) if given.json else "\n".join(lines(found))
+    print(printable(told))
     return found.exit_code
 
 

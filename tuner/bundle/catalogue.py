@@ -15,6 +15,7 @@ from tuner.bundle.manifest import Evidence, Part, Section, Table, TableRule
 from tuner.bundle.private import kept, private_folder, write_whole
 from tuner.bundle.reader import Bundle, read_bundle
 from tuner.errors import BundleProblemError
+from tuner.host import json_text
 from tuner.host.paths import cache_dir
 from tuner.problem import Problem
 from tuner.problem.workload import Workload
@@ -205,7 +206,7 @@ def read_choice(bundle: Bundle, section: Section, host: Target) -> str:
     """The architecture that `bundle install` found faster on this host than the first; empty for none."""
     path = private_folder(folder()) / _choice_name(bundle, section)
     try:
-        noted: Mapping[str, Any] = json.loads(path.read_text())
+        noted: Mapping[str, Any] = json_text.parse(path.read_bytes())
         return str(noted["arch"]) if noted["host"] == host.digest else ""
     except (OSError, ValueError, KeyError, TypeError):  # never installed, or a note that is no use
         return ""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from tuner.errors import BundleManifestError
+from tuner.errors import BundleManifestError, JsonError
+from tuner.host import json_text
 
 
 class Fields:
@@ -89,18 +89,7 @@ def read_json(data: bytes, place: str) -> Fields:
     Raises BundleManifestError for anything else.
     """
     try:
-        value = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
+        value = json_text.parse(data)
+    except JsonError as error:
         raise BundleManifestError(f"{place}: cannot be read ({error}); build it again") from error
     return Fields(value, place)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name stands twice")
-    return found
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")

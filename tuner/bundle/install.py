@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from tuner.bundle.manifest import Section
 from tuner.bundle.reader import Bundle, read_bundle
 from tuner.errors import BundleArchitectureError, BundleError, DeviceError, SelfTestError
 from tuner.gpu.device import opened, target_of
+from tuner.host import json_text
 from tuner.host.interference import FOREIGN_LIMIT
 from tuner.host.process import run
 from tuner.target import Target, detect
@@ -197,7 +197,7 @@ def probation(bundle: Bundle, section: Section, what: str, device: str = "cpu") 
             f"the self-test was ended by signal {-done.returncode}; don't run it here"
         )
     try:
-        report: dict[str, Any] = json.loads(done.stdout)
+        report: dict[str, Any] = json_text.parse(done.stdout)
     except ValueError as error:
         said = done.stderr.strip().splitlines() or ["nothing"]
         raise SelfTestError(f"the self-test did not answer; it said: {said[-1]}") from error

@@ -9,10 +9,10 @@ import contextlib
 import hashlib
 import os
 import stat
-import tempfile
 from pathlib import Path
 
 from tuner.errors import BundleDigestError, BundleFolderError
+from tuner.host import files
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
@@ -70,22 +70,12 @@ def kept(folder: Path, content: bytes, sha256: str, mode: int, suffix: str) -> P
 
 
 def write_whole(path: Path, content: bytes, mode: int) -> None:
-    """Write a file at once or not at all, with this mode from its first moment on its name.
+    """Write a file of our own at once or not at all, with this mode from its first moment on its name.
 
-    It is on the disk before it has the name.
+    Raises BundleFolderError where it cannot be written.
     """
     try:
-        number, draft = tempfile.mkstemp(prefix=".part-", dir=path.parent)  # 0600, never a link
-        try:
-            with os.fdopen(number, "wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-                os.fchmod(stream.fileno(), mode)
-            os.replace(draft, path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(draft)
+        files.replace_whole(path, content, mode)
     except OSError as error:
         raise _cannot(path, error) from error
 

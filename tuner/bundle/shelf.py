@@ -17,6 +17,7 @@ from typing import Any
 from tuner.bundle.private import unwritable_folder, write_whole
 from tuner.bundle.reader import Bundle, read_bytes
 from tuner.errors import BundleFolderError, BundleTrustError
+from tuner.host import json_text
 from tuner.store.records import now
 
 _ID = re.compile("[0-9a-f]{64}")
@@ -92,7 +93,7 @@ class Shelf:
             return None
         path = self._facts_path(id)
         try:
-            values = json.loads(path.read_text())
+            values = json_text.parse(path.read_bytes())
             return Shelved(**{**values, "parts": tuple(values["parts"])})
         except FileNotFoundError:
             return None

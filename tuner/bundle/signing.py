@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuner.bundle.private import check_unwritable, unwritable_folder, write_whole
 from tuner.errors import BundleSignatureError, BundleTrustError, UsageError
+from tuner.host.files import write_new
 from tuner.host.paths import trust_dir
 
 if TYPE_CHECKING:
@@ -47,8 +47,12 @@ def generate(path: Path) -> str:
     public = key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    for name, content, mode in ((path, private, 0o600), (_public_path(path), public, 0o644)):
-        _write_new(name, content, mode)
+    _write_new(path, private, 0o600)
+    try:
+        _write_new(_public_path(path), public, 0o644)
+    except BaseException:  # half a pair is of no use
+        path.unlink()
+        raise
     return key_id(key.public_key().public_bytes_raw())
 
 
@@ -165,7 +169,6 @@ def _read(path: Path) -> bytes:
 
 def _write_new(path: Path, content: bytes, mode: int) -> None:
     try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as stream:
-            stream.write(content)
+        write_new(path, content, mode)
     except OSError as error:
         raise UsageError(f"{path}: cannot be written ({error.strerror}); name another") from error

@@ -67,7 +67,7 @@ def audit(model: Model | None, time_s: float, db: Path | None, as_json: bool) ->
             database, detect(), time_s, problem_id, report=report, measure=measure
         )
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(f) for f in findings], indent=2))
+        screen.echo(json.dumps([dataclasses.asdict(f) for f in findings], indent=2))
     else:
         _show(findings)
     return int(any(f.verdict in (AuditVerdict.LOST, AuditVerdict.GONE) for f in findings))

@@ -72,7 +72,7 @@ def bench(
         rows = compare.side_by_side(model.problem, hardware, database, tokens, names, load, report)
     if as_json:
         told = {"problem": model.problem.key, "name": model.problem.name}
-        click.echo(json.dumps({**told, "rows": [asdict(row) for row in rows]}, indent=2))
+        screen.echo(json.dumps({**told, "rows": [asdict(row) for row in rows]}, indent=2))
         return
     out = screen.stdout()
     out.print(model.problem.describe())

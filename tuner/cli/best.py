@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from tuner.cli import traces
+from tuner.cli import screen, traces
 from tuner.cli.options import (
     Model,
     db_option,
@@ -52,10 +52,10 @@ def best(
     else:
         selection = best_config(model.problem, tokens, load, named(target), db)
     if as_json:
-        click.echo(json.dumps(selection.to_json(), indent=2, allow_nan=False))
+        screen.echo(json.dumps(selection.to_json(), indent=2, allow_nan=False))
         return
     for name, text in _lines(selection):
-        click.echo(f"{name:9} {text}")
+        screen.echo(f"{name:9} {text}")
 
 
 def _lines(selection: Selection) -> Iterator[tuple[str, str]]:

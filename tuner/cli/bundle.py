@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from tuner.bundle import install as installer
 from tuner.bundle import signing
 from tuner.bundle.archive import MANIFEST, SIGNATURE
 from tuner.bundle.manifest import Part, Table
-from tuner.bundle.private import write_whole
 from tuner.bundle.reader import Bundle, read_bundle
 from tuner.bundle.report import lines
+from tuner.cli import screen
 from tuner.cli.options import Model, db_option, json_option, models_options
+from tuner.host.files import write_named
 from tuner.host.paths import trust_dir
 from tuner.store.database import path_to_read
 from tuner.target import named
@@ -29,7 +31,6 @@ _trust = click.option(
     "--trust", default="signed", show_default=True,
     help="What it takes: signed (by a trusted key), unsigned (any), or sha256:HEX (this one file).",
 )  # fmt: skip
-_MODE = 0o644
 
 
 @click.group()
@@ -56,16 +57,14 @@ def build(
     """
     problems = [model.problem for model in models]
     made = builder.build(problems, [named(t) for t in targets], path_to_read(db), _say)
-    draft = output.with_name(f".{output.name}.draft")
-    try:
-        write_whole(draft, made, _MODE)
+    with tempfile.TemporaryDirectory(prefix="moetune-") as folder:
+        draft = Path(folder) / "draft.moe"
+        write_named(draft, made)
         proven = installer.prove(draft, "unsigned")
         _say(f"self-test right on {', '.join(proven) or 'none: no code in it runs here'}")
         content = _signed(draft, "unsigned", key) if key else made
-    finally:
-        draft.unlink(missing_ok=True)
-    write_whole(output, content, _MODE)
-    click.echo(f"{output}: {len(content)} bytes, {'signed' if key else 'not signed'}")
+    write_named(output, content)
+    screen.echo(f"{output}: {len(content)} bytes, {'signed' if key else 'not signed'}")
     return 0
 
 
@@ -78,14 +77,14 @@ def keygen(key: Path, trust: bool) -> None:
     public = key.with_name(f"{key.name}.pub")
     if trust:
         signing.trust(public)
-    click.echo(f"{name}: {key} signs, {public} verifies{' and is trusted here' if trust else ''}")
+    screen.echo(f"{name}: {key} signs, {public} verifies{' and is trusted here' if trust else ''}")
 
 
 @bundle.command("trust")
 @click.argument("public", type=_path)
 def trust_key(public: Path) -> None:
     """Let bundles run here that the owner of the public key PUBLIC signed."""
-    click.echo(f"{signing.trust(public)}: trusted, in {trust_dir()}")
+    screen.echo(f"{signing.trust(public)}: trusted, in {trust_dir()}")
 
 
 @bundle.command()
@@ -95,8 +94,8 @@ def trust_key(public: Path) -> None:
 def sign(file: Path, key: Path, output: Path | None) -> None:
     """Sign FILE, in place of any signature that it had."""
     content = _signed(file, "unsigned", key)
-    write_whole(output or file, content, _MODE)
-    click.echo(f"{output or file}: signed")
+    write_named(output or file, content)
+    screen.echo(f"{output or file}: signed")
 
 
 @bundle.command()
@@ -107,9 +106,9 @@ def verify(file: Path, trust: str, as_json: bool) -> None:
     """Check signature and digests of FILE and say what it holds; nothing in it is run."""
     found = read_bundle(file, trust)
     if as_json:
-        click.echo(json.dumps(_facts(found), indent=2))
+        screen.echo(json.dumps(_facts(found), indent=2))
         return
-    click.echo("\n".join(_told(found)))
+    screen.echo("\n".join(_told(found)))
 
 
 @bundle.command()
@@ -123,12 +122,12 @@ def install(file: Path, trust: str, device: str, as_json: bool) -> int:
     Says ok, slower than shipped, or refused; ends with 1 where it is refused.
     """
     found = installer.install(file, trust, device=device)
-    click.echo(json.dumps(found.to_json(), indent=2) if as_json else "\n".join(lines(found)))
+    screen.echo(json.dumps(found.to_json(), indent=2) if as_json else "\n".join(lines(found)))
     return found.exit_code
 
 
 def _say(line: str) -> None:
-    click.echo(line, err=True)
+    screen.echo(line, err=True)
 
 
 def _signed(file: Path, trust: str, key: Path | None) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from tuner import doctor as stage
+from tuner.cli import screen
 from tuner.cli.options import db_option, json_option
 from tuner.store.database import Database, default_path
 from tuner.target import detect
@@ -29,7 +30,7 @@ def doctor(ceilings: bool, db: Path | None, as_json: bool) -> int:
     told: dict[str, Any] = {"ok": healthy, "checks": [asdict(finding) for finding in findings]}
     if not as_json:
         for finding in findings:
-            click.echo(f"{finding.status:8} {finding.name:10} {finding.text}")
+            screen.echo(f"{finding.status:8} {finding.name:10} {finding.text}")
     if ceilings and healthy:
         with Database(db) as database:
             limits = stage.measure_ceilings(detect(), database)
@@ -38,7 +39,7 @@ def doctor(ceilings: bool, db: Path | None, as_json: bool) -> int:
         ]
         if not as_json:
             for name, value, unit in limits:
-                click.echo(f"{'limit':8} {name:15} {value:.4g} {unit}")
+                screen.echo(f"{'limit':8} {name:15} {value:.4g} {unit}")
     if as_json:
-        click.echo(json.dumps(told, indent=2))
+        screen.echo(json.dumps(told, indent=2))
     return 0 if healthy else 1

@@ -14,6 +14,8 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+from tuner.host.terminal import one_line
+
 # Added to a signal's number, as shells have it.
 BY_SIGNAL = 128
 # Those that ask a process to end, besides Ctrl-C's, of which Python makes a KeyboardInterrupt.
@@ -75,7 +77,7 @@ def told(error: BaseException) -> str:
 def refuse(message: str, code: int) -> int:
     """Say why a command ends, where anybody listens; returns the exit code."""
     with contextlib.suppress(OSError):
-        print(f"moetune: {' '.join(message.splitlines())}", file=sys.stderr, flush=True)
+        print(f"moetune: {one_line(' '.join(message.splitlines()))}", file=sys.stderr, flush=True)
     return code
 
 

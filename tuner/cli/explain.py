@@ -57,7 +57,7 @@ def explain(
     with Database(db, read_only=True) as database:
         told = stage.explain(model.problem, Workload(tokens, load), named(target), database)
     if as_json:
-        click.echo(json.dumps(told.to_json(), indent=2, allow_nan=False))
+        screen.echo(json.dumps(told.to_json(), indent=2, allow_nan=False))
         return
     out = screen.stdout()
     out.print(model.problem.describe(), soft_wrap=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from tuner.cli import screen
 from tuner.cli.options import db_option, json_option
 from tuner.errors import UsageError
 from tuner.store import generate as stage
@@ -36,11 +37,11 @@ def generate(check: bool, db: Path | None, out: Path) -> int:
     state = stage.compare(expected, out)
     if not check:
         written = stage.write(expected, out)
-        click.echo(f"{out}: {len(expected)} files, {written} written")
+        screen.echo(f"{out}: {len(expected)} files, {written} written")
         _name(out, {"extra": state.extra})
         return 0
     _name(out, {"missing": state.missing, "stale": state.stale, "extra": state.extra})
-    click.echo(f"{out}: {len(expected)} files, {'fresh' if state.fresh else 'not fresh'}")
+    screen.echo(f"{out}: {len(expected)} files, {'fresh' if state.fresh else 'not fresh'}")
     return 0 if state.fresh else 1
 
 
@@ -54,7 +55,7 @@ _MENDS = {
 def _name(out: Path, found: dict[str, tuple[str, ...]]) -> None:
     for kind, names in found.items():
         for name in names:
-            click.echo(f"{kind:8} {out / name}: {_MENDS[kind]}", err=True)
+            screen.echo(f"{kind:8} {out / name}: {_MENDS[kind]}", err=True)
 
 
 def _best() -> Path:
@@ -93,9 +94,9 @@ def export(
         if form == "t4":
             count, left_out = t4.export(database, path, problem, tokens, load)
             old = f", {left_out} of an earlier template or compiler left out" if left_out else ""
-            click.echo(f"{path}: {count} trials{old}")
+            screen.echo(f"{path}: {count} trials{old}")
         else:
-            click.echo(f"{path}: {export_best(database, path)} winners")
+            screen.echo(f"{path}: {export_best(database, path)} winners")
 
 
 @click.command("import")
@@ -110,7 +111,7 @@ def import_(path: Path | None, db: Path | None) -> None:
     path = path or _best()
     with Database(db) as database:
         count = import_best(database, path)
-        click.echo(f"{database.path}: {count} winners taken from {path}")
+        screen.echo(f"{database.path}: {count} winners taken from {path}")
 
 
 @click.command("merge")
@@ -126,16 +127,16 @@ def merge_(paths: tuple[Path, ...], db: Path | None, as_json: bool) -> None:
     with Database(db) as database:
         found = {str(path): merge.merge(database, _winners_in(path), str(path)) for path in paths}
     if as_json:
-        click.echo(
+        screen.echo(
             json.dumps({p: [vars(line) for line in lines] for p, lines in found.items()}, indent=2)
         )
         return
     for path, lines in found.items():
         told = ", ".join(f"{count} {name}" for name, count in merge.counts(lines).items())
-        click.echo(f"{path}: {told}")
+        screen.echo(f"{path}: {told}")
         for line in lines:
             if line.outcome is merge.LineOutcome.KEPT:
-                click.echo(f"  line {line.line}: {line.reason}", err=True)
+                screen.echo(f"  line {line.line}: {line.reason}", err=True)
 
 
 def _winners_in(path: Path) -> bytes:

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-import click
-
 from tuner.cli import screen
 from tuner.problem import Problem
 from tuner.report import words
@@ -28,7 +26,7 @@ def show(problem: Problem, estimate: Estimate, as_json: bool) -> None:
     if as_json:
         told = {"problem": problem.key, "name": problem.name, "seconds": estimate.seconds}
         cells = [{**asdict(cell), "builds": cell.builds} for cell in estimate.cells]
-        click.echo(json.dumps({**told, **asdict(estimate), "cells": cells}, indent=2))
+        screen.echo(json.dumps({**told, **asdict(estimate), "cells": cells}, indent=2))
         return
     out = screen.stdout()
     out.print(problem.describe(), soft_wrap=True)

@@ -31,16 +31,16 @@ def make(
     with history(db or default_path()) as database:
         made = make_job(model.problem, target, database, asked, folder, _progress)
     if as_json:
-        click.echo(json.dumps(described(made, folder), indent=2))
+        screen.echo(json.dumps(described(made, folder), indent=2))
         return
     mib = made.size_bytes / 2**20
     notes = [f"{made.programs} programs", f"{mib:.1f} MiB"]
     notes += [f"{made.failed} did not compile"] if made.failed else []
     notes += [f"{made.left_out} left out by --most-mib"] if made.left_out else []
-    click.echo(f"{folder}: {', '.join(notes)}")
+    screen.echo(f"{folder}: {', '.join(notes)}")
     where = made.target.accelerator or f"{made.target.arch} ({made.target.cores} cores)"
-    click.echo(f"on the machine with the {where}: python {folder / 'run.py'}")
-    click.echo(f"then, with its results here: moetune tell {folder}")
+    screen.echo(f"on the machine with the {where}: python {folder / 'run.py'}")
+    screen.echo(f"then, with its results here: moetune tell {folder}")
 
 
 @click.command("run-job")
@@ -53,7 +53,7 @@ def run_job(folder: Path, time_s: float) -> None:
     Results go to results.jsonl in the folder as they come; run again, it goes on from there.
     """
     run(folder, time_s, _progress)
-    click.echo(f"{folder / 'results.jsonl'}: moetune tell {folder}")
+    screen.echo(f"{folder / 'results.jsonl'}: moetune tell {folder}")
 
 
 @click.command()
@@ -64,19 +64,21 @@ def tell(folder: Path, db: Path | None, as_json: bool) -> None:
     """Read a job folder's results into the database, as far as it got."""
     with Database(db) as database:
         told = read_back(folder, database)
+    for line in told.left_out:
+        _progress(line)
     if as_json:
-        click.echo(json.dumps(asdict(told), indent=2))
+        screen.echo(json.dumps(asdict(told), indent=2))
         return
     _show(told)
 
 
 def _show(told: Told) -> None:
     counts = ", ".join(f"{count} {status}" for status, count in sorted(told.statuses.items()))
-    click.echo(f"{told.target.describe()}")
+    screen.echo(f"{told.target.describe()}")
     measured, asked = (t.accelerator or t.arch for t in (told.target, told.asked_for))
     if measured != asked:
-        click.echo(f"measured on {measured}, asked for {asked}: recorded under {measured}")
-    click.echo(f"trials: {counts or 'none'}; {told.recorded} new")
+        screen.echo(f"measured on {measured}, asked for {asked}: recorded under {measured}")
+    screen.echo(f"trials: {counts or 'none'}; {told.recorded} new")
     if told.cells:
         rows = [
             (
@@ -92,7 +94,7 @@ def _show(told: Told) -> None:
 
 
 def _progress(line: str) -> None:
-    click.echo(line, err=True)
+    screen.echo(line, err=True)
 
 
 COMMANDS = (run_job, tell)

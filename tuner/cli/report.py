@@ -8,7 +8,7 @@ import click
 
 from tuner.cli import screen
 from tuner.cli.options import Model, db_option, model_options
-from tuner.errors import UsageError
+from tuner.host.files import write_named
 from tuner.host.optional import required
 from tuner.report.peer_times import PeerTimes
 from tuner.store.database import Database
@@ -37,14 +37,9 @@ def report(model: Model, out: Path | None, form: str, peers: Path | None, db: Pa
             found = stage.views(database, model.problem)
         text = stage.markdown(found) if form == "md" else stage.html(found, PeerTimes(peers))
     if out is None:
-        click.echo(text, nl=False)
+        screen.echo(text, nl=False)
         return
-    try:
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(
-            f"{out}: cannot be written ({error.strerror}); name another file"
-        ) from error
+    write_named(out, text.encode())
     console = screen.stdout()
     for view in found:
         console.print(view.target.describe())

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import click
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from tuner.host.terminal import printable
 from tuner.report.words import clock, inverse
 
 if TYPE_CHECKING:
@@ -23,15 +25,27 @@ _WIDE = 120
 _LOG_S = 30.0
 
 
-def stdout() -> Console:
+class Screen(Console):
+    """A console that spells what a terminal would obey: names and messages may come from outside."""
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        super().print(*(printable(o) if isinstance(o, str) else o for o in objects), **how)
+
+
+def stdout() -> Screen:
     """Where results go."""
     width = None if sys.stdout.isatty() else _WIDE
-    return Console(width=width, highlight=False, markup=False, emoji=False)
+    return Screen(width=width, highlight=False, markup=False, emoji=False)
 
 
-def stderr() -> Console:
+def stderr() -> Screen:
     """Where progress goes."""
-    return Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    return Screen(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def echo(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Prints text as it is, but for what a terminal would obey; lines are not folded."""
+    click.echo(printable(text), err=err, nl=nl)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
@@ -40,7 +54,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     for name in columns:
         made.add_column(name.lstrip("> "), justify="right" if name[0] == ">" else "left")
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*map(printable, row))
     return made
 
 
@@ -88,7 +102,7 @@ class TuneProgress:
         place = f"{report.workload.tokens} tokens{load}"
         head = f"{report.cell + 1}/{report.cells} {place}: {report.stage}"
         left_s = self._left(report)
-        changes: dict[str, Any] = {"description": head, "state": state(report, left_s)}
+        changes: dict[str, Any] = {"description": printable(head), "state": state(report, left_s)}
         self._bar.update(self._task, completed=done(report, left_s), refresh=True, **changes)
         here = (report.cell, report.stage)
         late = report.elapsed_s >= self._logged_s + _LOG_S

@@ -26,7 +26,7 @@ def token() -> None:
 def create(name: str, scopes: tuple[str, ...], db: Path | None) -> None:
     """Make a token and print it: it is not kept and cannot be shown again."""
     tokens = _tokens(db)
-    click.echo(tokens.create(name, scopes))
+    screen.echo(tokens.create(name, scopes))
     screen.stderr().print(f"hashed in {tokens.path}; send it as `Authorization: Bearer TOKEN`")
 
 
@@ -41,7 +41,7 @@ def list_(db: Path | None, as_json: bool) -> None:
     ]
     names = ("id", "name", "scopes", "created", "revoked")
     if as_json:
-        click.echo(json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=2))
+        screen.echo(json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=2))
     else:
         screen.stdout().print(screen.table(names, rows))
 
@@ -52,7 +52,7 @@ def list_(db: Path | None, as_json: bool) -> None:
 def revoke(token: str, db: Path | None) -> None:
     """Let a token hold no longer; a running service knows at once."""
     revoked = _tokens(db).revoke(token)
-    click.echo(f"{revoked.id} {revoked.name}: revoked")
+    screen.echo(f"{revoked.id} {revoked.name}: revoked")
 
 
 def _tokens(db: Path | None) -> Tokens:

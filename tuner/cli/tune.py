@@ -131,7 +131,7 @@ def tune(
         time_s = DEFAULT_TIME_S
     loads, tokens, about_trace = traces.resolve(model.problem, loads, tokens)
     if about_trace:
-        click.echo(about_trace, err=True)
+        screen.echo(about_trace, err=True)
     plan = Plan(
         tuple(tokens), tuple(loads), trials, time_s, seed, temperature, keep, noise_floor,
         tokens, loads, _untuned(tokens, loads, *(held_out or ((), ()))), sampler=sampler,
@@ -173,7 +173,7 @@ def tune(
         told = {"problem": model.problem.key, "name": model.problem.name, "target": hardware.key}
         cells = [_cell(cell) for cell in result.cells]
         whole = {**asdict(result), "per_minute": result.pace.per_minute, "cells": cells}
-        click.echo(json.dumps({**told, **whole, "next": lines}, indent=2))
+        screen.echo(json.dumps({**told, **whole, "next": lines}, indent=2))
     else:
         _show(model.problem, result, lines)
 

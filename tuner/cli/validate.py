@@ -39,7 +39,7 @@ def validate(db: Path | None, as_json: bool) -> None:
         found = stage.rows(stage.measure(target, database, screen.stderr().print), stored)
     if as_json:
         told = {"target": target.key, "rows": [dataclasses.asdict(row) for row in found]}
-        click.echo(json.dumps(told, indent=2, allow_nan=False))
+        screen.echo(json.dumps(told, indent=2, allow_nan=False))
         return
     out = screen.stdout()
     out.print(target.describe())

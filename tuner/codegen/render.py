@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 
 from tuner.errors import TemplateError
+from tuner.host.files import write_whole
 from tuner.problem import Problem
 from tuner.space import code, parse
 from tuner.space.templates import folders
@@ -89,5 +90,5 @@ def write_if_changed(path: Path, text: str) -> bool:
     if path.is_file() and path.read_text() == text:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    write_whole(path, text.encode())
     return True

@@ -27,7 +27,9 @@ def require_path(name: str, value: object, *others: type) -> None:
     if isinstance(value, str | os.PathLike):
         path = os.fspath(value)
         if not isinstance(path, str) or not _is_encodable(path):
-            raise UsageError(f"{name}: is {shown(value)}, must be a path as text that the system can write")
+            raise UsageError(
+                f"{name}: is {shown(value)}, must be a path as text that the system can write"
+            )
 
 
 def _is_encodable(path: str) -> bool:

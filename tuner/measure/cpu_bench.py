@@ -17,7 +17,7 @@ import numpy as np
 from tuner.cpu.buffers import address, allocate
 from tuner.cpu.kernel import Kernel, Packed
 from tuner.host.cores import pool_size
-from tuner.measure import verify
+from tuner.measure import right_answers, verify
 from tuner.measure.bench import Entrant, Timing, is_cold
 from tuner.measure.probe import Probe
 from tuner.measure.race import Call, Effort, race
@@ -58,7 +58,7 @@ class CpuBench:
     _probe: Probe | None = None
     _packed: OrderedDict[str, Packed] = field(default_factory=OrderedDict)
     _kernels: OrderedDict[tuple[Path, int], Kernel] = field(default_factory=OrderedDict)
-    _answers: verify.AnswerSource | None = None
+    _answers: right_answers.AnswerSource | None = None
     _inputs: dict[Workload, _Inputs] = field(default_factory=dict)
 
     @property
@@ -97,8 +97,8 @@ class CpuBench:
         kernel = self.kernel(entrant)
         packed = self.packed(kernel, entrant.pack)
         if self._answers is None:
-            self._answers = verify.Answers(self.problem, self.weights)
-        cases = verify.cases(self.problem, tokens, entrant.ragged, self.seed)
+            self._answers = right_answers.Answers(self.problem, self.weights)
+        cases = right_answers.cases(self.problem, tokens, entrant.ragged, self.seed)
         return verify.verify(kernel, packed, self._answers.of(cases))
 
     def ceilings(self) -> Ceilings:

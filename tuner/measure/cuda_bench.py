@@ -19,7 +19,7 @@ from tuner.gpu.driver import Address, Device
 from tuner.gpu.kernel import GpuKernel, upload
 from tuner.gpu.pack import Packing
 from tuner.gpu.program import layer_program
-from tuner.measure import gpu_peak, verify
+from tuner.measure import gpu_peak, right_answers, verify
 from tuner.measure.bench import Entrant, Timing
 from tuner.measure.gpu_bench import GpuBench
 from tuner.measure.gpu_probe import GpuProbe
@@ -55,7 +55,7 @@ class CudaBench:
     """A card with one layer's weights; see ``tuner.measure.bench.Bench``."""
 
     def __init__(
-        self, bench: GpuBench, seed: int, answers: verify.AnswerSource, dense: Path
+        self, bench: GpuBench, seed: int, answers: right_answers.AnswerSource, dense: Path
     ) -> None:
         """`dense` is the program whose dense product is the arithmetic ceiling."""
         self.gpu, self.problem, self.seed = bench, bench.problem, seed
@@ -78,7 +78,7 @@ class CudaBench:
     def verify(self, entrant: Entrant, tokens: int) -> verify.Verdict:
         """The verdict on a program."""
         kernel, worst = self.kernel(entrant.path), 0.0
-        cases = verify.cases(self.problem, tokens, entrant.ragged, self.seed)
+        cases = right_answers.cases(self.problem, tokens, entrant.ragged, self.seed)
         for number, expected in enumerate(self._answers.of(cases), start=1):
             wrong, error = self.gpu.check(kernel, expected)
             worst = max(worst, error)
@@ -124,7 +124,7 @@ def open_here(problem: Problem, target: Target, seed: int, probe: Path, dense: P
     weights = Weights.random(problem, seed).check(problem)
     uploads = Uploads(device, lambda packing: packing.pack(weights))
     gpu = GpuBench(device, problem, uploads.of, GpuProbe(device, ptx.parse(probe.read_text())))
-    answers = verify.Answers(problem, weights)
+    answers = right_answers.Answers(problem, weights)
     return CudaBench(gpu, seed, answers, dense)
 
 

@@ -7,14 +7,17 @@ Buffers are guarded and start as NaN; times are between two events of the device
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tuner.gpu.driver import Address, Device
 from tuner.gpu.kernel import Arena, Call, GpuKernel, io_sizes
 from tuner.gpu.pack import Packing
 from tuner.measure import verify
 from tuner.measure.gpu_probe import FLUSH_BYTES, GpuProbe
+from tuner.measure.right_answers import Expected
 from tuner.problem import Problem
 from tuner.problem.arrays import NUMPY_DTYPES
 from tuner.problem.workload import Workload, route_by_load
@@ -46,28 +49,33 @@ class GpuBench:
         weights = self.weights(kernel.program.packing)
         return Call(self.device, kernel, {**weights, **buffers}, tokens, routed)
 
-    def check(self, kernel: GpuKernel, expected: verify.Expected) -> tuple[str, float]:
-        """Runs one case on poisoned, guarded buffers; what was wrong (or nothing), and the relative error."""
-        case, problem, device = expected.case, self.problem, self.device
-        arena = self.arena(kernel, case.tokens)
-        device.upload(expected.x, arena["x"])
+    def check(self, kernel: GpuKernel, expected: Expected) -> tuple[str, float]:
+        """Runs one case; what was wrong (or nothing), and the relative error."""
+        return verify.check(expected, lambda x: self._guarded_run(kernel, expected, x))
+
+    def _guarded_run(
+        self, kernel: GpuKernel, expected: Expected, tokens: NDArray[Any]
+    ) -> verify.Answered:
+        """One call on poisoned, guarded buffers."""
+        problem, device, count = self.problem, self.device, len(tokens)
+        arena = self.arena(kernel, count)
+        device.upload(tokens, arena["x"])
         if expected.routed:
             device.upload(expected.indices, arena["indices"])
             device.upload(expected.weights.astype(np.float32), arena["weights"])
-        self.call(kernel, arena, case.tokens, expected.routed).run(0)
+        self.call(kernel, arena, count, expected.routed).run(0)
         device.wait()
-        x, y = np.empty_like(expected.x), np.empty_like(expected.x)
-        indices = np.empty((case.tokens, problem.top_k), np.int32)
-        weights = np.empty((case.tokens, problem.top_k), np.float32)
+        x, y = np.empty_like(tokens), np.empty_like(tokens)
+        indices = np.empty((count, problem.top_k), np.int32)
+        weights = np.empty((count, problem.top_k), np.float32)
         for name, array in (("x", x), ("y", y), ("indices", indices), ("weights", weights)):
             device.download(arena[name], array)
         outside = arena.broken()
         arena.free()
-        if outside:
-            return f"{outside}: written outside its bytes", np.inf
-        if x.tobytes() != expected.x.tobytes():
-            return "x: was written to", np.inf
-        return verify.compare(expected, y, indices, weights)
+        wrong = f"{outside}: written outside its bytes" if outside else ""
+        if not wrong and x.tobytes() != tokens.tobytes():
+            wrong = "x: was written to"
+        return verify.Answered(y, indices, weights, wrong)
 
     def ready(
         self, kernel: GpuKernel, workload: Workload, seed: int

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,19 @@ Floats: TypeAlias = NDArray[np.floating[Any]]
 Doubles: TypeAlias = NDArray[np.float64]
 Routing: TypeAlias = tuple[NDArray[np.int32], Floats]
 
+
+class Sizes(NamedTuple):
+    """How large the numbers were that were added up to a token's output, [T] each.
+
+    Attributes:
+        down: the products of ``down`` and the hidden values.
+        all: these, and what errors of products 1, as large as they, would make of them.
+    """
+
+    down: Doubles
+    all: Doubles
+
+
 _erf = np.frompyfunc(math.erf, 1, 1)
 
 
@@ -37,14 +50,19 @@ def route(
     Returns:
         indices int32 [T, k] by falling score, ties to the lower index; their weights float64
         [T, k]; and scores float64 [T, E], what the choice was made on: with the correction bias
-        where there is one, the logits for topk_softmax, and not masked by group.
+        where there is one, the logits for a softmax without, and not masked by group.
 
     Raises:
         ProblemError: x is not [T, D].
     """
-    raw = _raw_scores(problem, weights, x)
-    scores = raw + _wide(weights.correction_bias) if problem.correction_bias else raw
-    indices = _best(_masked_by_group(problem, scores), problem.top_k)
+    logits = _logits(problem, weights, x)
+    raw = _scored(problem, logits)
+    if problem.correction_bias:
+        scores = raw + _wide(weights.correction_bias)
+    else:
+        # A softmax keeps the order of the logits, until it underflows.
+        scores = logits if problem.score == "softmax" else raw
+    indices = _best(scores, problem.top_k, _kept_by_group(problem, scores))
     return indices, _routing_weights(problem, np.take_along_axis(raw, indices, axis=1)), scores
 
 
@@ -57,16 +75,42 @@ def moe(problem: Problem, weights: Weights, x: Floats, routing: Routing | None =
     Raises:
         ProblemError: x is not [T, D].
     """
+    return moe_and_sizes(problem, weights, x, routing)[0]
+
+
+def moe_and_sizes(
+    problem: Problem, weights: Weights, x: Floats, routing: Routing | None = None
+) -> tuple[Doubles, Sizes]:
+    """Return what ``moe`` does, and the sizes [T] of what was added up for each token.
+
+    A sum of products whose errors are independent and of one relative size errs by that share of the
+    root of the sum of their squares, however small the sum is (Higham and Mary, "A New Approach to
+    Probabilistic Rounding Error Analysis", SIAM J. Sci. Comput. 41(5), 2019). The squares of a product of
+    a matrix and a vector are estimated from the norms of its rows, or columns, and that of the vector.
+
+    Raises:
+        ProblemError: x is not [T, D].
+    """
     indices, chosen = routing if routing is not None else route(problem, weights, x)[:2]
     x, chosen = _wide(x), _wide(chosen)
     y = np.zeros((x.shape[0], problem.hidden))
+    squares = np.zeros((2, x.shape[0]))
     if problem.shared_dim:
         matrices = (weights.shared_gate, weights.shared_up, weights.shared_down)
-        y += _expert(problem, x, matrices, (None, None, None))
+        y, squares = _expert(problem, x, matrices, (None, None, None))
     for expert, tokens, slots in _grouped(indices):
-        out = _expert(problem, x[tokens], *_of_expert(weights, expert))
-        y[tokens] += out * chosen[tokens, slots, None]
-    return y
+        out, own = _expert(problem, x[tokens], *_of_expert(weights, expert))
+        share = chosen[tokens, slots]
+        y[tokens] += out * share[:, None]
+        squares[:, tokens] += own * share**2
+    down, all_products = np.sqrt(squares)
+    return y, Sizes(down, all_products)
+
+
+def logit_sizes(problem: Problem, weights: Weights, x: Floats) -> Doubles:
+    """Return the size [T] of what was added up for each token's logits, for the largest row of the router."""
+    largest: Doubles = _size(_wide(x), _wide(weights.router)).max(axis=1)
+    return largest
 
 
 def group_scores(problem: Problem, scores: Doubles) -> Doubles:
@@ -84,37 +128,40 @@ def _wide(array: NDArray[Any]) -> Doubles:
     return array.astype(np.float64, copy=False)
 
 
-def _raw_scores(problem: Problem, weights: Weights, x: Floats) -> Doubles:
+def _logits(problem: Problem, weights: Weights, x: Floats) -> Doubles:
     if x.ndim != 2 or x.shape[1] != problem.hidden:
         raise ProblemError(
             f"x: has shape {list(x.shape)}, must be [T, {problem.hidden}]; one token a row"
         )
     logits: Doubles = _wide(x) @ _wide(weights.router).T
-    if problem.router_bias:
-        logits = logits + _wide(weights.router_bias)
+    return logits + _wide(weights.router_bias) if problem.router_bias else logits
+
+
+def _scored(problem: Problem, logits: Doubles) -> Doubles:
     if problem.score == "softmax":
         return _softmax(logits)
     return _sigmoid(logits) if problem.score == "sigmoid" else logits
 
 
-def _best(scores: Doubles, count: int) -> NDArray[np.int32]:
-    """Return the columns of the ``count`` greatest scores of each row; ties to the lower one."""
-    return np.argsort(-scores, axis=1, kind="stable")[:, :count].astype(np.int32)
+def _best(scores: Doubles, count: int, kept: NDArray[np.bool_] | None = None) -> NDArray[np.int32]:
+    """Return the columns of the ``count`` greatest scores of each row, of the kept; ties to the lower."""
+    dropped = np.zeros(scores.shape, bool) if kept is None else ~kept
+    return np.lexsort((-scores, dropped), axis=1)[:, :count].astype(np.int32)
 
 
-def _masked_by_group(problem: Problem, scores: Doubles) -> Doubles:
-    """Put -inf where an expert's group does not stay.
+def _kept_by_group(problem: Problem, scores: Doubles) -> NDArray[np.bool_] | None:
+    """Return which experts [T, E] are in a group that stays; None where there are no groups.
 
-    transformers puts 0 there, which differs only where a kept expert's biased score is negative;
-    DeepSeek's own inference/model.py puts -inf, as the published method says.
+    transformers puts 0 where a group does not stay, which differs only where a kept expert's
+    biased score is negative; DeepSeek's own inference/model.py puts -inf, as the published method
+    says.
     """
     if problem.num_groups == 1:
-        return scores
+        return None
     kept = _best(group_scores(problem, scores), problem.top_groups)
     stays = np.zeros((scores.shape[0], problem.num_groups), dtype=bool)
     np.put_along_axis(stays, kept, True, axis=1)
-    size = problem.num_experts // problem.num_groups
-    return np.where(np.repeat(stays, size, axis=1), scores, -np.inf)
+    return np.repeat(stays, problem.num_experts // problem.num_groups, axis=1)
 
 
 def _routing_weights(problem: Problem, chosen: Doubles) -> Doubles:
@@ -149,11 +196,24 @@ def _of_expert(weights: Weights, expert: int) -> tuple[tuple[Any, ...], tuple[An
 
 def _expert(
     problem: Problem, x: Doubles, matrices: tuple[Any, ...], biases: tuple[Any, ...]
-) -> Doubles:
-    gate, up, down = matrices
-    up_out = _linear(x, up, biases[1])
-    gate_out = _linear(x, gate, biases[0]) if problem.gated else up_out
-    return _linear(_activate(problem, gate_out, up_out), down, biases[2])
+) -> tuple[Doubles, Doubles]:
+    """Return the expert's output [t, D], and the squares [2, t] of the sizes of `Sizes`."""
+    up, down = map(_wide, matrices[1:])
+    up_out, up_size = _linear(x, up, biases[1]), _size(x, up)
+    gate_out, gate_size = up_out, up_size
+    if problem.gated:
+        gate = _wide(matrices[0])
+        gate_out, gate_size = _linear(x, gate, biases[0]), _size(x, gate)
+    hidden, error = _activate(problem, gate_out, up_out, gate_size, up_size)
+    columns = np.einsum("df,df->f", down, down)
+    own = hidden**2 @ columns
+    return _linear(hidden, down, biases[2]), np.stack((own, own + error**2 @ columns))
+
+
+def _size(x: Doubles, matrix: Any) -> Doubles:
+    """Return, estimated, the root of the squares' sum of the products of x [t, D] and each row of a matrix."""
+    rows = np.sqrt(np.einsum("fd,fd->f", matrix, matrix) / x.shape[1])
+    return np.outer(np.linalg.norm(x, axis=1), rows)
 
 
 def _linear(x: Doubles, matrix: Any, bias: Any) -> Doubles:
@@ -163,21 +223,27 @@ def _linear(x: Doubles, matrix: Any, bias: Any) -> Doubles:
     return out
 
 
-def _activate(problem: Problem, gate: Doubles, up: Doubles) -> Doubles:
-    """Return what goes into ``down``; relu reads ``up`` alone."""
+def _activate(
+    problem: Problem, gate: Doubles, up: Doubles, gate_size: Doubles, up_size: Doubles
+) -> tuple[Doubles, Doubles]:
+    """Return what goes into ``down``, and how far it moves where gate and up move by their sizes.
+
+    relu reads ``up`` alone. The slope of all gates' functions is at most 1.13, taken as 1.
+    """
     match problem.activation:
         case "swiglu":
-            return gate * _sigmoid(gate) * up
+            acted = gate * _sigmoid(gate)
         case "geglu":
-            return _gelu(gate) * up
+            acted = _gelu(gate)
         case "geglu_tanh":
-            return _gelu_tanh(gate) * up
+            acted = _gelu_tanh(gate)
         case "swiglu_clamped":
             gate = np.minimum(gate, problem.swiglu_limit)
-            up = np.clip(up, -problem.swiglu_limit, problem.swiglu_limit)
-            return gate * _sigmoid(gate * problem.swiglu_alpha) * (up + 1)
+            acted = gate * _sigmoid(gate * problem.swiglu_alpha)
+            up = np.clip(up, -problem.swiglu_limit, problem.swiglu_limit) + 1
         case _:
-            return np.maximum(up, 0)
+            return np.maximum(up, 0), up_size
+    return acted * up, np.hypot(up * gate_size, acted * up_size)
 
 
 def _softmax(logits: Doubles) -> Doubles:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
-import shutil
 from collections.abc import Collection
 from pathlib import Path
 
+from tuner.host.files import write_whole
 from tuner.offline import bench
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -28,14 +28,14 @@ sys.exit(main([str(FOLDER), *sys.argv[1:]]))
 def write(folder: Path, kind: str) -> None:
     """Writes run.py and code/tuner for a kind of target: the rooms around the modules that it needs, and
     nothing of the package's own ``__init__``."""
-    (folder / "run.py").write_text(_RUN)
+    write_whole(folder / "run.py", _RUN.encode())
     to = folder / "code" / "tuner"
     to.mkdir(parents=True, exist_ok=True)
-    (to / "__init__.py").write_text("")
+    write_whole(to / "__init__.py", b"")
     for path in sorted(_needed({*_ENTRIES, bench.module_of(kind)})):
         copy = to / path.relative_to(_PACKAGE)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, copy)
+        write_whole(copy, path.read_bytes())
 
 
 def _needed(entries: Collection[str]) -> set[Path]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.measure import verify
+from tuner.measure import right_answers
 from tuner.offline import bench
 from tuner.offline.job import Job
 from tuner.problem import Problem
@@ -33,9 +33,9 @@ def make(job: Job, job_folder: Path, folder: Path) -> None:
     weights = random_weights(problem, job.seed)
     kind.write(job, job_folder, weights, folder)
     tiles = sorted({job.ragged(variant.name) for variant in job.variants})
-    wanted = (verify.cases(problem, t, tile, job.seed) for tile in tiles for t in job.tokens)
+    wanted = (right_answers.cases(problem, t, tile, job.seed) for tile in tiles for t in job.tokens)
     cases = tuple(dict.fromkeys(case for cases in wanted for case in cases))
-    answers = dict(zip(cases, verify.Answers(problem, weights).of(cases), strict=True))
+    answers = dict(zip(cases, right_answers.Answers(problem, weights).of(cases), strict=True))
     with (folder / _ANSWERS).open("wb") as stream:
         pickle.dump(answers, stream)
 
@@ -46,14 +46,14 @@ class StoredAnswers:
     def __init__(self, folder: Path) -> None:
         self._path = folder / _ANSWERS
 
-    def of(self, cases: tuple[verify.Case, ...]) -> tuple[verify.Expected, ...]:
+    def of(self, cases: tuple[right_answers.Case, ...]) -> tuple[right_answers.Expected, ...]:
         """The right answers, in the order of the cases."""
         return tuple(self._answers[case] for case in cases)
 
     @functools.cached_property
-    def _answers(self) -> Mapping[verify.Case, verify.Expected]:
+    def _answers(self) -> Mapping[right_answers.Case, right_answers.Expected]:
         with self._path.open("rb") as stream:
-            answers: Mapping[verify.Case, verify.Expected] = pickle.load(stream)
+            answers: Mapping[right_answers.Case, right_answers.Expected] = pickle.load(stream)
         return answers
 
 

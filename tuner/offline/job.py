@@ -15,17 +15,24 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from tuner.errors import MoetuneError
+from tuner.errors import MoetuneError, ProblemError, TargetError
+from tuner.host import json_text
+from tuner.host.files import append_line, write_whole
 from tuner.measure.race import FINAL_EFFORT, TRIAL_EFFORT
+from tuner.offline.lines import Line, check
 from tuner.problem import Problem
+from tuner.problem.workload import Workload
+from tuner.store.fields import target_of
+from tuner.store.records import STATUSES
 
 FORMAT = 2
+RESULTS = "results.jsonl"
 
 
 class JobError(MoetuneError):
@@ -116,43 +123,116 @@ class Job:
 
 def write(folder: Path, job: Job) -> None:
     """Writes job.json, whole or not at all."""
-    partial = folder / "job.json.part"
-    partial.write_text(json.dumps(asdict(job), indent=1, sort_keys=True) + "\n")
-    partial.replace(folder / "job.json")
+    text = json.dumps(asdict(job), indent=1, sort_keys=True) + "\n"
+    write_whole(folder / "job.json", text.encode())
 
 
 def read(folder: Path) -> Job:
     """Raises JobError where the folder holds no job of this version."""
     path = folder / "job.json"
     try:
-        data = json.loads(path.read_text())
+        data = json_text.parse(path.read_bytes())
         if data.get("format") != FORMAT:
             raise JobError(f"{path}: format {data.get('format')}, not {FORMAT}; make the job again")
-        variants = tuple(
-            JobVariant(**{**v, "tokens": tuple(v["tokens"])}) for v in data["variants"]
-        )
-        return Job(
-            **{
-                **data,
-                "variants": variants,
-                "tokens": tuple(data["tokens"]),
-                "failed": tuple(data["failed"]),
-            }
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return _sound(_job(data))
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ProblemError,
+        TargetError,
+    ) as error:
         raise JobError(f"{path}: no job ({error}); `moetune tune --offline` makes one") from error
 
 
-def results(folder: Path) -> Iterator[dict[str, Any]]:
-    """The lines of results.jsonl; a last line that was cut off by the end of the job is left out."""
-    with contextlib.suppress(FileNotFoundError):
-        for line in (folder / "results.jsonl").read_text().splitlines():
-            with contextlib.suppress(ValueError):
-                yield json.loads(line)
+def _job(data: Mapping[str, Any]) -> Job:
+    variants = tuple(
+        _typed(JobVariant(**{**v, "tokens": tuple(v["tokens"])})) for v in data["variants"]
+    )
+    lists = {name: tuple(data[name]) for name in ("tokens", "failed")}
+    return _typed(Job(**{**data, **lists, "variants": variants}))
+
+
+# What a field of these is in Python, by its annotation.
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "str": (str,), "int": (int,), "float": (int, float), "Mapping": (dict,), "tuple": (tuple,),
+}  # fmt: skip
+_Part = TypeVar("_Part", Job, JobVariant)
+
+
+def _typed(part: _Part) -> _Part:
+    """It, if each field is of its type. Raises TypeError."""
+    for told in fields(part):
+        kinds, value = _KINDS[str(told.type).partition("[")[0]], getattr(part, told.name)
+        if type(value) not in kinds:
+            raise TypeError(f"{told.name} is a {type(value).__name__}")
+    return part
+
+
+def _sound(job: Job) -> Job:
+    """It, if its parts are of each other. Raises ValueError, ProblemError or TargetError."""
+    target_of(job.target, "target", job.target_name)
+    names = {variant.name for variant in job.variants} | {f["variant"] for f in job.failed}
+    for tokens in (*job.tokens, *(t for v in job.variants for t in v.tokens)):
+        if type(tokens) is not int or str(tokens) not in job.defaults:
+            raise ValueError(f"tokens {tokens!r} have no default")
+        Workload(tokens, job.load)
+    for name in job.defaults.values():
+        if name not in names:
+            raise ValueError(f"default {name!r} is none of its variants")
+    for failed in job.failed:
+        said = (failed["variant"], failed["status"], failed["message"])
+        if not all(isinstance(text, str) for text in said) or failed["status"] not in STATUSES:
+            raise ValueError(f"failed holds {failed!r}")
+    if not job.tokens or not job.layer:
+        raise ValueError("asks for nothing")
+    return job
+
+
+@dataclass(frozen=True)
+class Results:
+    """The sound lines of results.jsonl; of each other line its number and why it is left out."""
+
+    lines: tuple[Line, ...]
+    damaged: tuple[str, ...]
+
+
+def results(folder: Path, job: Job) -> Results:
+    """What the job's runs said so far. Raises JobError where the file cannot be read."""
+    path = folder / RESULTS
+    data = b""
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            data = path.read_bytes()
+    except OSError as error:
+        raise JobError(f"{path}: cannot be read ({error.strerror}); make it readable") from error
+    return lines_of(data, job, str(path))
+
+
+def lines_of(data: bytes, job: Job, where: str) -> Results:
+    """The lines in a text; ``where`` names it."""
+    sound, damaged = [], []
+    for number, text in enumerate(data.split(b"\n"), start=1):
+        try:
+            if text.strip():
+                sound.append(check(json_text.parse(text), job))
+        except ValueError as error:
+            damaged.append(f"{where}: line {number} is left out: {error}")
+    return Results(tuple(sound), tuple(damaged))
 
 
 def append(folder: Path, line: Mapping[str, Any]) -> None:
-    """Adds one result, with the time; it is on the disk when this returns."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    with (folder / "results.jsonl").open("a") as stream:
-        stream.write(json.dumps({"created": now, **line}, sort_keys=True) + "\n")
+    """Adds one result, with the time; it is on the disk when this returns.
+
+    Raises JobError where it cannot be written.
+    """
+    path, now = folder / RESULTS, datetime.now(UTC).isoformat(timespec="seconds")
+    try:
+        text = json.dumps({"created": now, **line}, sort_keys=True, ensure_ascii=False)
+        append_line(path, json_text.mended(text))
+    except OSError as error:
+        raise JobError(
+            f"{path}: cannot be written ({error.strerror}); mend that and run the job again"
+        ) from error

@@ -16,6 +16,7 @@ from typing import Any
 from tuner.bundle.elf import without_search_path
 from tuner.codegen import probes
 from tuner.errors import UsageError
+from tuner.host.files import write_whole
 from tuner.host.process import pool
 from tuner.host.toolchain import toolchain_version
 from tuner.measure.own_bench import dense_program
@@ -165,7 +166,7 @@ def _put(folder: Path, variant: Variant, built: Build, tokens: tuple[int, ...]) 
 def _install(program: Path, to: Path) -> None:
     """Copies a program; a library without the search path that its linker left, a folder of this machine."""
     content = program.read_bytes()
-    to.write_bytes(without_search_path(content) if program.suffix == ".so" else content)
+    write_whole(to, without_search_path(content) if program.suffix == ".so" else content)
 
 
 def _probes(folder: Path, problem: Problem, target: Target) -> dict[str, str]:

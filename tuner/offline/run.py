@@ -9,17 +9,18 @@ Finalists read one packed form of the weights, because a layer keeps one.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tuner.host import json_text
+from tuner.host.terminal import one_line
 from tuner.intervals import median
 from tuner.measure.worker import THREADS
 from tuner.offline import bench, place
@@ -41,14 +42,16 @@ def run(folder: Path, time_s: float, say: Say) -> None:
     job = jobs.read(folder)
     kind = bench.kind_of(job)
     end = time.monotonic() + time_s
+    for damaged in jobs.results(folder, job).damaged:
+        say(damaged)
     cores = kind.cores(job)
     with place.folder(job.layer, kind.COPIES) as data:
         _prepare(folder, job, data, say)
         with _on(cores):
-            _device(folder, data, kind, say)
+            _device(folder, job, data, kind, say)
             _trials(folder, job, data, kind.TRIAL_S, end, say)
             _finals(folder, job, data, kind.TRIAL_S, end, say)
-            _device(folder, data, kind, say)
+            _device(folder, job, data, kind, say)
 
 
 @contextlib.contextmanager
@@ -70,13 +73,13 @@ def _prepare(folder: Path, job: Job, data: Path, say: Say) -> None:
     say(f"weights and right answers: {time.monotonic() - start:.1f} s")
 
 
-def _device(folder: Path, data: Path, kind: Kind, say: Say) -> None:
-    lines, failure = _child(folder, data, ["device"], kind.TRIAL_S)
+def _device(folder: Path, job: Job, data: Path, kind: Kind, say: Say) -> None:
+    lines, failure = _child(folder, job, data, ["device"], kind.TRIAL_S)
     if failure:
         raise JobError(f"device: {failure[1]}; {kind.WHERE}")
     line = lines[0]
-    for earlier in jobs.results(folder):
-        if earlier["kind"] == "device" and _identity(earlier) != _identity(line):
+    for earlier in jobs.results(folder, job).lines:
+        if earlier["kind"] == "device" and identity(earlier) != identity(line):
             raise JobError(
                 f"{folder}: was begun on {earlier['name']}, this is {line['name']} or has other cores; "
                 "go on there, or delete results.jsonl"
@@ -85,8 +88,9 @@ def _device(folder: Path, data: Path, kind: Kind, say: Say) -> None:
     say(f"{line['name']}: {', '.join(_rates(line))}")
 
 
-def _identity(line: dict[str, Any]) -> tuple[Any, ...]:
-    return line["name"], line.get("target")
+def identity(line: Mapping[str, Any]) -> tuple[str, str]:
+    """Who measured, by a line of kind device."""
+    return line["name"], repr(sorted(line.get("target", {}).items()))
 
 
 def _rates(line: dict[str, Any]) -> Iterator[str]:
@@ -98,17 +102,20 @@ def _rates(line: dict[str, Any]) -> Iterator[str]:
 
 
 def _trials(folder: Path, job: Job, data: Path, trial_s: float, end: float, say: Say) -> None:
-    done = {(r["variant"], r["tokens"]) for r in jobs.results(folder) if r["kind"] == "trial"}
+    done = {
+        (r["variant"], r["tokens"]) for r in jobs.results(folder, job).lines if r["kind"] == "trial"
+    }
     defaults = {job.default(t) for t in job.tokens}
     for variant in sorted(job.variants, key=lambda v: v.name not in defaults):
         open_counts = [t for t in variant.tokens if (variant.name, t) not in done]
         while open_counts and time.monotonic() < end:
             counts = ",".join(map(str, open_counts))
             limit = min(trial_s, max(end - time.monotonic(), 1.0))
-            lines, failure = _child(folder, data, ["trial", variant.name, counts], limit)
+            lines, failure = _child(folder, job, data, ["trial", variant.name, counts], limit)
             for line in lines:
                 _record(folder, variant, line, say)
-            open_counts = open_counts[len(lines) :]
+            said = [line["tokens"] for line in lines]
+            open_counts = [t for t in open_counts if t not in said]
             if failure and open_counts:
                 # The count that was at work has failed; those after it are tried in another process.
                 status, message = failure
@@ -128,19 +135,31 @@ def _record(folder: Path, variant: JobVariant, line: dict[str, Any], say: Say) -
 
 def _finals(folder: Path, job: Job, data: Path, trial_s: float, end: float, say: Say) -> None:
     for tokens in job.tokens:
-        names = finalists(job, tokens, list(jobs.results(folder)))
-        ran = sum(r["kind"] == "final" and r["tokens"] == tokens for r in jobs.results(folder))
+        results = jobs.results(folder, job).lines
+        names = finalists(job, tokens, results)
+        ran = len(finals_of(results, tokens, names))
         for _ in range(ran, FINAL_RUNS if len(names) > 1 else 0):
             if time.monotonic() > end:
                 return
             words = ["final", str(tokens), ",".join(names)]
-            lines, failure = _child(folder, data, words, trial_s)
+            lines, failure = _child(folder, job, data, words, trial_s)
             for line in lines:
                 jobs.append(folder, line)
                 shown = (f"{median(s).value / 1e3:.1f}" for s in line["samples"])
                 say(f"T={tokens} final, default first: {', '.join(shown)} us")
             if failure:
                 say(f"T={tokens} final: {failure[1]}")
+
+
+def finals_of(
+    results: Sequence[Mapping[str, Any]], tokens: int, names: Sequence[str]
+) -> list[Mapping[str, Any]]:
+    """The finals of these variants on a token count."""
+    return [
+        r
+        for r in results
+        if r["kind"] == "final" and r["tokens"] == tokens and r["variants"] == names
+    ]
 
 
 def finalists(job: Job, tokens: int, results: Sequence[dict[str, Any]]) -> list[str]:
@@ -172,7 +191,7 @@ def _ratios(tokens: int, results: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def _child(
-    folder: Path, data: Path, words: Sequence[str], limit_s: float
+    folder: Path, job: Job, data: Path, words: Sequence[str], limit_s: float
 ) -> tuple[list[dict[str, Any]], tuple[str, str] | None]:
     """What a trial's process said, and (status, message) where it ended badly."""
     # -P: not the `tuner` of the folder that somebody happens to be in.
@@ -181,36 +200,38 @@ def _child(
     paths = [code, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, **THREADS, "PYTHONPATH": os.pathsep.join(paths)}
     child = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
     )
     try:
         out, err = child.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
         child.kill()
         out, err = child.communicate()
-        return list(_lines(out)), ("timeout", f"not done within {limit_s:.0f} s")
-    lines = list(_lines(out))
-    said = [line for line in lines if line["kind"] == "error"]
-    lines = [line for line in lines if line["kind"] != "error"]
-    if said:
-        return lines, ("crash", said[0]["message"])
+        lines = list(jobs.lines_of(out, job, "").lines)  # of what was cut off nothing is told
+        return lines, ("timeout", f"not done within {limit_s:.0f} s")
+    said, error = jobs.lines_of(out, job, "its process"), _error(out)
+    lines = list(said.lines)
+    if error:
+        return lines, ("crash", error)
     if child.returncode < 0:
         return lines, (
             "crash",
             f"its process was ended by {signal.Signals(-child.returncode).name}",
         )
     if child.returncode != 0:
-        last = (err.strip().splitlines() or [f"ended with {child.returncode}"])[-1]
-        return lines, ("crash", last)
+        told = err.decode(errors="replace").strip().splitlines()
+        return lines, ("crash", (told or [f"ended with {child.returncode}"])[-1])
+    if not lines:
+        return [], ("crash", said.damaged[-1] if said.damaged else "its process said nothing")
     return lines, None
 
 
-def _lines(out: str) -> Iterator[dict[str, Any]]:
-    for line in out.splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:  # cut off by the end of the process
-            return
+def _error(out: bytes) -> str:
+    """Why it refused, if it said so, on its last line."""
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        last = json_text.parse(out.strip().rpartition(b"\n")[2])
+        return str(last["message"]) if last["kind"] == "error" else ""
+    return ""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -220,9 +241,9 @@ def main(arguments: Sequence[str]) -> int:
         run(
             folder,
             float(arguments[1]) if len(arguments) > 1 else 3600.0,
-            lambda line: print(line, flush=True),
+            lambda line: print(one_line(line), flush=True),
         )
     except JobError as error:
-        print(error, file=sys.stderr)
+        print(one_line(str(error)), file=sys.stderr)
         return 1
     return 0

@@ -13,13 +13,14 @@ from typing import Any, cast
 
 from tuner.measure.race import SLOW
 from tuner.offline import job as jobs
-from tuner.offline.job import Job, JobVariant
+from tuner.offline.job import Job, JobError, JobVariant
 from tuner.offline.rows import Machine, Result, floor, machine_of, measured, race_of
-from tuner.offline.run import FINAL_RUNS
+from tuner.offline.run import FINAL_RUNS, finals_of, identity
 from tuner.space import templates
 from tuner.space.variant import Variant, parse
 from tuner.store.database import Database
 from tuner.store.records import Environment, MeasurementRow, TrialRow, WinnerRow
+from tuner.store.sound import MOST_TEXT
 from tuner.target import Target
 from tuner.tune.verdicts import is_proven
 
@@ -40,23 +41,26 @@ class ToldWinner:
 
 @dataclass(frozen=True)
 class Told:
-    """What a job brought: trials that are new, how they ended, and winners."""
+    """What a job brought: trials that are new, how they ended, and winners; and what was left out, and why."""
 
     target: Target
     asked_for: Target
     recorded: int
     statuses: Mapping[str, int]
     cells: tuple[ToldWinner, ...]
+    left_out: tuple[str, ...] = ()
 
 
 def tell(folder: Path, db: Database) -> Told:
     """Reads a job's results.
 
     Raises:
-        JobError: the folder is no job.
+        JobError: the folder is no job, or its results are of several devices.
         TargetError: nothing was measured yet, or on a card that is not known.
     """
-    job, results = jobs.read(folder), list(jobs.results(folder))
+    job = jobs.read(folder)
+    results, damaged = (found := jobs.results(folder, job)).lines, found.damaged
+    _check_one_device(folder, results)
     machine = machine_of(folder, job, results)
     asked_for = Target.from_key({**job.target, "name": job.target_name})
     book = _Book(job, machine, db, results)
@@ -66,7 +70,18 @@ def tell(folder: Path, db: Database) -> Told:
     statuses: dict[str, int] = {}
     for result in book.trials:
         statuses[result["status"]] = statuses.get(result["status"], 0) + 1
-    return Told(machine.target, asked_for, recorded, statuses, tuple(cells))
+    left_out = (*damaged, *book.left_out)
+    return Told(machine.target, asked_for, recorded, statuses, tuple(cells), left_out)
+
+
+def _check_one_device(folder: Path, results: Sequence[Result]) -> None:
+    """Rows belong to who measured. A job does not go on elsewhere, but its results may be joined by hand."""
+    names = {identity(line): line["name"] for line in results if line["kind"] == "device"}
+    if len(names) > 1:
+        raise JobError(
+            f"{folder}: its results are of several devices ({', '.join(names.values())}); "
+            "keep those of each in a job folder of its own"
+        )
 
 
 class _Book:
@@ -81,6 +96,7 @@ class _Book:
         failed = [{"kind": "trial", "tokens": t, **f} for f in job.failed for t in job.tokens]
         self.trials = [*failed, *(r for r in results if r["kind"] == "trial")]
         self.rows: dict[tuple[str, int], int] = {}
+        self.left_out: list[str] = []
 
     def record_trials(self) -> int:
         """Rows of all trials; returns how many are new."""
@@ -115,7 +131,7 @@ class _Book:
             **self._workload(result["tokens"]),
             variant_id=variant.id,
             status="slow" if slow else result["status"],
-            message=result.get("message", ""),
+            message=result.get("message", "")[:MOST_TEXT],
             source_digest=parts.source_digest if parts else "",
             binary_key=parts.binary_key if parts else "",
             compile_ms=parts.compile_ms if parts else None,
@@ -137,10 +153,16 @@ class _Book:
 
     def record_winner(self, tokens: int) -> ToldWinner | None:
         """The winner of a token count by its finals, if all of them ran; recorded once."""
-        finals = [r for r in self.results if r["kind"] == "final" and r["tokens"] == tokens]
+        finals = self._finals(tokens)
         if len(finals) < FINAL_RUNS:
             return None
         names = finals[0]["variants"]
+        if missing := [name for name in names if (name, tokens) not in self.rows]:
+            self.left_out.append(
+                f"{tokens} tokens: the finals are left out: no trial of {missing[0]} is in the results; "
+                "run the job again"
+            )
+            return None
         best = _winner(finals, self._keeps_default(names))
         base = self._measured(tokens, finals, 0, "final")
         row = self._measured(tokens, finals, best, "final")
@@ -167,6 +189,11 @@ class _Book:
             )
         )
         return ToldWinner(tokens, names[0], names[best], base.median_ns, row.median_ns, *ratios)
+
+    def _finals(self, tokens: int) -> list[Result]:
+        """Those of the last finalists: where trials were lost, others may have raced before."""
+        finals = [r for r in self.results if r["kind"] == "final" and r["tokens"] == tokens]
+        return finals_of(self.results, tokens, finals[-1]["variants"]) if finals else []
 
     def _measured(
         self, tokens: int, lines: Sequence[Result], number: int, kind: str

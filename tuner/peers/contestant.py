@@ -19,7 +19,7 @@ import numpy as np
 from tuner.codegen import probes
 from tuner.cpu.buffers import address, allocate
 from tuner.errors import MoetuneError
-from tuner.measure import verify
+from tuner.measure import right_answers
 from tuner.measure.bench import Entrant
 from tuner.measure.cpu_bench import INPUT_BYTES, INPUTS, CpuBench
 from tuner.measure.race import DECODE_TOKENS
@@ -165,11 +165,11 @@ class Contestant:
             times.append(self.sample(len(times)).ns)
         return float(np.median(times))
 
-    def _answer(self) -> verify.Expected:
+    def _answer(self) -> right_answers.Expected:
         """What every form has to compute on this workload."""
         load = self._workload.load if self._routing else "router"
-        case = verify.Case(self._workload.tokens, load, self.seed)
-        return verify.expect(self.problem, self._bench.weights, case)
+        case = right_answers.Case(self._workload.tokens, load, self.seed)
+        return right_answers.expect(self.problem, self._bench.weights, case)
 
     def _check(self, name: str, call: Form) -> float:
         """Relative error of a call; tokens whose routing is a tie are left out."""

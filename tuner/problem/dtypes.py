@@ -22,6 +22,8 @@ class DataType:
         name: as a Problem, Mojo's DType, torch and the service's documents write it.
         bytes: of one value.
         tolerance: largest relative error of a token's output that is right, where x and y are of this type.
+        largest: its largest finite number.
+        step: its smallest number above 0.
         scalar: the NumPy scalar type that holds a value, which ``package`` has.
         package: imported as soon as somebody asks for such an array, not before.
         dlpack: its type code and bits in DLPack.
@@ -33,6 +35,8 @@ class DataType:
     name: str
     bytes: int
     tolerance: float
+    largest: float
+    step: float
     scalar: str
     package: str = "numpy"
     dlpack: tuple[int, int]
@@ -62,13 +66,16 @@ class DataType:
 _ROWS = (
     DataType(
         name="float32", bytes=4, tolerance=1e-5, scalar="float32", dlpack=(_FLOAT, 32),
+        largest=2.0**128 - 2.0**104, step=2.0**-149,
     ),
     DataType(
         name="bfloat16", bytes=2, tolerance=2.0**-8, scalar="bfloat16", package="ml_dtypes",
-        dlpack=(_BFLOAT, 16), dot_feature="avx512bf16", upper_half=True,
+        largest=2.0**128 - 2.0**120, step=2.0**-133, dlpack=(_BFLOAT, 16), dot_feature="avx512bf16",
+        upper_half=True,
     ),
     DataType(
         name="float16", bytes=2, tolerance=2.0**-10, scalar="float16", dlpack=(_FLOAT, 16),
+        largest=2.0**16 - 2.0**5, step=2.0**-24,
     ),
 )  # fmt: skip
 DTYPES: dict[str, DataType] = {row.name: row for row in _ROWS}

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import JsonError, ProblemError, UsageError
+from tuner.errors import ProblemError, UsageError
 from tuner.host import json_text
 from tuner.problem.problem import Problem
 
@@ -54,17 +54,17 @@ def read(path: str | os.PathLike[str]) -> Traffic:
         ) from error
     if len(data) > MOST_BYTES:
         raise UsageError(f"{place}: has more than {MOST_BYTES >> 20} MiB, which no trace has")
+    if data in (b"", b"\n"):
+        raise UsageError(f"{place}: is empty, so it is no trace; record one with tuner.trace")
     found: list[Any] = []
-    for number, line in enumerate(data.splitlines(), start=1):
+    for number, line in enumerate(data.removesuffix(b"\n").split(b"\n"), start=1):
         try:
             value = json_text.parse(line)
             found.append(_problems(value) if number == 1 else _row(value))
-        except (JsonError, ProblemError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ProblemError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(
                 f"{place}: line {number} is none of a trace ({error!r}); record it again"
             ) from error
-    if not found:
-        raise UsageError(f"{place}: is empty, so it is no trace; record one with tuner.trace")
     problems, *rows = found
     for row in rows:
         _check(place, problems, row)

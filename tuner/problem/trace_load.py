@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.errors import JsonError, ProblemError, UsageError
+from tuner.errors import ProblemError, UsageError
 from tuner.host import json_text
 from tuner.host.files import write_whole
 from tuner.host.paths import traces_dir
@@ -141,7 +141,7 @@ def _read(path: Path, digest: str) -> Recorded:
     try:
         num_experts, top_k, calls = json_text.parse(path.read_bytes())
         found = Recorded(num_experts, top_k, tuple((t, tuple(counts)) for t, counts in calls))
-    except (OSError, JsonError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise ProblemError(
             f"load=trace:{digest}: its counts are not kept in {path.parent}; "
             "give the trace's file once: --load trace:FILE"

@@ -12,11 +12,20 @@ from numpy.typing import NDArray
 
 from tuner.errors import UsageError, WeightsError
 from tuner.host.arguments import require
-from tuner.problem.arrays import NUMPY_DTYPES, dtype_name, held_dtype, is_finite, to_numpy
+from tuner.problem.arrays import (
+    NUMPY_DTYPES,
+    dtype_name,
+    float32_of,
+    held_dtype,
+    is_finite,
+    to_numpy,
+)
 from tuner.problem.problem import Problem
 
 # NumPy, torch or anything with DLPack; NumPy throughout once checked.
 Array: TypeAlias = Any
+# Minus infinity there masks an expert.
+_MASKS = ("router_bias", "correction_bias")
 _ROUTER = ("router", "router_bias", "correction_bias")
 # What is packed expert by expert: the experts may lie apart.
 _BY_EXPERT = ("gate", "up", "down", "gate_bias", "up_bias", "down_bias")
@@ -63,7 +72,9 @@ class Weights:
 
         Raises:
             WeightsError: an array that lacks, must be None, has another shape or data type, cannot
-                be read, or holds NaN or Inf; names the array, what it has and what it must have.
+                be read, or holds NaN or Inf; names the array, what it has and what it must have. The
+                biases of routing may hold minus infinity, which masks an expert; fewer than
+                ``top_k`` others are refused.
         """
         require("problem", problem, Problem)
         wanted = array_shapes(problem)
@@ -74,7 +85,12 @@ class Weights:
             if shape is None:
                 _check_absent(field.name, value, problem)
                 continue
-            arrays[field.name] = _checked(field.name, value, shape, _dtypes(field.name, problem))
+            array = _checked(field.name, value, shape, _dtypes(field.name, problem))
+            if field.name in _MASKS:
+                _check_masks(field.name, array, problem.top_k)
+            else:
+                _check_finite(field.name, array)
+            arrays[field.name] = array
         return Weights(**arrays)
 
     @classmethod
@@ -160,7 +176,6 @@ def _checked(
         raise WeightsError(f"{name}: has shape {list(array.shape)} {array.dtype}, {must}")
     if name not in _BY_EXPERT or not array[0].flags.c_contiguous:
         array = np.ascontiguousarray(array)
-    _check_finite(name, array)
     return array
 
 
@@ -172,6 +187,18 @@ def _as_numpy(name: str, value: Array, must: str) -> NDArray[Any]:
         raise WeightsError(
             f"{name}: is a {kind} that NumPy cannot read ({error}), {must} in CPU memory"
         ) from None
+
+
+def _check_masks(name: str, array: NDArray[Any], top_k: int) -> None:
+    """Biases [E] of routing: finite, or minus infinity for an expert that is never chosen."""
+    values = float32_of(array)
+    masked = np.isneginf(values)
+    _check_finite(name, np.where(masked, np.float32(0), values))
+    if masked.size - masked.sum() < top_k:
+        raise WeightsError(
+            f"{name}: masks {int(masked.sum())} of {masked.size} experts with minus infinity, "
+            f"top_k={top_k} must be left; mask fewer"
+        )
 
 
 def _check_finite(name: str, array: NDArray[Any]) -> None:

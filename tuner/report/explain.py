@@ -350,7 +350,7 @@ def _roofline(
     gflop_s, gb_s = best["gflop_s"], best["gb_s"]
     limits = _limits(best, target, db)
     compute = "dot" if multiplies_pairs(problem, target) and "dot" in limits else "fma"
-    if not gflop_s or not gb_s or not {compute, "read"} <= limits.keys():
+    if not gflop_s or not gb_s or not all(limits.get(name) for name in (compute, "read")):
         return None
     return Roofline(
         gflop_s=gflop_s,

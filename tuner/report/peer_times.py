@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from tuner.errors import UsageError
+from tuner.host import json_text
 from tuner.problem import Problem
 
 # Peer -> (tokens, ns), by tokens.
@@ -26,7 +26,7 @@ class PeerTimes:
 
     def _read(self, path: Path) -> None:
         try:
-            for row in json.loads(path.read_text())["rows"]:
+            for row in json_text.parse(path.read_bytes())["rows"]:
                 if not row["refused"] and row["experts"] == row["of_experts"]:
                     times = self._times.setdefault((row["model"], row["dtype"], row["load"]), {})
                     point = (int(row["tokens"]), float(row["peer_median_ns"]))

@@ -134,7 +134,7 @@ class Recorder:
         self._saved = time.monotonic()
         text = "".join(json.dumps(line) + "\n" for line in self._lines())
         try:
-            write_whole(self.path, text.encode())
+            write_whole(self.path, text.encode(), sync=False)  # a call may wait for it
         except OSError as error:
             raise UsageError(
                 f"{self.path}: cannot be written ({error.strerror}); name another"

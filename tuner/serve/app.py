@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 
 from tuner.bundle import shelf
 from tuner.errors import DatabaseError
+from tuner.host.terminal import one_line
 from tuner.report.peer_times import PeerTimes
 from tuner.serve.answers import KeptAnswers
 from tuner.serve.limits import Limits
@@ -111,7 +112,7 @@ async def _unrouted(request: Request, error: Exception) -> Response:
 
 async def _away(request: Request, error: Exception) -> Response:
     """What is wrong with the database names files of this machine, so the log alone tells it."""
-    _LOG.error("%s", error)
+    _LOG.error("%s", one_line(str(error)))
     return Refusal(503, "the database cannot be read now; the service's log says why").response()
 
 

@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from tuner.errors import TokenError
+from tuner.host.terminal import one_line
 from tuner.serve.problem_document import Refusal
 
 _LOG = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ def require(request: Request, bearer: Bearer, scope: str) -> None:
     try:
         token = request.app.state.tokens.holder(bearer.credentials if bearer else "")
     except TokenError as error:
-        _LOG.error("%s", error)
+        _LOG.error("%s", one_line(str(error)))
         raise Refusal(503, "tokens cannot be checked now; the service's log says why") from error
     if token is None:
         detail = (

@@ -13,7 +13,6 @@ import fcntl
 import hashlib
 import hmac
 import json
-import os
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.errors import TokenError, UsageError
+from tuner.host import json_text
+from tuner.host.files import write_whole
 from tuner.store.records import now
 
 RESULTS, BUNDLES = "results", "bundles"
@@ -121,7 +122,7 @@ class Tokens:
 
     def _read(self) -> list[Token]:
         try:
-            rows = json.loads(self.path.read_text())
+            rows = json_text.parse(self.path.read_bytes())
             return [Token(**{**row, "scopes": tuple(row["scopes"])}) for row in rows]
         except FileNotFoundError:
             return []
@@ -134,7 +135,7 @@ class Tokens:
         """The tokens there are, while no other process changes them."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(f"{self.path}.lock", "w") as lock:
+            with open(f"{self.path}.lock", "a") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 yield self._read()
         except OSError as error:
@@ -143,10 +144,8 @@ class Tokens:
 
     def _write(self, tokens: Iterable[Token]) -> None:
         """Whole or not at all; for the owner's eyes alone."""
-        partial = f"{self.path}.{os.getpid()}"
-        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump([dataclasses.asdict(token) for token in tokens], file, indent=1)
-        os.replace(partial, self.path)
+        text = json.dumps([dataclasses.asdict(token) for token in tokens], indent=1)
+        write_whole(self.path, text.encode(), 0o600)
 
 
 def _digest(secret: str) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 from tuner.errors import DatabaseError, TargetError
+from tuner.host import json_text
 from tuner.target import Target
 
 Fields = Mapping[str, tuple[type, ...]]
@@ -82,8 +81,8 @@ _TARGET: Fields = {f.name: _OF_TYPE[str(f.type)] for f in dataclasses.fields(Tar
 
 
 def read(text: bytes) -> Any:
-    """JSON without the constants and numbers that are none. Raises DatabaseError or ValueError."""
-    return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    """The JSON of a line, all of which can be stored and written again. Raises JsonError."""
+    return json_text.parse(text)
 
 
 def target_of(key: Any, where: str, name: str = "") -> Target:
@@ -98,6 +97,10 @@ def target_of(key: Any, where: str, name: str = "") -> Target:
         raise TargetError(f"{error}; give the fields of Target") from error
     if not all(isinstance(feature, str) for feature in fields.get("features", ())):
         raise TargetError(f"{where}.features: must be texts; give the compiler's names")
+    for field, value in fields.items():
+        least = 1 if field == "cores" else 0
+        if type(value) is int and value < least:
+            raise TargetError(f"{where}.{field}: is {value}, must be at least {least}")
     return Target.from_key(fields | {"name": name})
 
 
@@ -111,16 +114,5 @@ def checked(data: Any, fields: Fields, where: str) -> dict[str, Any]:
         # Not isinstance: true is no number.
         if type(data[name]) not in types:
             wanted = " or ".join(kind.__name__ for kind in types)
-            raise DatabaseError(f"{where}.{name}: is {data[name]!r}, must be {wanted}")
+            raise DatabaseError(f"{where}.{name}: is {ascii(data[name])[:80]}, must be {wanted}")
     return data
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise DatabaseError(f"holds {text}, which is too large a number")
-    return value
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise DatabaseError(f"holds {constant}, which is no JSON number")

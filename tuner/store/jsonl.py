@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 from tuner.errors import DatabaseError, MoetuneError
 from tuner.host.files import write_whole
+from tuner.host.json_text import mended
 from tuner.problem import Problem
-from tuner.store import fields, former
+from tuner.store import fields, former, sound
 from tuner.store.database import Database
 from tuner.store.records import MeasurementRow, TrialRow, WinnerRow
 
@@ -89,7 +90,8 @@ def _line(db: Database, row: Mapping[str, Any]) -> str:
         "tried": _tried(db.trial(row["trial_id"])),
         "default": _tried(paired) if paired else None,
     }
-    return json.dumps(line, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    # Databases of before may hold text that UTF-8 cannot.
+    return mended(json.dumps(line, sort_keys=True, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def _tried(trial: TrialRow) -> dict[str, Any]:
@@ -135,6 +137,8 @@ def rebuild(db: Database, text: bytes, relabel: bool = True) -> Line:
     line = fields.checked(data, fields.LINE, "line")
     problem = fields.checked(line["problem"], fields.KEY, "problem")
     target = fields.checked(line["target"], fields.KEY, "target")
+    for where, part in (("problem", problem), ("target", target)):
+        sound.check_sizes(part["key"], where)
     layer = Problem.from_key(problem["key"], name=problem["name"])
     machine = fields.target_of(target["key"], "target.key", target["name"])
     if not relabel:
@@ -148,6 +152,7 @@ def rebuild(db: Database, text: bytes, relabel: bool = True) -> Line:
         "load": line["load"],
     }
     winner = workload | fields.checked(line["winner"], fields.WINNER, "winner")
+    sound.check_winner(winner)
     read = {
         where: _read_tried(db, line[where], workload, where, machine.cores)
         for where in ("tried", "default")
@@ -163,13 +168,16 @@ def _read_tried(
     """A trial of a target with so many cores, and its variant."""
     parts = fields.checked(data, fields.TRIED, where)
     variant = fields.checked(parts["variant"], fields.VARIANT, f"{where}.variant")
+    sound.check_config(variant["config"])
     variant = former.meant(variant, cores)
     trial = fields.checked(parts["trial"], fields.TRIAL, f"{where}.trial")
+    sound.check_trial(trial, f"{where}.trial")
     names = {"template": variant["template"], "variant": variant["name"]}
     row = TrialRow(variant_id=db.add_variant(**variant), **workload, **trial, **names)
     if parts["measurement"] is None:
         return (row, None), variant
     measured = fields.checked(parts["measurement"], fields.MEASUREMENT, f"{where}.measurement")
+    sound.check_measurement(measured)
     return (row, MeasurementRow(**measured)), variant
 
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tuner.errors import DatabaseError, UsageError
+from tuner.host import json_text
 from tuner.host.files import write_whole
 from tuner.problem import Problem
 from tuner.problem.workload import Workload
@@ -205,11 +207,11 @@ def read(path: Path) -> dict[str, Any]:
     try:
         data = path.read_bytes()
         packed = data[:2] == b"\x1f\x8b"
-        content = json.loads(gzip.decompress(data) if packed else data)
+        content = json_text.parse(gzip.decompress(data) if packed else data)
     except OSError as error:
         reason = error.strerror or str(error)  # gzip's own errors have no strerror
         raise DatabaseError(f"{path}: cannot be read ({reason}); {mend}") from error
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, zlib.error) as error:
         raise DatabaseError(f"{path}: is no JSON ({error}); {mend}") from error
     if not isinstance(content, dict) or not isinstance(content.get("results"), list):
         raise DatabaseError(f"{path}: holds no T4 results; {mend}")

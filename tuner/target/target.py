@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import TargetError
-from tuner.host import caches
+from tuner.host import caches, json_text
 from tuner.host.arguments import require
 from tuner.host.cores import usable
 from tuner.host.files import write_whole
@@ -237,7 +237,7 @@ def _host_arch(info: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
 @functools.cache
 def _remembered(path: Path) -> tuple[str, tuple[str, ...]]:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # absent or damaged
-        data = json.loads(path.read_text())
+        data = json_text.parse(path.read_bytes())
         return str(data["arch"]), tuple(map(str, data["features"]))
     arch, names = _effective(_ask("--print-effective-target"))
     _remember(path, json.dumps({"arch": arch, "features": names}))
@@ -248,7 +248,7 @@ def _remember(path: Path, text: str) -> None:
     """Write at once or not at all. Only a shortcut: a full or read-only folder is no error."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, text.encode())
+        write_whole(path, text.encode(), sync=False)
 
 
 def _ask(*question: str) -> str:

@@ -548,20 +548,39 @@ def logits_block[tokens: Int](call: Call, token: Int, logits: F32):
         logits_tile[tokens, 1](x, router.unsafe_offset(e * HIDDEN), logits.unsafe_offset(e))
 
 
+comptime TAKEN = Int32.MIN  # below the rank of every score
+comptime INFINITE = Int32(0x7F800000)  # the rank of plus infinity; that of NaN is above
 
-def choose(call: Call, token: Int, logits: F32, choice: F32):
-    """Top-k of one token and its routing weights; of equal scores the lower index wins.
-    `choice` is room for EXPERTS numbers."""
+
+@always_inline
+def rank_of(score: Float32) -> Int32:
+    """An integer that orders as scores do, and every token's: minus infinity is above TAKEN, the zeros are equal, and
+    NaN is above all, as in torch.topk. So k different experts are chosen whatever the scores are."""
+    var bits = bitcast[DType.int32, 1](score + Float32(0))  # -0 is 0
+    if bits & Int32.MAX > INFINITE:
+        return Int32.MAX
+    return bits ^ (bits >> 31 & Int32.MAX)
+
+
+@always_inline
+def score_of(rank: Int32) -> Float32:
+    """The score with this rank."""
+    return bitcast[DType.float32, 1](rank ^ (rank >> 31 & Int32.MAX))
+
+
+def choose(call: Call, token: Int, logits: F32, ranks: I32):
+    """Top-k of one token and its routing weights; of equal scores the lower index wins. A token with a logit that is
+    NaN or plus infinity gets k different experts and weights of NaN. `ranks` is room for EXPERTS numbers."""
     var indices = call.indices.unsafe_offset(token * TOP_K)
     var weights = call.weights.unsafe_offset(token * TOP_K)
     for e in range(EXPERTS):
-        choice[unsafe_offset=e] = logits[unsafe_offset=e]
+        ranks[unsafe_offset=e] = rank_of(logits[unsafe_offset=e])
     for j in range(TOP_K):
         var best = 0
         for e in range(1, EXPERTS):
-            if choice[unsafe_offset=e] > choice[unsafe_offset=best]:
+            if ranks[unsafe_offset=e] > ranks[unsafe_offset=best]:
                 best = e
-        choice[unsafe_offset=best] = Float32.MIN
+        ranks[unsafe_offset=best] = TAKEN
         indices[unsafe_offset=j] = Int32(best)
         weights[unsafe_offset=j] = logits[unsafe_offset=best]
     # Softmax relative to the best logit, which is the first chosen.
@@ -570,6 +589,8 @@ def choose(call: Call, token: Int, logits: F32, choice: F32):
     for j in range(TOP_K):
         weights[unsafe_offset=j] = exponential[1](weights[unsafe_offset=j] - largest)
         total += weights[unsafe_offset=j]
+    # NaN if the largest logit is not finite (the exponential would hide it), else 0.
+    total += largest - largest
     for j in range(TOP_K):
         weights[unsafe_offset=j] *= Float32(1.0) / total
 
@@ -580,7 +601,7 @@ def route(control: I64, call: Call, scratch: Scratch, worker: Int):
         return
     var blocks = ceildiv(call.tokens, ROUTE_TOKENS)
     var logits = scratch.scores.unsafe_offset(worker * SCORE_FLOATS)
-    var choice = logits.unsafe_offset(ROUTE_TOKENS * EXPERTS)
+    var ranks = logits.unsafe_offset(ROUTE_TOKENS * EXPERTS).bitcast[Int32]()
     while True:
         var share = take(control, PHASE_ROUTE, blocks, call.workers * 4)
         if share.start == share.stop:
@@ -594,7 +615,7 @@ def route(control: I64, call: Call, scratch: Scratch, worker: Int):
                 for t in range(count):
                     logits_block[1](call, first + t, logits.unsafe_offset(t * EXPERTS))
             for t in range(count):
-                choose(call, first + t, logits.unsafe_offset(t * EXPERTS), choice)
+                choose(call, first + t, logits.unsafe_offset(t * EXPERTS), ranks)
         finish(control, PHASE_ROUTE, share)
     wait_for(control, PHASE_ROUTE, blocks)
 # ---- Phase 2: group the pairs by expert; phase 3: gather their activations -------------

@@ -344,7 +344,7 @@ comptime FEATURES = BLOCK_ROWS // FORMS  # of one block in product 1
 @always_inline
 def activated(gate: Float32, up: Float32) -> Float32:
     """What goes into product 2: relu."""
-    return max(up, Float32(0))
+    return Float32(0) if up < 0 else up  # max would hide a NaN
 
 
 @always_inline
@@ -465,25 +465,41 @@ def logits_of(
 # ---- The choice of experts -------------------------------------------------------------------------
 
 comptime LANE_EXPERTS = ceildiv(EXPERTS, 32)  # experts of one lane: lane, lane + 32, ...
-comptime LOWEST = Float32.MIN_FINITE
 comptime Scores = SIMD[DType.float32, next_power_of_two(LANE_EXPERTS)]
+comptime Ranks = SIMD[DType.uint32, Scores.size]
+comptime TAKEN = UInt32(0)  # below the rank of every score
+comptime SIGN = UInt32(0x80000000)
+comptime INFINITE = UInt32(0x7F800000)
 
 
 @always_inline
-def best_of(scores: Scores, lane: Int) -> Tuple[Float32, Int32]:
-    """The best score of a warp and its expert; of equal ones the lower expert. A warp finds the largest of 32
-    integers in one instruction, so scores become integers of the same order."""
-    var value = LOWEST
-    var expert = Int32(EXPERTS)
+def rank_of(score: Float32) -> UInt32:
+    """An integer that orders as scores do, and every token's: minus infinity is above TAKEN, the zeros are equal, and
+    NaN is above all, as in torch.topk. So k different experts are chosen whatever the scores are, and a warp finds
+    the best of 32 in one instruction."""
+    var bits = bitcast[DType.uint32, 1](score + Float32(0))  # -0 is 0
+    if bits & ~SIGN > INFINITE:
+        return UInt32(0xFFFFFFFF)
+    return bits ^ (UInt32(0xFFFFFFFF) if bits >= SIGN else SIGN)
+
+
+@always_inline
+def score_of(rank: UInt32) -> Float32:
+    """The score with this rank."""
+    return bitcast[DType.float32, 1](rank ^ (SIGN if rank >= SIGN else UInt32(0xFFFFFFFF)))
+
+
+@always_inline
+def best_of(ranks: Ranks, lane: Int) -> Tuple[UInt32, Int32]:
+    """The best rank of a warp and its expert; of equal ones the lower expert. One at least is not TAKEN."""
+    var own = TAKEN
+    var expert = UInt32(EXPERTS)
     comptime for i in range(LANE_EXPERTS):
-        if scores[i] > value:
-            value = scores[i]
-            expert = Int32(i * 32 + lane)
-    var bits = bitcast[DType.uint32, 1](value + Float32(0))  # -0 is 0
-    var own = bits ^ (UInt32(0xFFFFFFFF) if bits >> 31 == 1 else UInt32(0x80000000))
+        if ranks[i] > own:
+            own = ranks[i]
+            expert = UInt32(i * 32 + lane)
     var best = largest_of(own)
-    expert = Int32(least_of(UInt32(expert) if own == best else UInt32(EXPERTS)))
-    return (bitcast[DType.float32, 1](best ^ (UInt32(0x80000000) if best >> 31 == 1 else UInt32(0xFFFFFFFF))), expert)
+    return (best, Int32(least_of(expert if own == best else UInt32(EXPERTS))))
 
 
 @always_inline
@@ -494,40 +510,36 @@ def warp_sum(value: Float32) -> Float32:
     return total
 
 
-@always_inline
-def warp_max(value: Float32) -> Float32:
-    var largest = value
-    comptime for step in range(5):
-        largest = max(largest, warp.shuffle_xor(largest, UInt32(1 << step)))
-    return largest
-
-
 
 @always_inline
 def choose(logits: F32, correction: F32, indices: I32, weights: F32, lane: Int):
-    """Top-k of one token and its routing weights [TOP_K]; of equal scores the lower expert wins."""
-    var score = Scores(LOWEST)
+    """Top-k of one token and its routing weights [TOP_K]; of equal scores the lower expert wins. A token with a logit
+    that is NaN or plus infinity gets k different experts and weights of NaN."""
+    var score = Scores(0)
     comptime for i in range(LANE_EXPERTS):
         if i * 32 + lane < EXPERTS:
             score[i] = logits[unsafe_offset=i * 32 + lane]
-    var choice = score
+    var choice = Ranks(TAKEN)
+    comptime for i in range(LANE_EXPERTS):
+        if i * 32 + lane < EXPERTS:
+            choice[i] = rank_of(score[i])
     # Lane j keeps the j-th chosen expert and its score.
     var expert = Int32(0)
     var weight = Float32(0)
     comptime for j in range(TOP_K):
         var found = best_of(choice, lane)
-        var own = Float32(0)
+        var own = score_of(found[0])
         comptime for i in range(LANE_EXPERTS):
             if Int32(i * 32 + lane) == found[1]:
-                own = score[i]
-                choice[i] = LOWEST
-        own = warp.shuffle_idx(own, UInt32(found[1] % 32))
+                choice[i] = TAKEN
         if lane == j:
             expert = found[1]
             weight = own
-    var top = warp.shuffle_idx(weight, UInt32(0))
-    weight = exp(weight - top) if lane < TOP_K else Float32(0)
+    var largest = warp.shuffle_idx(weight, UInt32(0))
+    weight = exp(weight - largest) if lane < TOP_K else Float32(0)
     var total = warp_sum(weight)
+    # NaN if the largest logit is not finite (exp would hide it), else 0.
+    total += largest - largest
     if lane < TOP_K:
         indices[unsafe_offset=lane] = expert
         weights[unsafe_offset=lane] = weight * (Float32(1.0) / total)

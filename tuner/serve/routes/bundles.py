@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from tuner.bundle.shelf import Shelf, Shelved
 from tuner.errors import BundleError, BundleFolderError, UsageError
+from tuner.host.terminal import one_line
 from tuner.serve import download
 from tuner.serve.bearer import Bearer, require, require_type
 from tuner.serve.problem_document import READING, Refusal, documented
@@ -110,7 +111,7 @@ def _taken(shelf: Shelf, body: bytes) -> tuple[Shelved, bool]:
 
 def _unusable(error: Exception) -> Refusal:
     """Folders and keys are named in the log alone."""
-    _LOG.error("%s", error)
+    _LOG.error("%s", one_line(str(error)))
     return Refusal(503, "bundles or trusted keys cannot be used now; the service's log says why")
 
 
