@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -145,15 +144,36 @@ def test_children_are_ended_together() -> None:
     assert run(["true"], 10).returncode == 0  # of this thread, which has not joined them
 
 
-def test_an_exception_ends_what_a_pool_runs() -> None:
+def test_each_item_in_order_and_what_fails_ends_the_others() -> None:
+    assert list(process.each(lambda n: n * n, range(5), 2)) == [0, 1, 4, 9, 16]
     begun = time.monotonic()
-    jobs: list[Future[process.Completed]] = []
-    with contextlib.suppress(KeyboardInterrupt), process.pool(2) as threads:
-        jobs += [threads.submit(run, ["sleep", "600"], 600) for _ in range(4)]
-        until(lambda: jobs[0].running() and jobs[1].running())
-        raise KeyboardInterrupt
+    done = process.each(
+        lambda seconds: run(["sleep", seconds], 600).returncode, ["0", "600", "600", "600"], 2
+    )
+    assert next(done) == 0
+    with pytest.raises(KeyboardInterrupt):
+        done.throw(KeyboardInterrupt)
+    failing = process.each(lambda command: run([command], 600), ["no-such", "no-such"], 2)
+    with pytest.raises(FileNotFoundError):
+        next(failing)
     assert time.monotonic() - begun < 20
-    assert [job.cancelled() for job in jobs] == [False, False, True, True]
+
+
+def test_a_wait_is_in_turns_that_let_signals_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[float] = []
+
+    def wait(futures: set[Future[int]], timeout: float) -> object:
+        turns.append(timeout)
+        if len(turns) == 3:
+            job.set_result(1)
+        return wait_once(futures, 0)
+
+    job: Future[int] = Future()
+    wait_once = process.wait
+    monkeypatch.setattr(process, "wait", wait)
+    process.await_all({job})
+    assert len(turns) == 3
+    assert max(turns) < 1
 
 
 def test_run_of_an_absent_program() -> None:

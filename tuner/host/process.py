@@ -8,15 +8,21 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from tuner.errors import MoetuneError
 from tuner.host import watchdog
 
 # A process that left its group may still hold the pipes after the kill: don't wait for it.
 _DRAIN_S = 2.0
+# So late a signal is seen at most.
+_TURN_S = 0.2
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class NoLongerWanted(MoetuneError):
@@ -77,17 +83,31 @@ class Children:
 _of_thread = threading.local()
 
 
-@contextlib.contextmanager
-def pool(workers: int) -> Iterator[ThreadPoolExecutor]:
-    """A pool of threads for what runs programs; an exception inside ends those, and begins no more."""
+def each(work: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[R]:
+    """What work that runs programs makes of each item, in order, some at once.
+
+    An exception, here or where the results are used, ends the programs and begins no more.
+    """
     children = Children()
-    with ThreadPoolExecutor(workers, initializer=children.adopt) as made:
+    with ThreadPoolExecutor(workers, initializer=children.adopt) as pool:
         try:
-            yield made
+            for future in [pool.submit(work, item) for item in items]:
+                await_all([future])
+                yield future.result()
         except BaseException:
-            made.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
             children.end()
             raise
+
+
+def await_all(futures: Collection[Future[Any]]) -> None:
+    """Waits until these are done.
+
+    In short turns: a signal that comes as a wait begins, while another thread takes the interpreter's lock, is
+    seen only when that wait ends.
+    """
+    while wait(futures, _TURN_S).not_done:
+        pass
 
 
 def run(

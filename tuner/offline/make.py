@@ -17,7 +17,7 @@ from tuner.bundle.elf import without_search_path
 from tuner.codegen import probes
 from tuner.errors import UsageError
 from tuner.host.files import write_whole
-from tuner.host.process import pool
+from tuner.host.process import each
 from tuner.host.toolchain import toolchain_version
 from tuner.measure.own_bench import dense_program
 from tuner.measure.trial import Build, build
@@ -134,14 +134,12 @@ def _build(
 ) -> dict[Variant, Build]:
     """All variants built, some at once."""
     builds: dict[Variant, Build] = {}
-    with pool(_BUILDS_AT_ONCE) as builders:
-        for variant, built in zip(
-            variants, builders.map(lambda v: build(problem, target, v), variants), strict=True
-        ):
-            builds[variant] = built
-            progress(
-                f"{len(builds)}/{len(variants)} {variant.name}: {built.status} {built.message}".rstrip()
-            )
+    made = each(lambda variant: build(problem, target, variant), variants, _BUILDS_AT_ONCE)
+    for variant, built in zip(variants, made, strict=True):
+        builds[variant] = built
+        progress(
+            f"{len(builds)}/{len(variants)} {variant.name}: {built.status} {built.message}".rstrip()
+        )
     return builds
 
 

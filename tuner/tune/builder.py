@@ -11,12 +11,12 @@ import functools
 import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 
 from tuner.host.cores import of_same_core
-from tuner.host.process import Children
+from tuner.host.process import Children, await_all
 from tuner.host.quota import cores_within
 from tuner.measure import trial as trials
 from tuner.measure.trial import Build
@@ -164,7 +164,7 @@ class Builder:
         start = time.monotonic()
         self.start()
         if self.ahead:
-            wait([needed] if needed else [])
+            await_all([needed] if needed else [])
         else:
-            wait(list(self._builds.values()))
+            await_all(self._builds.values())
         self.waited_s += time.monotonic() - start
