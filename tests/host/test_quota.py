@@ -13,7 +13,7 @@ from tuner.host.quota import cores_within
 @pytest.fixture
 def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of all control groups; this process is in one of version 2, a/b."""
-    (tmp_path / "own").write_text("1:cpu:/elsewhere\n0::/a/b\n")
+    (tmp_path / "own").write_text("2:memory:/m\n1:cpu,cpuacct:/c/d\n0::/a/b\n")
     folder = tmp_path / "cgroup"
     (folder / "a" / "b").mkdir(parents=True)
     (folder / "cpu").mkdir()
@@ -45,9 +45,12 @@ def test_the_least_of_a_group_and_those_around_it(
 
 
 @pytest.mark.parametrize(("limit", "cores"), [("-1", 8), ("150000", 2)])
-def test_control_groups_of_version_1(groups: Path, limit: str, cores: int) -> None:
-    (groups / "cpu" / "cpu.cfs_quota_us").write_text(f"{limit}\n")
-    (groups / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+@pytest.mark.parametrize("group", ["cpu", "cpu/c", "cpu/c/d", "cpu,cpuacct/c/d"])
+def test_control_groups_of_version_1(groups: Path, group: str, limit: str, cores: int) -> None:
+    """The least of its group and those around it, wherever the controller is mounted."""
+    (groups / group).mkdir(parents=True, exist_ok=True)
+    (groups / group / "cpu.cfs_quota_us").write_text(f"{limit}\n")
+    (groups / group / "cpu.cfs_period_us").write_text("100000\n")
     assert cores_within(8) == cores
 
 
