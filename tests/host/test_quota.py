@@ -1,4 +1,4 @@
-"""Quotas of processor time, as the files of control groups tell them."""
+"""Quotas of processor time and limits of memory, as the files of control groups tell them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tuner.host import quota
-from tuner.host.quota import cores_within
+from tuner.host.quota import bytes_within, cores_within
 
 
 @pytest.fixture
@@ -54,7 +54,32 @@ def test_control_groups_of_version_1(groups: Path, group: str, limit: str, cores
     assert cores_within(8) == cores
 
 
+@pytest.mark.parametrize(
+    ("group", "files", "left"),
+    [
+        ("a/b", {"max": "1000", "current": "600", "stat": "anon 5\ninactive_file 50"}, 450),
+        ("a", {"max": "1000", "current": "2000"}, 0),
+        (".", {"max": "max", "current": "600"}, 10_000),
+        ("a/b", {"max": "999999", "current": "1"}, 10_000),
+        ("memory/m", {"limit_in_bytes": "1000", "usage_in_bytes": "600"}, 400),
+        (
+            "memory",
+            {"limit_in_bytes": "9", "usage_in_bytes": "9", "stat": "total_inactive_file 3"},
+            3,
+        ),
+    ],
+)
+def test_what_a_limit_of_memory_leaves(
+    groups: Path, group: str, files: dict[str, str], left: int
+) -> None:
+    (groups / group).mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (groups / group / f"memory.{name}").write_text(f"{text}\n")
+    assert bytes_within(10_000) == left
+
+
 def test_a_system_without_control_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quota, "_OWN", tmp_path / "none")
     monkeypatch.setattr(quota, "_CGROUPS", tmp_path / "none")
     assert cores_within(8) == 8
+    assert bytes_within(8) == 8

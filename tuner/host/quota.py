@@ -1,6 +1,6 @@
-"""How many cores this process can keep busy within the quota of processor time of its control group.
+"""What the control groups of this process let it have: cores that it can keep busy, and memory.
 
-Containers have such a quota (``--cpus``), and units of systemd (``CPUQuota``).
+Containers have such limits (``--cpus``, ``--memory``), and units of systemd (``CPUQuota``, ``MemoryMax``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN = Path("/proc/self/cgroup")
 # Where that is not told.
-_ROOTS = "0::/\n1:cpu:/\n"
+_ROOTS = "0::/\n1:cpu:/\n2:memory:/\n"
 
 
 def cores_within(count: int) -> int:
@@ -24,17 +24,42 @@ def cores_within(count: int) -> int:
     return max(1, min([count, *map(math.ceil, _quotas())]))
 
 
+def bytes_within(count: int) -> int:
+    """As many of ``count`` free bytes as the limits of memory leave."""
+    return max(0, min([count, *_left()]))
+
+
 def _quotas() -> Iterator[float]:
-    """The limits of this process's groups and of those around them, in cores; a container sees its own as the
-    root, whatever path it has outside."""
+    """The limits of this process's groups and of those around them, in cores."""
+    for second, folder in _groups("cpu"):
+        if second:  # "100000 100000", or "max 100000"
+            yield from _ratio(_words(folder / "cpu.max"))
+        else:  # -1 where there is no limit
+            limit, period = folder / "cpu.cfs_quota_us", folder / "cpu.cfs_period_us"
+            yield from _ratio([*_words(limit), *_words(period)])
+
+
+def _left() -> Iterator[int]:
+    """What is left of each limit of memory, in bytes; the cache of files that lie idle is given up for it."""
+    for second, folder in _groups("memory"):
+        names = ("max", "current") if second else ("limit_in_bytes", "usage_in_bytes")
+        words = [word for name in names for word in _words(folder / f"memory.{name}")]
+        if len(words) == 2 and all(word.isdecimal() for word in words):
+            stat = _words(folder / "memory.stat")
+            facts = dict(zip(stat[::2], stat[1::2], strict=False))
+            idle = facts.get("inactive_file" if second else "total_inactive_file", "0")
+            yield int(words[0]) - int(words[1]) + int(idle)
+
+
+def _groups(controller: str) -> Iterator[tuple[bool, Path]]:
+    """The folders of this process's groups with a controller and of those around them, and whether each is of
+    version 2; a container sees its own as the root, whatever path it has outside."""
     for controllers, path in _own_groups():
-        if not controllers:  # version 2: "100000 100000", or "max 100000"
-            for folder in _from_root(_CGROUPS, path):
-                yield from _ratio(_words(folder / "cpu.max"))
-        elif "cpu" in controllers.split(","):  # version 1: -1 where there is no limit
-            for folder in _from_root(_first_version(controllers), path):
-                limit, period = folder / "cpu.cfs_quota_us", folder / "cpu.cfs_period_us"
-                yield from _ratio([*_words(limit), *_words(period)])
+        if not controllers:
+            yield from ((True, folder) for folder in _from_root(_CGROUPS, path))
+        elif controller in controllers.split(","):
+            root = _first_version(controllers, controller)
+            yield from ((False, folder) for folder in _from_root(root, path))
 
 
 def _own_groups() -> Iterator[tuple[str, str]]:
@@ -45,10 +70,10 @@ def _own_groups() -> Iterator[tuple[str, str]]:
         yield controllers, path.strip("/")
 
 
-def _first_version(controllers: str) -> Path:
+def _first_version(controllers: str, one: str) -> Path:
     """Where the groups of these controllers are: together, or of each under its own name."""
     together = _CGROUPS / controllers
-    return together if together.is_dir() else _CGROUPS / "cpu"
+    return together if together.is_dir() else _CGROUPS / one
 
 
 def _from_root(root: Path, path: str) -> list[Path]:

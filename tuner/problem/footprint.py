@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from tuner.host.quota import bytes_within
 from tuner.problem.problem import Problem
 
 
 def available_bytes() -> int:
-    """What this machine can still give out without taking it from a program."""
+    """What this machine, and a container's limit, can still give out without taking it from a program."""
+    return bytes_within(_of_machine())
+
+
+def _of_machine() -> int:
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         for line in meminfo.read_text().splitlines():
