@@ -28,7 +28,6 @@ from tuner.codegen.compile import toolchain_version
 from tuner.errors import MoetuneError, UsageError
 from tuner.problem import Problem, footprint
 from tuner.problem.dtypes import DTYPES
-from tuner.store.database import default_path
 from tuner.target import Target, detect
 
 
@@ -55,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--load", default=Asked.load, help="over the experts, for all rows")
     result.add_argument("--skew", default=Asked.skew, help="load for the hand-out of work, too")
     result.add_argument("--budget", type=float, default=Asked.budget_s, help="seconds of a race")
-    result.add_argument("--db", type=Path, default=default_path())
+    result.add_argument("--db", type=Path)
     result.add_argument("--out", type=Path, help="write what was measured as JSON, after each cell")
     result.add_argument("--render", type=Path, help="print such a file and measure nothing")
     return result

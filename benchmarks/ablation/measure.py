@@ -88,7 +88,7 @@ class Asked:
 
 
 def full_kernel(
-    problem: Problem, target: Target, db: str | os.PathLike[str], workload: Workload
+    problem: Problem, target: Target, db: str | os.PathLike[str] | None, workload: Workload
 ) -> tuple[Form, str]:
     """The stored winner of this very workload, else the default; and in words which it is."""
     found = best_config(problem, workload.tokens, workload.load, target, db)
@@ -102,7 +102,7 @@ def full_kernel(
 def measure(
     problem: Problem,
     target: Target,
-    db: str | os.PathLike[str],
+    db: str | os.PathLike[str] | None,
     tokens: int,
     asked: Asked,
     report: Report,

@@ -448,6 +448,7 @@ def test_an_empty_database_has_nothing_to_audit(
     database: Path, moetune: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tuner.doctor.require_toolchain", lambda: None)
+    Database(database).close()
     assert moetune("audit")[:2] == (0, "0 winners\n")
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -231,10 +232,24 @@ def test_errors_of_the_system_are_a_line_each(
     assert said.err.startswith(f"moetune: {SYSTEM[error]}")
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Signals as in a terminal; who starts a command in the background may have it ignore Ctrl-C."""
+    usual = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)]
 )
-@pytest.mark.usefixtures("estimated")
+@pytest.mark.usefixtures("estimated", "heard")
 def test_a_signal_ends_a_session_as_ctrl_c_does(
     number: signal.Signals, code: int, moetune: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,6 +278,7 @@ def test_a_signal_that_is_ignored_stays_so() -> None:
 STOPPED = [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGKILL, -9)]
 
 
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize(("number", "code"), STOPPED)
 def test_a_stopped_session_leaves_no_compiler(
     number: signal.Signals, code: int, tmp_path: Path
