@@ -6,13 +6,13 @@ A text that stands for a key is checked field by field before anything is made o
 from __future__ import annotations
 
 import functools
-import json
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from tuner.errors import ProblemError, TargetError
+from tuner.errors import JsonError, ProblemError, TargetError
+from tuner.host import json_text
 from tuner.problem import PRESETS, Problem
 from tuner.problem.dtypes import DTYPES
 from tuner.serve.problem_document import Refusal
@@ -125,8 +125,8 @@ def _host() -> Target:
 
 def _object(name: str, text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        value = json_text.parse(text)
+    except JsonError as error:
         raise Refusal(
             422, f"{name}: starts like JSON but is none ({error}); give an object"
         ) from error
