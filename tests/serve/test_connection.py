@@ -146,6 +146,19 @@ def test_a_connection_is_kept_for_more_requests(served: Path) -> None:
     assert answer.count(b"HTTP/1.1 200 OK") == 3
 
 
+def test_a_client_that_leaves_is_no_fault(served: Path, caplog: pytest.LogCaptureFixture) -> None:
+    upgrade = GET + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    page = b"GET /v1/best?model=none HTTP/1.1\r\n" + HOST + b"\r\n"
+    with caplog.at_level(logging.WARNING), service(served) as port:
+        for _ in range(20):
+            with connect(port) as one:
+                one.sendall(page * 9 + b"no request\r\n\r\n")
+        with connect(port) as one:
+            one.sendall(upgrade)
+            assert status(one.recv(4096)) == "HTTP/1.1 200 OK"
+    assert {row.message for row in caplog.records} <= {"Invalid HTTP request received."}
+
+
 @pytest.mark.parametrize("hosts", [b"", HOST * 2])
 def test_a_request_has_one_host(served: Path, hosts: bytes) -> None:
     with service(served) as port:

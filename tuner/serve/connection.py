@@ -95,6 +95,7 @@ class Connection(HttpToolsProtocol):
         self._overhead_bytes = self._headers_seen = 0
         self._in_message = self._in_body = False
         self._refusal: Refusal | None = None
+        self._running: Any = None
 
     # What the transport says.
 
@@ -111,6 +112,7 @@ class Connection(HttpToolsProtocol):
         self.resume_writing()
         self._unset_keepalive_if_required()
         self._connections.lost(self)
+        self._leave()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -192,6 +194,19 @@ class Connection(HttpToolsProtocol):
             self.transport.write(head + b"\r\n".join(lines))
         self._end()
 
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _leave(self) -> None:
+        """Tell the request that is answered; uvicorn tells the last that came, which may still wait."""
+        if self._running is not None:
+            self._running.disconnected = True
+            self._running.message_event.set()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Anybody may ask for an upgrade; it is answered as if it were not asked for."""
+
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
@@ -213,5 +228,6 @@ class Connection(HttpToolsProtocol):
             self._end()
 
     def _end(self) -> None:
+        self._leave()
         self.transport.close()
         self._within(self._connections.body_s)
