@@ -8,7 +8,7 @@ DOCS_STAMP := $(VENV)/.installed-docs
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: setup tune test test-hosts test-all lint bench doctor generate-check docs clean
+.PHONY: setup tune test test-hosts test-lowest test-all lint bench doctor generate-check docs clean
 
 setup: $(STAMP)
 
@@ -21,6 +21,10 @@ test: $(STAMP)
 # The tests that need no compiler, as on each of the machines of tests/hosts.py.
 test-hosts: $(STAMP)
 	python -m tests.hosts
+
+# The tests that need no compiler with the lower bounds of pyproject.toml, all at once, in .venv-lowest.
+test-lowest: $(STAMP)
+	python -m tests.lowest
 
 test-all: $(STAMP)
 	python -m pytest -q -n 2 -m 'not timed' && python -m pytest -q -m timed
@@ -43,7 +47,7 @@ docs: $(DOCS_STAMP)
 
 # Removes what these commands made; tuned results and the compile cache are the user's.
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-lowest build dist .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Installs the project with some of its extras. Both installers are held to the constraints, or torch

@@ -23,6 +23,7 @@ from typing import Any
 
 from tuner.errors import CompileError, JsonError, ServiceError, TargetError, UsageError
 from tuner.host import json_text, web
+from tuner.host.arguments import require
 from tuner.host.files import write_whole
 from tuner.host.paths import cache_dir
 from tuner.host.terminal import one_line
@@ -63,6 +64,7 @@ class Client:
         timeout_s: float = TIMEOUT_S,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        require("url", url, str)
         if fault := web.url_fault(url):
             raise UsageError(f"url {url!r}: {fault}; give the service's")
         if not (token.isascii() and token.isprintable() and " " not in token):

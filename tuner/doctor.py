@@ -18,7 +18,7 @@ from pathlib import Path
 from tuner.codegen import probes
 from tuner.codegen.compile import compile_source
 from tuner.errors import CompileError, DatabaseError, KernelError, MoetuneError
-from tuner.host.paths import cache_dir
+from tuner.host.paths import cache_dir, no_programs
 from tuner.host.process import run
 from tuner.host.toolchain import find_linker, find_mojo, require_linker, toolchain_version
 from tuner.measure.probe import Limit, Probe
@@ -143,6 +143,8 @@ def _cache(_: Path) -> str:
             f"{there}: cannot be written; mend its permissions, or name another cache folder in "
             "MOETUNE_CACHE"
         )
+    if why := no_programs(there):
+        raise CompileError(why)
     free = shutil.disk_usage(there).free
     if free < _LEAST_FREE_BYTES:
         raise CompileError(

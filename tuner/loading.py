@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
 from tuner.errors import UsageError
+from tuner.host.arguments import require, require_path
 from tuner.problem import Problem
 from tuner.problem.weights import Weights
 from tuner.runtime.catalogue import Catalogue
@@ -69,14 +70,16 @@ def load(
     as torch does (`cuda:0`): then weights may lie there, and it is a GpuLayer.
 
     With a Problem, `db` is the database or its path; an empty one works too: the template's default is
-    compiled on first use. With a bundle, `trust` says what is needed of its signature ("unsigned" takes
-    any), and `problem` which one is meant where it holds several.
+    compiled on first use. One that is named has to be there; the user's own may not be yet. With a bundle,
+    `trust` says what is needed of its signature ("unsigned" takes any), and `problem` which one is meant where
+    it holds several.
 
     Raises WeightsError when an array does not fit, DeviceError when there is no such GPU, CompileError when
-    nothing is cached and the toolchain is missing, DatabaseError when the database is damaged, UsageError
-    when an argument belongs to the other kind of source, and what `tuner.bundle` says of a bundle that it
-    refuses.
+    nothing is cached and the toolchain is missing, DatabaseError when the database is damaged or not there,
+    UsageError when an argument is of another class or belongs to the other kind of source, and what
+    `tuner.bundle` says of a bundle that it refuses.
     """
+    _check(source, weights, db, target, load, trust, problem)
     name = "cpu" if device is None else str(device)
     if name == "cpu":
         if target is not None:
@@ -89,6 +92,26 @@ def load(
         raise UsageError(f"target: device={name!r} says what the code has to run on; leave it out")
     gpu = opened(name)
     return GpuLayer(_catalogue(source, db, target_of(gpu), trust, problem), weights, gpu, load)
+
+
+def _check(
+    source: object,
+    weights: object,
+    db: object,
+    target: object,
+    load: object,
+    trust: object,
+    problem: object,
+) -> None:
+    """Raises UsageError where an argument is of a class that it cannot be of."""
+    require("source", source, Problem, str, os.PathLike, mend="give a Problem or a bundle's path")
+    require("weights", weights, Weights, mend="tuner.Weights takes the arrays by name")
+    require("target", target, Target, type(None), mend="tuner.target.named makes one")
+    require("load", load, str)
+    require("trust", trust, str)
+    require("problem", problem, Problem, type(None))
+    if not isinstance(source, Problem):
+        require_path("source", source)
 
 
 def _catalogue(

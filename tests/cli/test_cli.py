@@ -339,7 +339,9 @@ def test_best_json(tuned: Path, moetune: Run) -> None:
 def test_best_for_a_named_target_and_another_database(
     tuned: Path, moetune: Run, tmp_path: Path
 ) -> None:
-    elsewhere = moetune(f"best {SMALL} --tokens 16 --json --db {tmp_path / 'none.sqlite3'}")
+    other = tmp_path / "other.sqlite3"
+    Database(other).close()
+    elsewhere = moetune(f"best {SMALL} --tokens 16 --json --db {other}")
     assert json.loads(elsewhere.out)["match"] == "default"
     older = moetune(f"best {SMALL} --tokens 16 --json --target x86-64-v2")
     assert json.loads(older.out)["arch"] == "x86-64-v2"

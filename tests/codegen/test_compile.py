@@ -9,19 +9,22 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tuner.codegen import compile as stage
 from tuner.codegen.compile import (
     Binary,
+    CompilerFailed,
     CompileTimeout,
     SourceRefused,
     compile_source,
     is_cached,
 )
 from tuner.codegen.render import render
-from tuner.errors import CompileError
+from tuner.cpu.worker_pool import load_library
+from tuner.errors import CompileError, KernelError
 from tuner.gpu.ptx import parse
 from tuner.host.paths import cache_dir
 from tuner.host.staging import build_folder
@@ -282,13 +285,72 @@ def test_a_build_that_was_killed_is_no_refusal(mojo: Path, cache: Path) -> None:
     assert not compile_source(SOURCE, FAKE).cached
 
 
-@pytest.mark.parametrize("end", ["kill -SEGV $$", 'rm "$out"', "exit 7"])
-def test_a_compiler_that_fails_by_itself_is_remembered(end: str, mojo: Path, cache: Path) -> None:
+# How a build may end -> what is said of it. None of these says anything of the source.
+PASSING = {
+    "kill -SEGV $$": "ended with -11, without an error line",
+    "kill -ABRT $$": "ended with -6, without an error line",
+    'rm "$out"': "ended with 0, without an error line",
+    "exit 7": "ended with 7, without an error line",
+    "echo 'collect2: fatal error: cannot find ld' >&2; echo 'mojo: error: failed to link' >&2; exit 1": (
+        "ended with 1, collect2: fatal error: cannot find ld"
+    ),
+    "echo 'LLVM ERROR: out of memory' >&2; kill -ABRT $$": "ended with -6, LLVM ERROR: out of memory",
+    "echo 'kernel.mojo:1:1: warning: odd' >&2; echo 'mojo: error: lost' >&2; exit 1": (
+        "ended with 1, mojo: error: lost"
+    ),
+}
+
+
+@pytest.mark.parametrize("end", PASSING)
+def test_only_what_is_said_of_the_source_is_remembered(end: str, mojo: Path, cache: Path) -> None:
     act(mojo, end)
     for _ in range(2):
-        with pytest.raises(CompileError, match=r"^mojo build: ended with -?\d+, without an error"):
+        with pytest.raises(
+            CompilerFailed, match=f"^mojo build: {re.escape(PASSING[end])}; nothing"
+        ):
+            compile_source(SOURCE, FAKE)
+    assert builds(mojo) == 2
+    act(mojo, "")
+    assert not compile_source(SOURCE, FAKE).cached
+    assert left_in(cache) == []
+
+
+@pytest.mark.parametrize("said", ["kernel.mojo:62:8: error: no", "<unknown>:0: error: no register"])
+def test_a_refusal_stands_among_other_lines(said: str, mojo: Path, cache: Path) -> None:
+    act(
+        mojo,
+        f"printf '%s\\n' 'kernel.mojo:1:1: warning: odd' '{said}' 'mojo: error: x' >&2; exit 1",
+    )
+    for _ in range(2):
+        with pytest.raises(SourceRefused, match=f"^{re.escape(said)}$"):
             compile_source(SOURCE, FAKE)
     assert builds(mojo) == 1
+
+
+def test_what_an_earlier_version_remembered_wrongly_is_forgotten(mojo: Path, cache: Path) -> None:
+    record = compile_source(SOURCE, FAKE).path.with_name("build.json")
+    record.write_text('{"status": "failed", "message": "collect2: fatal error: cannot find ld"}')
+    assert not is_cached(SOURCE, FAKE)
+    assert compile_source(SOURCE, FAKE).path.read_text() == "library"
+    assert builds(mojo) == 2
+
+
+def test_a_cache_from_which_nothing_can_be_run(
+    cache: Path, mojo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mount with noexec, by its flag."""
+    act(mojo, 'printf "#!/bin/sh\\necho PTX\\n" > "$out"')  # not to be run
+    told = r"kernel.* is mounted noexec, from which no kernel can be run; name .* in MOETUNE_CACHE$"
+    flags = os.ST_NOEXEC
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_flag=flags))
+    with pytest.raises(CompileError, match=r"mounted noexec, .* in MOETUNE_CACHE$"):
+        compile_source(SOURCE, named("nvidia-h100"))
+    library = compile_source(SOURCE, FAKE).path
+    with pytest.raises(KernelError, match=told):
+        load_library(library, {})
+    flags = 0
+    with pytest.raises(KernelError, match=r"does not load: .*; clear the cache folder$"):
+        load_library(library, {})
 
 
 FULL = r"^cache folder \S+ is full; .* free some space, or name another one in MOETUNE_CACHE$"
@@ -396,5 +458,5 @@ def test_a_gpu_program_s_print_is_kept(mojo: Path, cache: Path) -> None:
     assert binary.path.read_text() == "PTX\n"
     assert compile_source(SOURCE, named("nvidia-h100")).cached
     act(mojo, 'printf "#!/bin/sh\\nexit 3\\n" > "$out"; chmod +x "$out"')
-    with pytest.raises(SourceRefused, match="ended with 3"):
+    with pytest.raises(CompilerFailed, match="ended with 3"):
         compile_source(SOURCE + "# other", named("nvidia-h100"))

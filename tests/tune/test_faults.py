@@ -343,6 +343,28 @@ def test_a_compiler_that_fails_is_a_row_and_the_session_goes_on(
     assert len(found) == TRIALS
 
 
+LINKER = "echo 'collect2: fatal error: cannot find ld' >&2; exit 1"
+REFUSED = "echo 'kernel.mojo:1:1: error: no' >&2; exit 1"
+
+
+@pytest.mark.parametrize(
+    ("script", "then"),
+    [("sleep 60", "ok"), ("kill -9 $$", "ok"), (LINKER, "ok"), (REFUSED, "compile")],
+)
+def test_a_build_that_failed_for_no_reason_of_the_source_is_tried_again(
+    script: str, then: str, act: Path, database: Path, monkeypatch: pytest.MonkeyPatch, quiet: Quiet
+) -> None:
+    monkeypatch.setattr("tuner.measure.trial.COMPILE_S", 0.5)
+    chosen = next(row.variant for row in quiet.rows[1:] if row.status == "ok")
+    act.write_text(f'case "$(sed -n 3p "$2")" in *{source_name(parse(chosen))}) {script};; esac\n')
+    session(database)
+    act.write_text("")
+    session(database)
+    of_chosen = [(row.status, row.passing) for row in rows(database) if row.variant == chosen]
+    failed = ("timeout" if "sleep" in script else "compile", then == "ok")
+    assert of_chosen == [failed, *([("ok", False)] if then == "ok" else [])]
+
+
 @pytest.mark.parametrize("what", ["sleep 60", "exit 3", "kill -9 $$"])
 def test_a_compiler_that_fails_on_several_variants_builds_each_alone(
     what: str, act: Path, database: Path, monkeypatch: pytest.MonkeyPatch, quiet: Quiet

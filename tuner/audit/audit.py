@@ -198,7 +198,8 @@ def remeasure(claim: Claim, ceilings: Limits | None) -> Measured:
     for variant in (claim.default, *([claim.other] if claim.other else [])):
         built = trials.build(claim.problem, claim.target, variant)
         if built.binary is None:
-            return Measured(status=built.status, message=built.message, culprit=variant)
+            culprit = None if built.passing else variant
+            return Measured(status=built.status, message=built.message, culprit=culprit)
         pairs.append((variant, Entrant.of(variant, built.binary.path)))
     with tempfile.TemporaryDirectory(prefix="moetune-") as folder:
         twin = Path(folder) / "twin.so"

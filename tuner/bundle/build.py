@@ -11,7 +11,6 @@ import hashlib
 import os
 import platform
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from tuner.codegen.compile import compile_source
 from tuner.codegen.render import render
 from tuner.cpu.kernel import ABI
 from tuner.errors import UsageError
+from tuner.host.process import pool
 from tuner.host.toolchain import toolchain_version
 from tuner.problem import Problem
 from tuner.select.selection import Selection
@@ -106,8 +106,8 @@ def _compile_all(
         for selection in choose(problem, target, db).selections.values()
     ]
     say(f"{len(wanted)} kernels, compiled where the cache lacks them")
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        list(pool.map(lambda pair: _library(*pair), wanted))
+    with pool(len(os.sched_getaffinity(0))) as builders:
+        list(builders.map(lambda pair: _library(*pair), wanted))
 
 
 def _library(problem: Problem, selection: Selection) -> tuple[Path, str]:

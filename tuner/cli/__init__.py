@@ -1,12 +1,11 @@
 """The command line ``moetune``: its commands, and the one place that catches errors.
 
 Results go to stdout, progress and errors to stderr. Exit codes: 0, 1 (ran, said no), 2 (called
-wrongly), 130 (stopped by Ctrl-C).
+wrongly), 130 (stopped by Ctrl-C; 143 by SIGTERM, 129 by SIGHUP).
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 import click
@@ -17,6 +16,7 @@ from tuner.cli import (
     best,
     bundle,
     doctor,
+    endings,
     explain,
     files,
     job,
@@ -27,28 +27,28 @@ from tuner.cli import (
     validate,
 )
 from tuner.errors import MoetuneError
-from tuner.host.terminal import one_line
 from tuner.version import __version__
-
-INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; ``argv`` is the process's unless given."""
+    with endings.ended_by_signals():
+        return endings.written(_run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> int:
     try:
         code = _moetune.main(args=argv, prog_name="moetune", standalone_mode=False)
     except MoetuneError as error:
-        return _refuse(str(error), error.exit_code)
+        return endings.refuse(str(error), error.exit_code)
     except click.ClickException as error:
-        return _refuse(_usage(error), error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        return _refuse("stopped", INTERRUPTED)
+        return endings.refuse(_usage(error), error.exit_code)
+    except (click.Abort, KeyboardInterrupt) as error:
+        by = error.__cause__ if isinstance(error, click.Abort) else error
+        return endings.refuse("stopped", endings.exit_code(by))
+    except endings.OF_THE_SYSTEM as error:
+        return endings.failed(error)
     return code if isinstance(code, int) else 0
-
-
-def _refuse(message: str, code: int) -> int:
-    print(f"moetune: {one_line(' '.join(message.splitlines()))}", file=sys.stderr)
-    return code
 
 
 def _usage(error: click.ClickException) -> str:

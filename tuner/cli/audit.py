@@ -16,7 +16,7 @@ from tuner.cli import screen
 from tuner.cli.options import Model, db_option, json_option, optional_model_options, seconds
 from tuner.cli.tune import check_memory
 from tuner.report import words
-from tuner.store.database import Database
+from tuner.store.database import Database, path_to_read
 from tuner.target import detect
 
 if TYPE_CHECKING:
@@ -41,6 +41,14 @@ def audit(model: Model | None, time_s: float, db: Path | None, as_json: bool) ->
     from tuner.audit import audit as stage
     from tuner.audit.claims import AuditVerdict  # the rules of the finals bring the search's engine
 
+    path = path_to_read(db)
+    if not path.exists():
+        click.echo(
+            "[]"
+            if as_json
+            else f"{path}: no database yet, hence 0 winners; `moetune tune` makes it"
+        )
+        return 0
     doctor.require_toolchain()
 
     def report(number: int, count: int, claim: Claim) -> None:
@@ -54,7 +62,7 @@ def audit(model: Model | None, time_s: float, db: Path | None, as_json: bool) ->
 
     progress = screen.stderr()
     problem_id = model.problem.digest if model else None
-    with Database(db) as database:
+    with Database(path) as database:
         findings = stage.audit(
             database, detect(), time_s, problem_id, report=report, measure=measure
         )

@@ -21,7 +21,7 @@ from tuner.cli.options import (
 )
 from tuner.peers.table import PEERS
 from tuner.report import words
-from tuner.store.database import Database
+from tuner.store.reading import reading
 from tuner.target import named, require_cpu
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def bench(
     require_cpu(hardware, "`moetune bench`")
     load = traces.named(model.problem, load)
     names = _names(against) if against is not None else compare.installed()
-    with Database(db) as database:
+    with reading(db) as database:
         report = screen.stderr().print
         rows = compare.side_by_side(model.problem, hardware, database, tokens, names, load, report)
     if as_json:

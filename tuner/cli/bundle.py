@@ -21,7 +21,7 @@ from tuner.cli import screen
 from tuner.cli.options import Model, db_option, json_option, models_options
 from tuner.host.files import write_named
 from tuner.host.paths import trust_dir
-from tuner.store.database import default_path
+from tuner.store.database import path_to_read
 from tuner.target import named
 
 _path = click.Path(path_type=Path)
@@ -56,7 +56,7 @@ def build(
     run once against the self-test before the file is there.
     """
     problems = [model.problem for model in models]
-    made = builder.build(problems, [named(t) for t in targets], db or default_path(), _say)
+    made = builder.build(problems, [named(t) for t in targets], path_to_read(db), _say)
     with tempfile.TemporaryDirectory(prefix="moetune-") as folder:
         draft = Path(folder) / "draft.moe"
         write_named(draft, made)

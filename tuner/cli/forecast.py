@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuner.cli import screen
 from tuner.problem import Problem
 from tuner.report import words
-from tuner.store.database import Database, default_path
 
 if TYPE_CHECKING:
     from tuner.space.count import Count
@@ -23,18 +19,6 @@ _COLUMNS = (
     "> tokens", "load", "> points", "> recorded", "> new trials", "> cached", "> builds", "> search",
     "> finals",
 )  # fmt: skip
-
-
-@contextlib.contextmanager
-def history(db: Path | None) -> Iterator[Database]:
-    """The database to look into; an empty one where there is none, which a dry run must not make."""
-    path = db or default_path()
-    with contextlib.ExitStack() as stack:
-        if path.exists():
-            yield stack.enter_context(Database(path, read_only=True))
-        else:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="moetune-"))
-            yield stack.enter_context(Database(Path(folder) / "empty.sqlite3"))
 
 
 def show(problem: Problem, estimate: Estimate, as_json: bool) -> None:
@@ -49,6 +33,16 @@ def show(problem: Problem, estimate: Estimate, as_json: bool) -> None:
     out.print(screen.table(_COLUMNS, [_row(cell) for cell in estimate.cells]))
     for line in _lines(estimate):
         out.print(line, soft_wrap=True)
+
+
+def shortage(estimate: Estimate) -> str:
+    """What to say where a session's time is too short for what every session does; empty where it is not."""
+    if estimate.budget_s is None or estimate.seconds <= estimate.budget_s:
+        return ""
+    return (
+        f"--time {estimate.budget_s:g}s: is too short; weights and right answers, the default, and the finals "
+        f"take about {words.clock(estimate.seconds)} here, with {estimate.trials} new trials"
+    )
 
 
 def _row(cell: CellEstimate) -> tuple[str, ...]:
@@ -83,8 +77,11 @@ def _lines(estimate: Estimate) -> Iterator[str]:
         f"{f', workloads held out {words.clock(estimate.held_out_s)}' if estimate.held_out_s else ''}"
     )
     builds = sum(cell.builds for cell in estimate.cells)
+    short = shortage(estimate)
     stops = "" if estimate.budget_s is None else f"; stops after {words.clock(estimate.budget_s)}"
     yield (
         f"{estimate.trials} new trials with {builds} builds take about "
-        f"{words.clock(estimate.seconds)}{stops}"
+        f"{words.clock(estimate.seconds)}{'' if short else stops}"
     )
+    if short:
+        yield short

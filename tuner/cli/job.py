@@ -16,7 +16,8 @@ from tuner.offline.run import run
 from tuner.offline.tell import Told
 from tuner.offline.tell import tell as read_back
 from tuner.report import words
-from tuner.store.database import Database
+from tuner.store.database import Database, default_path
+from tuner.store.reading import history
 from tuner.target import Target
 
 _COLUMNS = ("> tokens", "> default", "winner", "> time", "> speed-up")
@@ -27,7 +28,7 @@ def make(
     model: Model, target: Target, db: Path | None, asked: Round, folder: Path, as_json: bool
 ) -> None:
     """What ``tune --offline`` does."""
-    with Database(db) as database:
+    with history(db or default_path()) as database:
         made = make_job(model.problem, target, database, asked, folder, _progress)
     if as_json:
         screen.echo(json.dumps(described(made, folder), indent=2))

@@ -15,6 +15,7 @@ import click
 
 from tuner.cli.traces import spelled
 from tuner.errors import UsageError
+from tuner.host.arguments import shown
 from tuner.problem import PRESETS, Problem
 from tuner.problem.dtypes import DTYPES
 from tuner.problem.forms import ACTIVATIONS
@@ -34,6 +35,8 @@ _CHANGES: dict[str, tuple[str, str, type, str]] = {
     "--weight-dtype": ("weight_dtype", "w", str, "Of the weights alone."),
 }
 FROM_TRACE = "from-trace"
+# More than anybody waits for.
+MOST_S = 1000 * 86400.0
 _NEEDED = ("--hidden", "--expert-dim", "--experts", "--top-k")
 
 
@@ -218,6 +221,10 @@ def seconds(text: str) -> float:
     value = float(found[1]) * _SECONDS[found[2]] if found else 0.0
     if value <= 0:
         raise click.BadParameter(f"{text!r} must be a time above 0, like 90s, 10m or 1h.")
+    if value > MOST_S:
+        raise click.BadParameter(
+            f"{shown(text)} is more than 1000 days; give a time like 10m or 1h."
+        )
     return value
 
 

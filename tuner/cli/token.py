@@ -10,7 +10,7 @@ import click
 from tuner.cli import screen
 from tuner.cli.options import db_option, json_option
 from tuner.serve.tokens import SCOPES, Tokens, path_beside
-from tuner.store.database import default_path
+from tuner.store.database import path_to_read
 
 
 @click.group()
@@ -56,4 +56,4 @@ def revoke(token: str, db: Path | None) -> None:
 
 
 def _tokens(db: Path | None) -> Tokens:
-    return Tokens(path_beside(db or default_path()))
+    return Tokens(path_beside(path_to_read(db)))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuner import doctor
-from tuner.cli import forecast, job, outcome, screen, traces
+from tuner.cli import endings, forecast, job, outcome, screen, traces
 from tuner.cli.options import (
     Model,
     db_option,
@@ -37,7 +37,8 @@ from tuner.report import words
 from tuner.search.strategies import STRATEGIES
 from tuner.space.variant import changes as difference
 from tuner.space.variant import parse
-from tuner.store.database import Database
+from tuner.store.database import Database, default_path
+from tuner.store.reading import history
 from tuner.target import Target, gpus, named
 from tuner.tune.plan import Plan
 
@@ -52,9 +53,11 @@ _COLUMNS = ("> tokens", "> default", "winner", "> time", "> speed-up", "> rate",
 
 
 class Interrupted(MoetuneError):
-    """Ctrl-C in a session."""
+    """Ctrl-C in a session, or a signal that asks it to end."""
 
-    exit_code = 130
+    def __init__(self, message: str, by: KeyboardInterrupt) -> None:
+        super().__init__(message)
+        self.exit_code = endings.exit_code(by)
 
 
 @click.command()
@@ -145,21 +148,26 @@ def tune(
         return
     if hardware.kind == "gpu":
         _require_gpu(hardware, target)
-    check_memory(model.problem, hardware)
     if cores is not None:
         hardware = dataclasses.replace(hardware, cores=min(cores, hardware.cores))
     if dry_run:
-        with forecast.history(db) as database:
+        with history(db or default_path()) as database:
             forecast.show(model.problem, estimate(model.problem, hardware, database, plan), as_json)
+        if lacking := lacking_memory(model.problem, hardware):
+            click.echo(f"a session would be refused here: {lacking}", err=True)
         return
+    check_memory(model.problem, hardware)
     try:
         with Database(db) as database:
-            left = TimeLeft(estimate(model.problem, hardware, database, plan))
+            expected = estimate(model.problem, hardware, database, plan)
+            if short := forecast.shortage(expected):
+                click.echo(short, err=True)
+            left = TimeLeft(expected)
             with screen.TuneProgress(left) as progress:
                 result = stage.tune(model.problem, hardware, database, plan, progress)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         message = "stopped; everything measured is kept, and the same command goes on from there"
-        raise Interrupted(message) from None
+        raise Interrupted(message, error) from None
     lines = next_lines(model, plan.tokens[0], plan.loads[0], target, db)
     if as_json:
         told = {"problem": model.problem.key, "name": model.problem.name, "target": hardware.key}
@@ -216,6 +224,12 @@ def _untuned(
 
 def check_memory(problem: Problem, target: Target) -> None:
     """Refuse weights that would not fit: the system would end the process, without a word."""
+    if lacking := lacking_memory(problem, target):
+        raise UsageError(lacking)
+
+
+def lacking_memory(problem: Problem, target: Target) -> str:
+    """What to say where the weights do not fit into this machine's memory; empty where they do."""
     from tuner.measure.cpu_bench import MOST_PACKED
 
     # A GPU's packed form is made here once, and then lies in its own memory.
@@ -223,10 +237,10 @@ def check_memory(problem: Problem, target: Target) -> None:
     need = copies * footprint.weights_bytes(problem)
     have = footprint.available_bytes()
     if need <= have:
-        return
+        return ""
     experts = footprint.experts_that_fit(problem, copies, have)
     mend = f"use --experts {experts}" if experts else "use a larger machine"
-    raise UsageError(
+    return (
         f"{problem.name or 'the layer'}: {copies} copies of its weights (as given and packed) take "
         f"{need / 2**30:.1f} GiB, {have / 2**30:.1f} GiB are free; {mend}"
     )

@@ -12,7 +12,7 @@ import click
 from tuner import doctor
 from tuner.cli import screen
 from tuner.cli.options import db_option, json_option
-from tuner.store.database import Database
+from tuner.store.reading import reading
 from tuner.target import detect
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def validate(db: Path | None, as_json: bool) -> None:
 
     doctor.require_toolchain()
     target = detect()
-    with Database(db) as database:
+    with reading(db) as database:
         stored = stage.stored_elsewhere(database)
         found = stage.rows(stage.measure(target, database, screen.stderr().print), stored)
     if as_json:

@@ -1,7 +1,8 @@
 """The cache of binaries: a folder for each source, toolchain and target, found by its key.
 
 A folder ``CACHE/KEY[:2]/KEY`` holds the binary, ``kernel.mojo``, ``stderr.txt`` and ``build.json``. It appears
-whole or not at all, and what a source was refused for is remembered as well as what it became.
+whole or not at all, and what a source was refused for is remembered as well as what it became. Remembered is
+only what the compiler says of the source: a linker, memory, a disk or the time may be better the next time.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,8 @@ from typing import Any
 from tuner.errors import CompileError
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# "kernel.mojo:1:8: error: ...", or "<unknown>:0: error: ..." of the compiler's later stages.
+_OF_SOURCE = re.compile(r"(?:\S*\.mojo|<unknown>):\d+(?::\d+)?: error: ")
 
 
 class SourceRefused(CompileError):
@@ -38,6 +42,12 @@ class Binary:
     cached: bool
 
 
+def refusal_in(stderr: str) -> str | None:
+    """The first line in which the compiler says what is wrong with the source; None where there is none."""
+    lines = (line.strip() for line in stderr.splitlines())
+    return next((line for line in lines if _OF_SOURCE.match(line)), None)
+
+
 def place(cache: Path, key: str) -> Path:
     """The folder of a key."""
     return cache / key[:2] / key
@@ -46,17 +56,20 @@ def place(cache: Path, key: str) -> Path:
 def look_up(folder: Path, *, cached: bool = True) -> Binary | None:
     """The binary in ``folder``; None where it is absent or not what was once written there.
 
-    Raises SourceRefused where a refusal is remembered.
+    Raises SourceRefused where a refusal is remembered. Caches of before have failures that were none of the
+    source; those count as absent.
     """
     try:
         facts = json.loads((folder / "build.json").read_text())
         if facts["status"] == "failed":
-            raise SourceRefused(facts["message"])
+            if refusal_in(facts["message"]):
+                raise SourceRefused(facts["message"])
+            return None
         library = folder / str(facts.get("file", "kernel.so"))
         if sha256(library) != facts["sha256"]:
             return None
         return Binary(library, folder.name, float(facts["seconds"]), cached)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

@@ -12,6 +12,7 @@ import dataclasses
 import errno
 import hashlib
 import os
+import re
 import shutil
 import signal
 from collections.abc import Iterator, Sequence
@@ -24,12 +25,13 @@ from tuner.codegen.cache import (
     look_up,
     place,
     publish,
+    refusal_in,
     sha256,
     write,
     writing,
 )
 from tuner.errors import CompileError
-from tuner.host.paths import cache_dir
+from tuner.host.paths import cache_dir, no_programs
 from tuner.host.process import Completed, run
 from tuner.host.staging import build_folder
 from tuner.host.toolchain import NO_LINKER, require_linker, require_mojo, toolchain_version
@@ -38,6 +40,7 @@ from tuner.target import Target, compile_flags
 __all__ = [
     "Binary",
     "CompileTimeout",
+    "CompilerFailed",
     "CompilerKilled",
     "SourceRefused",
     "binary_key",
@@ -45,18 +48,23 @@ __all__ = [
     "is_cached",
 ]
 
+_ERROR = re.compile(r"\berror:|\bERROR:|memory|bad_alloc", re.IGNORECASE)
 _ATTEMPTS = 3  # another process may just be replacing the same damaged folder
-# The compiler's own ends, which repeat with the same source. Others (KILL, TERM, BUS on a
-# full disk) come from outside and are not remembered.
+# The compiler's own ends, among them those of one that gets no memory. Others (KILL, TERM, BUS on a full
+# disk) come from outside.
 _CRASHES = (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGILL)
 
 
-class CompileTimeout(CompileError):
+class CompilerFailed(CompileError):
+    """A build failed, and nothing was said of the source: the linker, memory, the disk, or a crash."""
+
+
+class CompileTimeout(CompilerFailed):
     """The compiler did not finish within its time limit."""
 
 
-class CompilerKilled(CompileError):
-    """A signal from outside ended the compiler: that says nothing about the source."""
+class CompilerKilled(CompilerFailed):
+    """A signal from outside ended the compiler."""
 
 
 def compile_source(
@@ -69,9 +77,10 @@ def compile_source(
 ) -> Binary:
     """The binary of a Mojo source for ``target``, from the cache where it is there.
 
-    Raises CompileTimeout after ``timeout_s`` seconds, CompilerKilled, and CompileError where the toolchain is
-    missing, the cache folder is full or not writable, or the source is refused (first error
-    line). Refusals are remembered; the other errors are not, as the same source may pass later.
+    Raises SourceRefused with what the compiler says of the source, CompileTimeout after ``timeout_s`` seconds,
+    CompilerKilled and CompilerFailed where a build ends otherwise, and CompileError where the toolchain is
+    missing or the cache folder is full or not writable. Refusals are remembered; the other errors are not, as
+    the same source may pass later.
     """
     cache = cache or cache_dir()
     flags = all_flags(target, optimize)
@@ -111,7 +120,7 @@ def binary_key(text: str, flags: Sequence[str]) -> str:
 
 
 def _build(draft: Path, text: str, flags: Sequence[str], timeout_s: float, kind: str) -> None:
-    """Compile in ``draft`` and write build.json there, be it a binary or a refusal."""
+    """Compile in ``draft`` and write build.json there, be it a binary or a refusal of the source."""
     source = draft / "kernel.mojo"
     library = draft / ("kernel.ptx" if kind == "gpu" else "kernel.so")
     source.write_text(text)
@@ -158,7 +167,10 @@ def run_mojo(
 
 def _print(program: Path, ptx: Path, built: Completed, timeout_s: float) -> Completed:
     """Run a GPU's program and keep what it prints; the times of build and run together."""
-    done = run([program], timeout_s)
+    try:
+        done = run([program], timeout_s)
+    except PermissionError as error:
+        raise CompileError(no_programs(program) or f"{program}: cannot be run ({error})") from error
     if done.returncode == 0 and not done.timed_out:
         ptx.write_text(done.stdout)
     program.unlink()
@@ -179,9 +191,14 @@ def _refusal(done: Completed, timeout_s: float) -> str:
         raise CompilerKilled(
             f"mojo build: ended by {name} from outside; free memory and disk space, then try again"
         )
+    if refusal := refusal_in(stderr):
+        return refusal
     lines = [line.strip() for line in stderr.splitlines()]
-    errors = [line for line in lines if "error:" in line]
-    return (errors or [f"mojo build: ended with {done.returncode}, without an error line"])[0]
+    said = next((line for line in lines if _ERROR.search(line)), "without an error line")
+    raise CompilerFailed(
+        f"mojo build: ended with {done.returncode}, {said}; nothing is wrong with the source: "
+        "see `moetune doctor` and the room on the machine, then try again"
+    )
 
 
 @contextlib.contextmanager
@@ -192,6 +209,8 @@ def _linker_variables(draft: Path) -> Iterator[dict[str, str]]:
     if linker.name == "cc":
         yield variables
         return
+    if why := no_programs(draft):
+        raise CompileError(why)
     shim = draft / "bin" / "cc"
     shim.parent.mkdir()
     shim.write_text(f'#!/bin/sh\nexec "{linker}" "$@"\n')

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from tuner.cpu import fork_safety
 from tuner.cpu.buffers import allocate
 from tuner.errors import KernelError
+from tuner.host.paths import no_programs
 
 ARGUMENT_WORDS = 16
 Signatures = dict[str, tuple[list[type], type | None]]
@@ -44,7 +45,9 @@ def load_library(path: Path, signatures: Signatures) -> ctypes.CDLL:
     try:
         library = ctypes.CDLL(str(path.resolve()))
     except OSError as error:
-        raise KernelError(f"{path}: does not load: {error}; clear the cache folder") from error
+        why = no_programs(path) if path.exists() else None
+        told = why or f"{path}: does not load: {error}; clear the cache folder"
+        raise KernelError(told) from error
     for name, (arguments, result) in signatures.items():
         try:
             function = getattr(library, name)

@@ -50,7 +50,12 @@ def toolchain_version() -> str:
 @functools.cache
 def _version(mojo: Path, _mtime_ns: int) -> str:
     """Asked once per process and executable; an upgrade in between changes its time."""
-    done = run([mojo, "--version"], timeout_s=_VERSION_S)
+    try:
+        done = run([mojo, "--version"], timeout_s=_VERSION_S)
+    except OSError as error:
+        raise CompileError(
+            f"{mojo}: cannot be run ({error.strerror}); mend its permissions, or install mojo again"
+        ) from error
     if done.returncode != 0:
         said = done.stderr.strip() or "no answer"
         raise CompileError(f"{mojo} --version: {said}; pip install --force-reinstall mojo")

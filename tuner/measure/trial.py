@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from tuner.codegen.batch import compile_together
 from tuner.codegen.compile import (
     Binary,
+    CompilerFailed,
     CompilerKilled,
     CompileTimeout,
     SourceRefused,
@@ -32,7 +33,7 @@ from tuner.problem import Problem
 from tuner.problem.workload import Workload
 from tuner.space.templates import digest
 from tuner.space.variant import Variant
-from tuner.store.records import Environment, TrialRow
+from tuner.store.records import PASSING, Environment, TrialRow
 from tuner.target import Target
 from tuner.target.roofline import Limits
 from tuner.version import __version__
@@ -43,7 +44,10 @@ CONFIRM_EFFORT = Effort(budget_s=1.5)
 
 @dataclass(frozen=True)
 class Build:
-    """A source and its binary, or why there is none."""
+    """A source and its binary, or why there is none.
+
+    ``passing`` says that the reason is none of the source: the next session tries again.
+    """
 
     source: Source
     binary: Binary | None
@@ -51,6 +55,7 @@ class Build:
     message: str
     render_ms: float
     compile_ms: float
+    passing: bool = False
 
 
 @dataclass
@@ -99,8 +104,10 @@ def _build(source: Source, render_ms: float, target: Target, built: Binary | Non
     try:
         binary = built or _compile(source, target)
     except CompileTimeout as error:
-        return Build(source, None, "timeout", str(error), render_ms, 1e3 * COMPILE_S)
-    except (CompilerKilled, SourceRefused) as error:
+        return Build(source, None, "timeout", str(error), render_ms, 1e3 * COMPILE_S, passing=True)
+    except CompilerFailed as error:
+        return Build(source, None, "compile", str(error), render_ms, 0.0, passing=True)
+    except SourceRefused as error:
         return Build(source, None, "compile", str(error), render_ms, 0.0)
     return Build(source, binary, "ok", "", render_ms, 1e3 * binary.seconds)
 
@@ -194,6 +201,7 @@ def row(
         environment={
             **surroundings,
             **(noise(race) if race else {}),
+            **(PASSING if built.passing else {}),
             **outcome.environment,
             "template": digest(variant.template),
         },

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from tuner.errors import MoetuneError, WorkerError
+from tuner.host import watchdog
 from tuner.measure.bench import Bench, Entrant, Timing
 from tuner.measure.race import Effort
 from tuner.measure.verify import Verdict
@@ -135,6 +136,7 @@ class Worker:
         if self._connection is not None and self._child is not None and self._child.poll() is None:
             return self._connection
         self.stop()
+        watchdog.ready()
         mine, theirs = socket.socketpair()
         with theirs:
             self._child = subprocess.Popen(
@@ -146,6 +148,7 @@ class Worker:
                 start_new_session=True,
                 env=os.environ | THREADS,
             )
+        watchdog.watch(self._child.pid)
         if self._cores:
             os.sched_setaffinity(self._child.pid, self._cores)  # before it starts a thread
         self._connection = Connection(mine.detach())
@@ -169,6 +172,7 @@ class Worker:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._child.pid, signal.SIGKILL)
             self._child.wait()
+            watchdog.forget(self._child.pid)
             self._child = None
 
 

@@ -80,7 +80,8 @@ def _batch(
     told = [
         _told(trial)
         for trial in db.trials(problem.digest, target.digest, workload.tokens, workload.load)
-        if space.is_current(trial.template, trial.environment.get("template", ""))
+        if not trial.passing
+        and space.is_current(trial.template, trial.environment.get("template", ""))
         and is_to(trial, arms.default)
     ]
     pack = rows[0]["pack"] if rows else None

@@ -83,6 +83,18 @@ def to_numpy(value: Any) -> NDArray[Any]:
     return np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
 
 
+def argument_to_numpy(name: str, value: Any) -> NDArray[Any]:
+    """The same of an argument. Raises UsageError, with its name, where NumPy cannot read it."""
+    try:
+        return to_numpy(value)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        why = " ".join(str(error).splitlines()[:1])
+        raise UsageError(
+            f"{name}: is a {type(value).__name__} that NumPy cannot read ({why}); "
+            "give a dense array in CPU memory"
+        ) from error
+
+
 def is_torch(value: Any) -> bool:
     """Whether a value is torch's, without importing torch."""
     return type(value).__module__.partition(".")[0] == "torch"

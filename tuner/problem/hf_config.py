@@ -14,10 +14,12 @@ from typing import Any
 
 from tuner.errors import JsonError, ProblemError
 from tuner.host import json_text
+from tuner.host.arguments import require_path
 from tuner.problem.forms import SWIGLU_ALPHA, SWIGLU_LIMIT
 
 # Names of transformers.activations.ACT2FN to ours.
 ACTIVATION_OF = {"silu": "swiglu", "gelu": "geglu", "gelu_pytorch_tanh": "geglu_tanh"}
+_MOST_BYTES = 16 << 20
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
 
 
@@ -173,6 +175,7 @@ def read_hf_config(
 def _load(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[_ConfigFile, str]:
     if isinstance(source, Mapping):
         return _ConfigFile("config", source), ""
+    require_path("config", source, Mapping)
     path = Path(source)
     if path.is_dir():
         path = path / "config.json"
@@ -188,7 +191,8 @@ def _load(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[_ConfigFi
 
 def _parse(path: Path) -> Any:
     try:
-        return json_text.parse(path.read_bytes())
+        with path.open("rb") as file:
+            text = file.read(_MOST_BYTES + 1)
     except FileNotFoundError:
         raise ProblemError(
             f"{path}: no such file; give a preset's name or the path of a model's config.json"
@@ -197,5 +201,13 @@ def _parse(path: Path) -> Any:
         raise ProblemError(
             f"{path}: cannot be read ({error.strerror}); give a readable config.json"
         ) from None
+    except ValueError as error:  # a NUL in it
+        raise ProblemError(f"{str(path)!r}: cannot be read ({error}); give a config.json") from None
+    if len(text) > _MOST_BYTES:
+        raise ProblemError(
+            f"{path}: has more than {_MOST_BYTES >> 20} MiB, which no config.json has"
+        )
+    try:
+        return json_text.parse(text)
     except JsonError as error:
         raise ProblemError(f"{path}: not JSON ({error}); download config.json again") from None

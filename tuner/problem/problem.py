@@ -19,6 +19,7 @@ from functools import cached_property
 from typing import Any
 
 from tuner.errors import ProblemError
+from tuner.host.arguments import require, shown
 from tuner.problem.dtypes import DTYPES
 from tuner.problem.forms import ACTIVATIONS, SCORES, SWIGLU_ALPHA, SWIGLU_LIMIT
 from tuner.problem.hf_config import read_hf_config
@@ -41,6 +42,8 @@ _INTEGERS = {
     "top_groups": (1, "use 1 where experts are not grouped"),
     "shared_dim": (0, "use 0 where there is no shared expert"),
 }
+# Sizes beyond this are none of a layer, and their products none that a number of 64 bits holds.
+_MOST = (1 << 31) - 1
 _FLAGS = ("expert_bias", "renormalize", "router_bias", "correction_bias")
 _CLAMP = ("swiglu_limit", "swiglu_alpha")
 
@@ -101,7 +104,8 @@ class Problem:
     name: str = dataclasses.field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        if self.weight_dtype == "":
+        require("name", self.name, str)
+        if isinstance(self.weight_dtype, str) and self.weight_dtype == "":
             object.__setattr__(self, "weight_dtype", self.dtype)
         for field, allowed in _CHOICES.items():
             _check_choice(field, getattr(self, field), allowed)
@@ -204,6 +208,7 @@ class Problem:
         Raises:
             ProblemError: a field that is not known or lacking, or a value out of range.
         """
+        require("key", key, Mapping)
         _check_known(key, KEY_FIELDS)
         lacking = [field for field in KEY_FIELDS if field not in key]
         if lacking:
@@ -234,6 +239,7 @@ class Problem:
         Raises:
             ProblemError: no preset has this name; lists those that are close, and all.
         """
+        require("name", name, str)
         if name in PRESETS:
             return PRESETS[name]
         close = difflib.get_close_matches(name, PRESETS, n=1)
@@ -246,18 +252,18 @@ KEY_FIELDS = tuple(sorted(f.name for f in dataclasses.fields(Problem) if f.compa
 
 def _check_choice(field: str, value: object, allowed: Iterable[str]) -> None:
     names = tuple(allowed)
-    if value not in names:
-        raise ProblemError(f"{field}={value!r}: not known; use one of {', '.join(names)}")
+    if not isinstance(value, str) or value not in names:
+        raise ProblemError(f"{field}={shown(value)}: not known; use one of {', '.join(names)}")
 
 
 def _check_flag(field: str, value: object) -> None:
     if not isinstance(value, bool):
-        raise ProblemError(f"{field}={value!r}: must be True or False; give one of them")
+        raise ProblemError(f"{field}={shown(value)}: must be True or False; give one of them")
 
 
 def _check_known(names: Iterable[str], known: Iterable[str]) -> None:
     fields = tuple(known)
-    unknown = sorted(set(names) - set(fields))
+    unknown = sorted(map(str, set(names) - set(fields)))
     if unknown:
         raise ProblemError(f"{', '.join(unknown)}: no field of a Problem; use {', '.join(fields)}")
 
@@ -266,9 +272,11 @@ def _integer(field: str, value: Any, least: int, mend: str) -> int:
     try:
         number = operator.index(value)
     except TypeError:
-        raise ProblemError(f"{field}={value!r}: must be a whole number; {mend}") from None
+        raise ProblemError(f"{field}={shown(value)}: must be a whole number; {mend}") from None
     if isinstance(value, bool):
         raise ProblemError(f"{field}={value!r}: must be a whole number; {mend}")
+    if number > _MOST:
+        raise ProblemError(f"{field}={shown(number)}: is more than any layer has; {mend}")
     if number < least:
         raise ProblemError(f"{field}={number}: must be at least {least}; {mend}")
     return number
@@ -276,7 +284,9 @@ def _integer(field: str, value: Any, least: int, mend: str) -> int:
 
 def _positive(field: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ProblemError(f"{field}={value!r}: must be a number; give one above 0")
+        raise ProblemError(f"{field}={shown(value)}: must be a number; give one above 0")
+    if isinstance(value, int) and abs(value) > _MOST:
+        raise ProblemError(f"{field}={shown(value)}: is more than any layer has; give its own")
     if not (math.isfinite(value) and value > 0):
         raise ProblemError(f"{field}={value!r}: must be finite and above 0; give such a number")
     return float(value)

@@ -46,15 +46,17 @@ def read(path: str | os.PathLike[str]) -> Traffic:
     """Reads a trace. Raises UsageError, with the line, when it is none or damaged."""
     place = Path(path)
     try:
-        if place.stat().st_size > MOST_BYTES:
-            raise UsageError(f"{place}: has more than {MOST_BYTES >> 20} MiB, which no trace has")
-        lines = place.read_bytes().removesuffix(b"\n").split(b"\n")
-    except OSError as error:
+        with place.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+    except (OSError, ValueError) as error:
         raise UsageError(
             f"{place}: cannot be read ({error}); give a file of tuner.trace"
         ) from error
-    if lines == [b""]:
+    if len(data) > MOST_BYTES:
+        raise UsageError(f"{place}: has more than {MOST_BYTES >> 20} MiB, which no trace has")
+    if not data:
         raise UsageError(f"{place}: is empty, so it is no trace; record one with tuner.trace")
+    lines = data.removesuffix(b"\n").split(b"\n")
     found: list[Any] = []
     for number, line in enumerate(lines, start=1):
         try:

@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.errors import WeightsError
+from tuner.errors import UsageError, WeightsError
+from tuner.host.arguments import require
 from tuner.problem.arrays import (
     NUMPY_DTYPES,
     dtype_name,
@@ -75,6 +76,7 @@ class Weights:
                 biases of routing may hold minus infinity, which masks an expert; fewer than
                 ``top_k`` others are refused.
         """
+        require("problem", problem, Problem)
         wanted = array_shapes(problem)
         arrays: dict[str, NDArray[Any] | None] = {}
         for field in dataclasses.fields(self):
@@ -97,6 +99,10 @@ class Weights:
 
         A matrix's deviation is 1/sqrt(fan-in). Biases are nonzero wherever the problem has them.
         """
+        require("problem", problem, Problem)
+        require("seed", seed, int, np.integer)
+        if seed < 0:
+            raise UsageError(f"seed: is {seed}, must be at least 0")
         dtype = NUMPY_DTYPES[problem.weight_dtype]
         rng = np.random.default_rng(seed)
         arrays = {}

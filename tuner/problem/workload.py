@@ -16,9 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.errors import ProblemError
+from tuner.host.arguments import require, shown
 from tuner.problem import trace_load
 from tuner.problem.dtypes import DTYPES
 from tuner.problem.problem import Problem
+
+# What a kernel counts tokens in is a number of 64 bits; of their products with sizes, too.
+MOST_TOKENS = (1 << 31) - 1
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ def parse_load(text: str) -> Load:
     Raises:
         ProblemError: any other text, or S not a finite number of at least 0.
     """
+    require("load", text, str)
     kind, colon, exponent = text.partition(":")
     if kind in ("uniform", "onehot") and not colon:
         return Load(kind)
@@ -75,9 +80,12 @@ class Workload:
         try:
             tokens = operator.index(self.tokens)
         except TypeError:
-            raise ProblemError(f"tokens={self.tokens!r}: must be a whole number; {mend}") from None
+            told = shown(self.tokens)
+            raise ProblemError(f"tokens={told}: must be a whole number; {mend}") from None
         if tokens < 0:
             raise ProblemError(f"tokens={tokens}: must be at least 0; {mend}")
+        if tokens > MOST_TOKENS:
+            raise ProblemError(f"tokens={shown(tokens)}: is more than any call has; {mend}")
         object.__setattr__(self, "tokens", tokens)
 
 

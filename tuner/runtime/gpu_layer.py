@@ -14,6 +14,7 @@ from tuner.gpu.driver import Address, Device
 from tuner.gpu.kernel import Call, GpuKernel, io_sizes
 from tuner.gpu.scratch import Layout
 from tuner.gpu.weights import GpuWeights
+from tuner.host.arguments import require
 from tuner.problem.arrays import is_torch
 from tuner.problem.weights import Weights
 from tuner.problem.workload import Workload
@@ -98,15 +99,16 @@ class GpuLayer:
 
     def selection(self, tokens: int) -> Selection:
         """Which variant serves this number of tokens, and why."""
-        return self._dispatch.selection(tokens)
+        return self._dispatch.selection(Workload(tokens).tokens)
 
     def prepare(self, tokens: Iterable[int], stream: Any = None) -> None:
         """Loads the programs (compiles those that the cache lacks) and takes the scratch memory of a stream,
         the default one unless given, ahead of the first call."""
+        require("tokens", tokens, Iterable)
         handle = stream_of(self._device.index, None, stream)
         with self._device.lock, self._device.current():
             for count in tokens:
-                self._made(max(count, 1), handle)
+                self._made(max(Workload(count).tokens, 1), handle)
 
     def stats(self) -> Stats:
         """What the layer did so far: calls by token count and variant. Replays of a graph count nothing, and

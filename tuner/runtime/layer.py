@@ -14,7 +14,14 @@ from tuner.cpu.buffers import Room, address
 from tuner.cpu.kernel import Kernel
 from tuner.cpu.worker_pool import REGION
 from tuner.errors import UsageError
-from tuner.problem.arrays import dtype_name, held_dtype, is_torch, to_numpy, to_torch
+from tuner.host.arguments import require
+from tuner.problem.arrays import (
+    argument_to_numpy,
+    dtype_name,
+    held_dtype,
+    is_torch,
+    to_torch,
+)
 from tuner.problem.weights import Weights
 from tuner.problem.workload import Workload, pairs_per_expert
 from tuner.runtime import fast_path, trace
@@ -110,7 +117,7 @@ class Layer:
 
     def _general(self, x: Any, return_routing: bool, out: Any) -> Any:
         """A call on arrays wherever they are."""
-        tokens = x if type(x) is np.ndarray else to_numpy(x)
+        tokens = x if type(x) is np.ndarray else argument_to_numpy("x", x)
         shape = tokens.shape
         if len(shape) != 2 or shape[1] != self._hidden or tokens.dtype != self._dtype:
             self._refuse("x", tokens, "T")
@@ -136,12 +143,13 @@ class Layer:
 
     def selection(self, tokens: int) -> Selection:
         """Which variant serves this number of tokens, and why."""
-        return self._dispatch.selection(tokens)
+        return self._dispatch.selection(Workload(tokens).tokens)
 
     def prepare(self, tokens: Iterable[int]) -> None:
         """Compiles where the cache has no binary, and loads, ahead of the first call."""
+        require("tokens", tokens, Iterable)
         for count in tokens:
-            self._engine(self._dispatch.bucket(count))
+            self._engine(self._dispatch.bucket(Workload(count).tokens))
 
     def stats(self) -> Stats:
         """What the layer did so far."""
@@ -206,7 +214,7 @@ class Layer:
         return pairs_per_expert(self.problem, indices)
 
     def _writable(self, out: Any, shape: tuple[int, ...]) -> Array:
-        array = to_numpy(out)
+        array = argument_to_numpy("out", out)
         fits = array.shape == shape and array.dtype == self._dtype
         if not (fits and array.flags.c_contiguous and array.flags.writeable):
             self._refuse("out", array, str(shape[0]), ", C-contiguous and writable")

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from tuner.cpu import fork_safety
 from tuner.cpu.worker_pool import REGION
 from tuner.errors import UsageError
+from tuner.host.arguments import require_path
 from tuner.host.files import write_whole
 from tuner.problem import Problem
 from tuner.problem.trace_file import VERSION
@@ -68,7 +69,10 @@ class Recorder:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        require_path("path", path)
         self.path = Path(path)
+        if not self.path.name:
+            raise UsageError(f"path: is {str(path)!r}, must be a file's")
         self._seen: dict[str, _Seen] = {}
         self._rng = random.Random(0)
         self._saved = 0.0

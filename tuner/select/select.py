@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.errors import CompileError
+from tuner.host.arguments import require
 from tuner.host.toolchain import toolchain_version
 from tuner.problem import Problem
 from tuner.problem.workload import Workload
@@ -23,7 +24,7 @@ from tuner.select.distance import SelectionRequest, cost, differences, refusal
 from tuner.select.selection import MAX_TOKEN_DISTANCE, Selection, octaves
 from tuner.select.winner_cache import Group, Row, winners
 from tuner.space.variant import Variant, default_variant
-from tuner.store.database import Database, default_path
+from tuner.store.database import Database, path_to_read
 from tuner.target import Target, detect, older
 
 OLDER_ARCHITECTURE = 1.0  # for each step down the list of architectures
@@ -127,8 +128,8 @@ def best_config(
 
     Args:
         target: what the code has to run on; this machine unless given.
-        db: the database or its path; ``default_path()`` unless given. One that is not there
-            counts as empty.
+        db: the database or its path; ``default_path()`` unless given, which counts as empty where it is
+            not there yet.
         pack: only variants that read this packed form of the weights.
         default: gives the default from (problem, target, pack, tokens).
         compiler: version to compile with; the installed one unless given.
@@ -136,11 +137,36 @@ def best_config(
 
     Raises:
         ProblemError: ``tokens`` or ``load`` make no sense.
-        DatabaseError: the database is damaged, or from another version of moetune.
+        UsageError: an argument is of another class.
+        DatabaseError: the database is damaged, from another version of moetune, or was named and is not
+            there.
     """
+    require("problem", problem, Problem)
+    require("target", target, Target, type(None), mend="tuner.target.named makes one")
+    require("pack", pack, str, type(None))
+    path = path_to_read(db)
+    return answer(
+        problem, tokens, load, target, path, pack,
+        default=default, compiler=compiler, installed=installed,
+    )  # fmt: skip
+
+
+def answer(
+    problem: Problem,
+    tokens: int,
+    load: str,
+    target: Target | None,
+    path: Path,
+    pack: str | None,
+    *,
+    default: Default = default_variant,
+    compiler: str | None = None,
+    installed: bool = False,
+) -> Selection:
+    """``best_config`` of the database at a path; where there is none, none has won yet."""
     workload = Workload(tokens, load)
     target = _host() if target is None else target
-    groups = winners(_path(db), problem)
+    groups = winners(path, problem)
     found = choose(problem, workload, target, groups, pack, compiler, default, installed)
     return found.selection()
 
@@ -267,12 +293,6 @@ def _why_default(groups: Sequence[Group], refusals: Sequence[str | None]) -> str
         furthest = f"{MAX_TOKEN_DISTANCE:g} octaves of tokens"
         told.append(f"more than {furthest} away or for an architecture that is no older one")
     return f"the template's default: {count} winners of this problem, none fits: {'; '.join(told)}"
-
-
-def _path(db: Database | str | os.PathLike[str] | None) -> Path:
-    if db is None:
-        return default_path()
-    return db.path if isinstance(db, Database) else Path(db)
 
 
 @functools.cache

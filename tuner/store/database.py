@@ -19,6 +19,7 @@ from typing import Any
 import sqlite_utils
 
 from tuner.errors import DatabaseError
+from tuner.host.arguments import require_path
 from tuner.host.paths import data_dir
 from tuner.problem import Problem
 from tuner.store import migrations, sqlite
@@ -59,6 +60,20 @@ def default_path() -> Path:
     return Path(named) if named else data_dir() / "tuning.sqlite3"
 
 
+def path_to_read(db: Database | str | os.PathLike[str] | None = None) -> Path:
+    """The path of a database that is only read: one that is named is there, the default may not be yet.
+
+    Raises DatabaseError where the one that is named is not there: it would answer like an empty one.
+    """
+    if db is None:
+        return default_path()
+    if isinstance(db, Database):
+        return db.path
+    require_path("db", db)
+    sqlite.require_file(Path(db))
+    return Path(db)
+
+
 class Database:
     """An open tuning database.
 
@@ -72,6 +87,7 @@ class Database:
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None, read_only: bool = False) -> None:
+        require_path("path", path, type(None))
         self.path = Path(path) if path is not None else default_path()
         self.read_only = read_only
         self._lock = threading.RLock()

@@ -35,6 +35,7 @@ class Environment(TypedDict, total=False):
         probe_gb_s, probe_gflop_s: what was probed beside the race.
         doubted_ratio: a first ratio that was too good to be believed; the row's is that of another process.
         stage: `compare` of a finalist of another cell.
+        passing: the failure was none of the variant's (a linker, memory, the time): it is tried again.
         name, driver, memory_bytes, copy_gb_s, read_gb_s, dense_gflop_s, clocks: of a GPU in a job folder.
     """
 
@@ -58,6 +59,7 @@ class Environment(TypedDict, total=False):
     probe_gflop_s: float
     doubted_ratio: float
     stage: str
+    passing: bool
     name: str
     driver: int
     memory_bytes: int
@@ -65,6 +67,10 @@ class Environment(TypedDict, total=False):
     read_gb_s: float
     dense_gflop_s: float
     clocks: str
+
+
+# What a trial's environment says of a failure that may not be there the next time.
+PASSING = Environment(passing=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +149,11 @@ class TrialRow:
     config: dict[str, Any] = field(default_factory=dict)
     pack: str = ""
     measurements: tuple[MeasurementRow, ...] = ()
+
+    @property
+    def passing(self) -> bool:
+        """Whether it says nothing of the variant: what failed may not fail the next time."""
+        return bool(self.environment.get("passing"))
 
     @property
     def measurement(self) -> MeasurementRow | None:

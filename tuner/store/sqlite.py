@@ -38,10 +38,10 @@ def connect(path: Path, read_only: bool) -> sqlite3.Connection:
         DatabaseError: a folder, a folder that cannot be made, or (``read_only``) no such file.
         sqlite3.Error: the rest; see ``explained``.
     """
-    if os.path.isdir(path):  # unlike Path.is_dir, it does not raise where it may not look
-        raise DatabaseError(f"{path}: is a folder, not a file; name a file in it with --db")
     if read_only:
         return _connect_reading(path)
+    if os.path.isdir(path):
+        raise _is_folder(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -78,11 +78,22 @@ def explained(path: Path) -> Iterator[None]:
         raise DatabaseError(f"{path}: {told}") from error
 
 
-def _connect_reading(path: Path) -> sqlite3.Connection:
+def require_file(path: Path) -> None:
+    """Raises DatabaseError where there is no such file, or a folder."""
+    if os.path.isdir(path):  # unlike Path.is_dir, it does not raise where it may not look
+        raise _is_folder(path)
     if not os.path.exists(path):
         raise DatabaseError(
             f"{path}: is not there or out of reach; tune or import first, {ELSEWHERE}"
         )
+
+
+def _is_folder(path: Path) -> DatabaseError:
+    return DatabaseError(f"{path}: is a folder, not a file; name a file in it with --db")
+
+
+def _connect_reading(path: Path) -> sqlite3.Connection:
+    require_file(path)
     connection = _connect_uri(path, "mode=ro")
     try:
         connection.execute("PRAGMA user_version").fetchone()

@@ -18,6 +18,7 @@ from typing import Any
 
 from tuner.errors import TargetError
 from tuner.host import caches, json_text
+from tuner.host.arguments import require
 from tuner.host.cores import usable
 from tuner.host.files import write_whole
 from tuner.host.paths import cache_dir
@@ -74,6 +75,7 @@ class Target:
     @classmethod
     def from_key(cls, key: Mapping[str, Any]) -> Target:
         """The inverse of ``key`` (a ``name`` is taken too). Raises TargetError on other fields."""
+        require("key", key, Mapping)
         try:
             return cls(**{**key, "features": tuple(key["features"])})
         except (KeyError, TypeError) as error:
@@ -254,7 +256,12 @@ def _ask(*question: str) -> str:
     mojo = find_mojo()
     if mojo is None:
         raise TargetError("mojo: not found beside this Python nor on PATH; pip install moetune")
-    done = run([mojo, "build", *question], timeout_s=_ASK_S)
+    try:
+        done = run([mojo, "build", *question], timeout_s=_ASK_S)
+    except OSError as error:
+        raise TargetError(
+            f"{mojo}: cannot be run ({error.strerror}); see `moetune doctor`"
+        ) from error
     if done.returncode != 0:
         message = done.stderr.strip() or "no answer"
         raise TargetError(f"mojo build {' '.join(question)}: {message}; see `moetune doctor`")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from tuner.host.cores import of_same_core
+from tuner.host.process import Children
 from tuner.host.quota import cores_within
 from tuner.measure import trial as trials
 from tuner.measure.trial import Build
@@ -76,8 +77,9 @@ class Builder:
         self._problem, self._target, self._make = problem, target, make
         self.ahead = bool(cores.spare)
         self.builders = max(1, min(MOST_BUILDERS, len(cores.spare or cores.measuring)))
-        own = functools.partial(os.sched_setaffinity, 0, cores.spare)  # children inherit a thread's
-        self._pool = ThreadPoolExecutor(self.builders, "build", own if self.ahead else None)
+        self._spare = cores.spare
+        self._compilers = Children()
+        self._pool = ThreadPoolExecutor(self.builders, "build", self._begin_thread)
         self._builds: dict[str, Future[Build]] = {}
         self._waiting: list[Variant] = []
         self.variants: list[Variant] = []
@@ -93,7 +95,14 @@ class Builder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if kind is not None:  # nobody waits for what is being built
+            self._compilers.end()
         self._pool.shutdown(cancel_futures=True)
+
+    def _begin_thread(self) -> None:
+        self._compilers.adopt()
+        if self.ahead:
+            os.sched_setaffinity(0, self._spare)  # children inherit a thread's
 
     @property
     def batch(self) -> int:

@@ -189,8 +189,8 @@ class _Session:
         }
 
     def _is_current(self, workload: Workload, row: TrialRow) -> bool:
-        """Whether it is of the same compiler, source and temperature of the weights."""
-        if row.environment.get("toolchain") != toolchain_version():
+        """As ``resume.is_current`` has it."""
+        if row.passing or row.environment.get("toolchain") != toolchain_version():
             return False
         warmth = "cold" if is_cold(workload, self.plan.temperature, self.target.kind) else "warm"
         if row.measurement and row.measurement.temperature != warmth:

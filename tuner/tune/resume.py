@@ -63,8 +63,8 @@ class Stopped:
 
 
 def is_current(row: TrialRow, problem: Problem, toolchain: str, cold: bool) -> bool:
-    """Whether a trial is of the same compiler, source and temperature of the weights."""
-    if row.environment.get("toolchain") != toolchain:
+    """Whether a trial is of the same compiler, source and temperature of the weights, and a verdict on them."""
+    if row.passing or row.environment.get("toolchain") != toolchain:
         return False
     if row.measurement and row.measurement.temperature != ("cold" if cold else "warm"):
         return False
