@@ -322,6 +322,9 @@ class Tensor:
     def data_ptr(self) -> int:
         return int(self.array.ctypes.data)
 
+    def is_neg(self) -> bool:
+        return False
+
     def is_contiguous(self) -> bool:
         return bool(self.array.flags.c_contiguous)
 

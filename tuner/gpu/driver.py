@@ -86,8 +86,8 @@ class Device:
         if before.value == self._context.value:
             yield
             return
-        self._call("cuCtxSetCurrent", self._context)
-        try:
+        try:  # from here on, as a signal's exception may come right after the driver's call
+            self._call("cuCtxSetCurrent", self._context)
             yield
         finally:
             if before.value:

@@ -102,6 +102,7 @@ class OutputMemory:
         """`arguments` are those of the call with this `result` and routing."""
         self._bound = bound  # its packed weights are in the arguments
         self._forms = result, indices, weights
+        self._watched: dict[int, weakref.ref[Array]] = {}
         count = min(MOST_STOCK, STOCK_BYTES // result.nbytes)
         self._plain, self._routed, self._placed, self._own = (
             _Blocks(arguments, rows) for rows in (count, count, MOST_PLACES, 1)
@@ -126,9 +127,9 @@ class OutputMemory:
 
     def remember(self, places: dict[int, Ready], out: Array) -> None:
         """Makes the next call with this place a direct one. The place lives as long as the call."""
-        if (
-            len(places) < MOST_PLACES and out.flags.owndata
-        ):  # not the base of a view: it may be large
+        # Not the base of a view: it may be large. While it is held weakly, NumPy refuses to resize it.
+        if len(places) < MOST_PLACES and out.flags.owndata:
+            self._watched[len(places)] = weakref.ref(out)
             self._placed.rows[len(places)][2] = address(out)
             places[id(out)] = out, self._placed.addresses[len(places)]
 
