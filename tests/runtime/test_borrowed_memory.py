@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 
 import tuner
 from tests.kernels import TINY, kernel, tokens
+from tuner.cpu.buffers import Room
+from tuner.cpu.kernel import Packed
 from tuner.cpu.worker_pool import REGION
 from tuner.problem.arrays import to_numpy
 from tuner.problem.weights import Weights
@@ -74,13 +77,66 @@ def test_rows_that_changed_places_are_no_copy() -> None:
     assert (again is first, shared) == (False, False)
 
 
-def test_a_place_for_answers_is_not_resized_or_its_new_memory_is_used() -> None:
+def test_weights_that_change_while_they_are_packed_are_not_shared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    weights, own = Weights.random(TINY, 1), kernel(TINY)
+    before, plain = weights.up.copy(), own.pack
+
+    def changing(checked: Weights) -> Packed:
+        weights.up[0, 0] *= 2
+        return plain(checked)
+
+    monkeypatch.setattr(own, "pack", changing)
+    first, _ = packing.pack(own, "v16_c2", weights)
+    monkeypatch.undo()
+    weights.up[...] = before
+    again, shared = packing.pack(own, "v16_c2", weights)
+    assert (again is first, shared) == (False, False)
+
+
+def _resized(out: np.ndarray) -> None:
+    shape = out.shape
+    out.resize((1 << 12, TINY.hidden), refcheck=False)
+    out.resize(shape, refcheck=False)
+
+
+def _restored(out: np.ndarray) -> None:
+    out.__setstate__(np.zeros_like(out).__reduce__()[2])
+
+
+@pytest.mark.parametrize("replace", [_resized, _restored])
+def test_a_place_for_answers_whose_memory_is_another_gets_them_there(
+    replace: Callable[[np.ndarray], None],
+) -> None:
     layer, x = tuner.load(TINY, Weights.random(TINY, 1)), tokens(TINY, 2)
-    out = np.empty_like(x)
+    right = layer(x).copy()
+    out, other = np.empty_like(x), np.empty_like(x)
     for _ in range(4):
         layer(x, out=out)
-    with pytest.raises(ValueError, match="resize"):
-        out.resize((1 << 12, TINY.hidden), refcheck=False)
+        layer(x, out=other)
+    replace(out)
+    for _ in range(3):
+        out[...] = other[...] = 0
+        np.testing.assert_array_equal(layer(x, out=out), right)
+        np.testing.assert_array_equal(layer(x, out=other), right)
+
+
+def test_scratch_memory_that_was_to_move_when_a_signal_came_moves_again() -> None:
+    told: list[int] = []
+
+    def moved() -> None:
+        told.append(1)
+        if len(told) == 1:
+            raise Late
+
+    room = Room(moved)
+    before = room.address
+    with pytest.raises(Late):
+        room.of(1 << 22)
+    assert room.address == before
+    room.of(1 << 22)
+    assert len(told) == 2
 
 
 def test_a_negative_bit_is_resolved() -> None:

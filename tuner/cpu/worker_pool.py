@@ -128,8 +128,8 @@ class Pool:
     def _start_workers(self) -> None:
         for worker in range(1, self.workers):
             thread = threading.Thread(
-                target=self._worker,
-                args=(self._addresses[0], worker),
+                target=_work,
+                args=(self._worker, self._control, worker),
                 name=f"moetune-{worker}",
                 daemon=True,
             )
@@ -140,11 +140,18 @@ class Pool:
         """Has the next call start the threads, when they are gone; the caller holds REGION."""
         self._control[:] = 0
         self._threads.clear()
-        self._started = False
+        self._started, self._starting = False, threading.Lock()
 
     def close(self) -> None:
         """Sends the worker threads home; no call may follow."""
         self._finalizer()
+
+
+def _work(
+    function: Callable[[int, int], None], control: npt.NDArray[np.int64], worker: int
+) -> None:
+    """A worker thread; it holds the control block that it reads, whoever gives up waiting for it."""
+    function(control.ctypes.data, worker)
 
 
 def _send_home(

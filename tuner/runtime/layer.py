@@ -95,10 +95,12 @@ class Layer:
                         calls[0] += 1
                         return answer
                     plain = type(out) is array and out.dtype is dtype and out.shape == shape
-                    if plain and (flags := out.flags).carray and not return_routing:
-                        # An array that was given other memory (`out.data = `) does not own it.
-                        place = places.get(id(out)) if flags.owndata else None
-                        answer, words = place or answers.own
+                    if plain and out.flags.carray and not return_routing:
+                        place = places.get(id(out))
+                        if place is not None and place[2].value == place[3]:
+                            answer, words, _, _ = place
+                        else:  # not seen before, or its memory is another one (`out.resize`)
+                            answer, words = answers.own
                         source[...] = x
                         function(control, words)
                         calls[0] += 1
