@@ -1,4 +1,4 @@
-"""Arguments of the public functions that are of another kind than they must be: errors of the project, in a line."""
+"""Arguments of public functions that are of another kind than they must be: errors of the project, in a line."""
 
 from __future__ import annotations
 
@@ -137,5 +137,5 @@ def test_arrays_that_numpy_cannot_read_are_told(layer: Layer) -> None:
         with pytest.raises(MoetuneError):
             layer.prepare([value])
     for name in ("meta", "sparse"):
-        with pytest.raises(MoetuneError, match="^up: is a Tensor that NumPy cannot read"):
+        with pytest.raises(MoetuneError, match=r"^up: is a Tensor that NumPy cannot read"):
             dataclasses.replace(WEIGHTS, up=odd[name]).check(TINY)
