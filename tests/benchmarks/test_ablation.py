@@ -152,8 +152,10 @@ def test_plain_weights_are_another_packed_form() -> None:
     assert {form.variant.config["act_block"] for form in packing} == {PLAIN_ACT_BLOCK}
 
 
-def test_without_a_database_the_default_is_the_full_kernel(tmp_path: Path) -> None:
-    found, chosen = full_kernel(ODD, ZEN, tmp_path / "none.sqlite3", Workload(16))
+def test_without_a_winner_the_default_is_the_full_kernel(database: Path) -> None:
+    with Database(database):
+        pass
+    found, chosen = full_kernel(ODD, ZEN, database, Workload(16))
     assert (found, chosen) == (base(ODD, tokens=16), "no winner stored")
 
 

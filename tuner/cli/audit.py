@@ -43,7 +43,7 @@ def audit(model: Model | None, time_s: float, db: Path | None, as_json: bool) ->
 
     path = path_to_read(db)
     if not path.exists():
-        click.echo(
+        screen.echo(
             "[]"
             if as_json
             else f"{path}: no database yet, hence 0 winners; `moetune tune` makes it"

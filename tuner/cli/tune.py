@@ -154,14 +154,14 @@ def tune(
         with history(db or default_path()) as database:
             forecast.show(model.problem, estimate(model.problem, hardware, database, plan), as_json)
         if lacking := lacking_memory(model.problem, hardware):
-            click.echo(f"a session would be refused here: {lacking}", err=True)
+            screen.echo(f"a session would be refused here: {lacking}", err=True)
         return
     check_memory(model.problem, hardware)
     try:
         with Database(db) as database:
             expected = estimate(model.problem, hardware, database, plan)
             if short := forecast.shortage(expected):
-                click.echo(short, err=True)
+                screen.echo(short, err=True)
             left = TimeLeft(expected)
             with screen.TuneProgress(left) as progress:
                 result = stage.tune(model.problem, hardware, database, plan, progress)
