@@ -263,7 +263,7 @@ def test_a_signal_that_is_ignored_stays_so() -> None:
 STOPPED = [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGKILL, -9)]
 
 
-@pytest.mark.timed
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), STOPPED)
 def test_a_stopped_session_leaves_no_compiler(
     number: signal.Signals, code: int, tmp_path: Path
