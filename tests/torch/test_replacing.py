@@ -124,11 +124,26 @@ def test_a_model_that_is_replaced_already_is_refused() -> None:
     assert model.model.layers[1].mlp is second
 
 
-@pytest.mark.parametrize("other", [None, 3, torch.nn.Linear(2, 2)])
-def test_what_is_no_model_is_refused(other: Any) -> None:
-    kind = type(other).__name__
-    with pytest.raises(UsageError, match=rf"^model: is a {kind}, must be a transformers model"):
-        replace(other)
+def test_what_is_no_model_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"^model: is None, must be a Module; give a transformers"):
+        replace(None)
+    with pytest.raises(
+        UsageError, match=r"^model: Linear has no config; give a transformers model"
+    ):
+        replace(torch.nn.Linear(2, 2))
+    with pytest.raises(UsageError, match=r"^model: is None, must be a Module"):
+        restore(None)
+
+
+def test_other_arguments_of_another_kind_are_told_by_name() -> None:
+    model = small_model("mixtral")
+    (block, *_) = blocks(model)
+    with pytest.raises(UsageError, match=r"^load: is None, must be a function of a Problem"):
+        replace(model, None)
+    with pytest.raises(UsageError, match=r"^config: is None, must be a Mapping; give that of the"):
+        MoELayer.from_block(block, None)
+    with pytest.raises(UsageError, match=r"^block: is 3, must be a Module"):
+        MoELayer.from_block(3, model.config)
 
 
 def test_hooks_of_a_block_are_called_and_stay_with_it() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from tuner.errors import MoetuneError, UsageError
+from tuner.host.arguments import require, shown
 from tuner.loading import load
 from tuner.problem import Problem
 from tuner.runtime.layer import Layer
@@ -58,6 +59,11 @@ class MoELayer(torch.nn.Module):
         WeightsError where it has other parameters than its type has, ProblemError where no kernel
         computes what it does.
         """
+        require("block", block, torch.nn.Module)
+        if not callable(load):
+            raise UsageError(
+                f"load: is {shown(load)}, must be a function of a Problem and its Weights"
+            )
         model_type = model_type_of(config)
         with _named(place):
             layer = cls(block, model_type, load, place)
@@ -164,7 +170,8 @@ class _ForwardOnly(torch.autograd.Function):
 
 def model_type_of(config: Any) -> str:
     """The `model_type` of a config, an object or what its config.json holds."""
-    values: Mapping[str, Any] = config.to_dict() if hasattr(config, "to_dict") else config
+    values = config.to_dict() if hasattr(config, "to_dict") else config
+    require("config", values, Mapping, mend="give that of the model, model.config")
     model_type = values.get("model_type")
     layout_of(model_type)
     return str(model_type)

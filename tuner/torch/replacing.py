@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from tuner.errors import UsageError
+from tuner.host.arguments import require
 from tuner.loading import load
 from tuner.torch.layer import MoELayer, model_type_of
 from tuner.torch.layouts import layout_of, tensors_of
@@ -40,6 +41,7 @@ def replace(model: torch.nn.Module, load: Loader = load) -> list[str]:
 
 def restore(model: torch.nn.Module) -> list[str]:
     """Puts the blocks back that `replace` took out; the names of their places, none if all are there."""
+    require("model", model, torch.nn.Module)
     layers = {
         place: module
         for place, module in model.named_modules(remove_duplicate=False)
@@ -52,10 +54,9 @@ def restore(model: torch.nn.Module) -> list[str]:
 
 
 def _model_type(model: Any) -> str:
-    if not isinstance(model, torch.nn.Module) or not hasattr(model, "config"):
-        raise UsageError(
-            f"model: is a {type(model).__name__}, must be a transformers model; give one with a config"
-        )
+    require("model", model, torch.nn.Module, mend="give a transformers model")
+    if not hasattr(model, "config"):
+        raise UsageError(f"model: {type(model).__name__} has no config; give a transformers model")
     return model_type_of(model.config)
 
 
