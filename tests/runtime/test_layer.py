@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import threading
 import time
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,6 +93,13 @@ def test_torch_in_torch_out(layer: tuner.Layer) -> None:
 def test_tokens_that_do_not_fit(layer: tuner.Layer, x: np.ndarray) -> None:
     with pytest.raises(UsageError, match=r"x: has shape .* must be \[T, 48\] float32"):
         layer(x)
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_layer_says_that_it_is_not_copied(layer: tuner.Layer, way: Callable[[Any], Any]) -> None:
+    """The errors of what it holds (locks, addresses of ctypes) would name none of this."""
+    with pytest.raises(UsageError, match=r"^Layer: cannot be copied or pickled; share it, or load"):
+        way(layer)
 
 
 def test_two_threads_call_one_layer(layer: tuner.Layer) -> None:

@@ -99,6 +99,12 @@ class GpuLayer:
             self._run(given.shape[0], places, handle, is_torch(x))
         return (y, *routing) if return_routing else y
 
+    def __reduce__(self) -> Any:
+        """Neither copied nor pickled: what it holds belongs to this process."""
+        raise UsageError(
+            "GpuLayer: cannot be copied or pickled; share it, or load it from the weights again"
+        )
+
     def selection(self, tokens: int) -> Selection:
         """Which variant serves this number of tokens, and why."""
         return self._dispatch.selection(Workload(tokens).tokens)

@@ -143,6 +143,12 @@ class Layer:
             answers = [to_torch(array) for array in answers]
         return (answers[0] if out is None else out, *answers[1:])
 
+    def __reduce__(self) -> Any:
+        """Neither copied nor pickled: what it holds belongs to this process."""
+        raise UsageError(
+            "Layer: cannot be copied or pickled; share it, or load it from the weights again"
+        )
+
     def selection(self, tokens: int) -> Selection:
         """Which variant serves this number of tokens, and why."""
         return self._dispatch.selection(Workload(tokens).tokens)
