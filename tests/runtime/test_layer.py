@@ -422,6 +422,6 @@ def test_prepared_counts_compile_nothing_when_called(
 
     layer.prepare([3, 300])
     monkeypatch.setattr(from_database, "compile_source", refuse)
-    monkeypatch.setattr(from_database, "best_config", refuse)
+    monkeypatch.setattr(from_database, "answer", refuse)
     for count in (3, 300):
         assert layer(tokens(TINY, count)).shape == (count, TINY.hidden)
