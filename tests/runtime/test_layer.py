@@ -198,8 +198,9 @@ def test_a_call_costs_less_than_20_us_beyond_the_kernel(layer: tuner.Layer, form
 def test_steady_calls_allocate_nothing(layer: tuner.Layer) -> None:
     x = {count: tokens(TINY, count) for count in (1, 5, 16, 17, 300)}
     y = {count: np.empty_like(x[count]) for count in x}
-    for count in x:
-        layer(x[count], out=y[count])
+    for _ in range(2):  # the first call loads, the second makes the places of the short way
+        for count in x:
+            layer(x[count], out=y[count])
     tracemalloc.start()
     for _ in range(3):
         for count in x:
