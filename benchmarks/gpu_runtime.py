@@ -291,7 +291,7 @@ def overhead(ready: Ready) -> Iterator[str]:
     """Host microseconds of a call, and device microseconds of calls one after the other (L2 cache warm)."""
     import torch
 
-    for tokens in (1, 128):
+    for tokens in (1, 128, 1000):
         x = ready.x(tokens)
         y = torch.empty_like(x)
         forms = {

@@ -1,4 +1,4 @@
-"""Arguments of the public functions that are of another kind than they must be are told by name, in a line."""
+"""Arguments of public functions that are of another kind than they must be: one line of our errors."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ CALLS: dict[str, tuple[Callable[[Any], object], str]] = {
     "best_config load": (lambda v: tuner.best_config(TINY, 1, v), ""),
     "best_config target": (lambda v: tuner.best_config(TINY, 1, target=v), "None"),
     "best_config db": (lambda v: tuner.best_config(TINY, 1, db=v), "None"),
-    "trace path": (lambda v: tuner.trace(v).start(), ""),
+    "trace path": (lambda v: tuner.trace(v).start(), "half of a pair"),
     "Client url": (lambda v: tuner.Client(v), ""),
     "Database path": (lambda v: tuner.Database(v, read_only=True), ""),
     "Problem hidden": (lambda v: TINY.replace(hidden=v), "a whole number"),

@@ -13,19 +13,20 @@ import hashlib
 import json
 import math
 import os
+import threading
 import time
-import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import CompileError, ServiceError, TargetError, UsageError
-from tuner.host import json_text
+from tuner.errors import CompileError, JsonError, ServiceError, TargetError, UsageError
+from tuner.host import json_text, web
 from tuner.host.arguments import require
 from tuner.host.files import write_whole
 from tuner.host.paths import cache_dir
+from tuner.host.terminal import one_line
 from tuner.host.toolchain import toolchain_version
 from tuner.problem import Problem
 from tuner.problem.workload import Workload
@@ -36,6 +37,8 @@ from tuner.target import Target, detect
 TIMEOUT_S = 5.0
 # A selection has a few KiB; what is much larger is none.
 _MOST_BYTES = 1 << 20
+_MOST_SHOWN = 1000
+_NO_SELECTION = (ValueError, KeyError, TypeError, AttributeError, OverflowError)
 _JSON_LINES = "application/x-ndjson"
 
 
@@ -46,10 +49,10 @@ class Client:
         url: like ``http://tuning.lab:8080``.
         cache: folder of kept answers; one in the user's cache unless given.
         token: lets ``send`` write.
-        timeout_s: seconds to wait for the service.
+        timeout_s: seconds until the whole answer of the service is there.
 
     Raises:
-        UsageError: a url that is not http or https.
+        UsageError: a url that is no address of http or https, or a token or time that is none.
     """
 
     def __init__(
@@ -62,10 +65,14 @@ class Client:
         clock: Callable[[], float] = time.time,
     ) -> None:
         require("url", url, str)
-        if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+        if fault := web.url_fault(url):
+            raise UsageError(f"url {url!r}: {fault}; give the service's")
+        if not (token.isascii() and token.isprintable() and " " not in token):
             raise UsageError(
-                f"url {url!r}: must start with http:// or https://; give the service's"
+                "token: holds what no token has; give a line of `moetune token create`"
             )
+        if not 0 < timeout_s <= threading.TIMEOUT_MAX:
+            raise UsageError(f"timeout_s={timeout_s}: must be above 0 s, and finite")
         self.url = url.rstrip("/")
         self._cache = Path(cache) if cache is not None else cache_dir() / "answers"
         self._token, self._timeout_s, self._clock = token, timeout_s, clock
@@ -110,17 +117,23 @@ class Client:
         data = lines.encode() if isinstance(lines, str) else lines
         headers = {"Content-Type": _JSON_LINES, "Authorization": f"Bearer {self._token}"}
         try:
-            return self._ask("/v1/results", data, headers)
+            account = self._ask("/v1/results", data, headers)
         except _Away as away:
             raise ServiceError(f"{self.url}: {away}; send it again later") from away
+        if type(account.get("taken")) is not int:
+            raise ServiceError(
+                f"{self.url}: does not say how many were taken; is it a moetune service?"
+            )
+        return account
 
     def _fresh(self, path: str) -> Selection:
         """The service's answer, which is kept."""
         answer = self._ask(path)
         try:
             selection = _selection(answer)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ServiceError(f"{self.url}: its answer is no selection ({error})") from error
+        except _NO_SELECTION as error:
+            told = one_line(str(error)[:_MOST_SHOWN])
+            raise ServiceError(f"{self.url}: its answer is no selection ({told})") from error
         kept = self._file(path)
         text = json.dumps({"at": self._clock(), "answer": answer})
         with contextlib.suppress(OSError):  # only a help for later
@@ -133,7 +146,7 @@ class Client:
             kept = json_text.parse(self._file(path).read_bytes())
             selection = _selection(kept["answer"])
             age = _age(self._clock() - float(kept["at"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, *_NO_SELECTION) as error:
             message = (
                 f"{self.url}: {away}, and it never answered this before; start it or mend the url"
             )
@@ -146,18 +159,23 @@ class Client:
     ) -> dict[str, Any]:
         request = urllib.request.Request(self.url + path, data, headers or {})
         try:
-            with urllib.request.urlopen(request, timeout=self._timeout_s) as response:
-                return _object(response.read(_MOST_BYTES))
-        except urllib.error.HTTPError as error:
-            if error.code >= 500:
-                raise _Away(f"answered {error.code}") from error
-            raise ServiceError(f"{self.url}: {_detail(error)}") from error
-        except (OSError, ValueError) as error:
-            raise _Away(f"is away ({getattr(error, 'reason', error)})") from error
+            answer = web.ask(request, self._timeout_s, _MOST_BYTES)
+            if answer.status >= 500:
+                raise _Away(f"answered {answer.status}")
+            if 200 <= answer.status < 300:
+                return _object(answer.body)
+        except (web.NoAnswer, JsonError) as error:
+            raise _Away(f"is away ({one_line(str(error))})") from error
+        raise ServiceError(f"{self.url}: {_detail(answer)}")
 
     def _file(self, path: str) -> Path:
         digest = hashlib.sha256(f"{self.url}{path}".encode()).hexdigest()[:32]
         return self._cache / f"{digest}.json"
+
+
+# Of the fields of a selection that are the same in JSON.
+_TEXTS = dict.fromkeys(("template", "variant", "pack", "match", "reason", "load"), str)
+_KINDS: dict[str, type] = {**_TEXTS, "config": dict, "evidence": dict, "tokens": int}
 
 
 class _Away(Exception):
@@ -175,6 +193,11 @@ def _compiler() -> str:
 def _selection(told: Mapping[str, Any]) -> Selection:
     """The inverse of ``Selection.to_json``. Raises ValueError, TypeError or KeyError for anything else."""
     values = {name: value for name, value in told.items() if name != "arch"}
+    for name, kind in _KINDS.items():
+        if type(values[name]) is not kind:
+            raise ValueError(f"{name}: is a {type(values[name]).__name__}, must be {kind.__name__}")
+    if any(type(value) is not int for value in values["config"].values()):
+        raise ValueError("config: holds a value that is no whole number")
     distance = math.inf if told["distance"] is None else float(told["distance"])
     try:
         target = target_of(told["target"], "target")
@@ -184,18 +207,22 @@ def _selection(told: Mapping[str, Any]) -> Selection:
 
 
 def _object(text: bytes) -> dict[str, Any]:
-    value = json_text.parse(text)
+    value = json_text.parse(text, "its answer")
     if not isinstance(value, dict):
-        raise ValueError("its answer is no JSON object")
+        raise JsonError("its answer is no JSON object")
     return value
 
 
-def _detail(error: urllib.error.HTTPError) -> str:
-    """What a problem document says."""
+def _detail(answer: web.Answer) -> str:
+    """What a problem document says, or where the service says that it is."""
+    if answer.moved:
+        moved = one_line(answer.moved[:_MOST_SHOWN])
+        return f"says that it is at {moved}, which is not followed; give that url if you trust it"
     try:
-        return str(_object(error.read(_MOST_BYTES))["detail"])
-    except (OSError, ValueError, KeyError):
-        return f"says {error.code} {error.reason}; is it a moetune service?"
+        return one_line(str(_object(answer.body)["detail"])[:_MOST_SHOWN])
+    except (JsonError, KeyError):
+        reason = one_line(answer.reason[:_MOST_SHOWN])
+        return f"says {answer.status} {reason}; is it a moetune service?"
 
 
 def _age(seconds: float) -> str:

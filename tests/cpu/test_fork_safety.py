@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 import tuner
 from tests.kernels import TINY, tokens
+from tuner.cpu import fork_safety
 from tuner.problem import trace_file
 from tuner.problem.weights import Weights
 from tuner.runtime import trace
@@ -110,3 +112,37 @@ def test_a_child_leaves_its_parents_trace_alone(layer: tuner.Layer, tmp_path: Pa
         layer(XS[1])
         assert forked(work) == 0
     assert [row.calls for row in trace_file.read(tmp_path / "trace.jsonl").rows] == [1]
+
+
+def test_a_wait_that_a_signal_ends_frees_nothing_of_the_holders_and_the_child_is_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lock, taken, done = threading.RLock(), threading.Event(), threading.Event()
+    fork_safety.hold(lock)
+
+    def holder() -> None:
+        with lock:
+            taken.set()
+            done.wait(30)
+
+    def raising(*_: object) -> None:
+        raise TimeoutError
+
+    told: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    thread = threading.Thread(target=holder)
+    thread.start()
+    taken.wait(30)
+    former = signal.signal(signal.SIGALRM, raising)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if lock.acquire(blocking=False) else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert not lock.acquire(blocking=False)
+    finally:
+        signal.signal(signal.SIGALRM, former)
+        done.set()
+        thread.join()
+    assert len(told) == 1

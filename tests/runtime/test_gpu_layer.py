@@ -279,6 +279,15 @@ def test_answers_that_do_not_fit(layer: GpuLayer, driver: FakeDriver) -> None:
     assert driver.launched == []
 
 
+def test_answers_that_overlap_the_tokens(layer: GpuLayer, driver: FakeDriver) -> None:
+    both = zeros(4).array
+    for first in (0, 1):
+        x, out = OnDevice(both[:3]), OnDevice(both[first : first + 3])
+        with pytest.raises(UsageError, match="out: overlaps x"):
+            layer(x, out=out)
+    layer(OnDevice(both[:2]), out=OnDevice(both[2:]))
+
+
 def test_no_driver(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> None:
         raise OSError(f"{name}: cannot open shared object file")
@@ -321,6 +330,9 @@ class Tensor:
 
     def data_ptr(self) -> int:
         return int(self.array.ctypes.data)
+
+    def is_neg(self) -> bool:
+        return False
 
     def is_contiguous(self) -> bool:
         return bool(self.array.flags.c_contiguous)

@@ -63,10 +63,10 @@ def test_memory_whose_owner_is_gone_is_nobodys() -> None:
     weights = Weights.random(TINY, 1)
     kept, _ = pack(weights)
     key, copy = next((k, c) for k, c in packing._copies.items() if c.packed() is kept)
-    assert copy.of(copy.sums) is kept
+    assert copy.of(copy.digests) is kept
     del weights
     gc.collect()
-    assert copy.of(copy.sums) is None
+    assert copy.of(copy.digests) is None
     assert key in packing._copies
 
 

@@ -172,6 +172,22 @@ def test_rows_that_nobody_asks_for_are_forgotten(
         assert kept.rows <= 3
 
 
+def test_rows_that_cannot_be_read_are_not_counted(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(*_: object) -> None:
+        raise ArithmeticError
+
+    add_winner(db, 128)
+    store = Store(db.path, 20.0)
+    kept = Index(store)
+    monkeypatch.setattr(index, "grouped", damaged)
+    for _ in range(2):
+        with pytest.raises(ArithmeticError):
+            kept.groups(store.version(), PROBLEM)
+    assert kept.rows == 0
+
+
 def test_a_database_that_was_replaced_is_asked_anew(db: Database, tmp_path: Path) -> None:
     add_winner(db, 128)
     service = client(db.path)

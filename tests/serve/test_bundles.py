@@ -209,8 +209,15 @@ def test_a_range_that_makes_no_sense_is_no_range(
     assert (answer.status_code, answer.content) == (200, signed)
 
 
+def test_of_several_ranges_those_that_can_be_had(empty: Path, place: str, signed: bytes) -> None:
+    asked = f"bytes={len(signed)}-, 0-1, -0"
+    answer = client(empty).get(place, headers={"range": asked})
+    assert (answer.status_code, answer.content) == (206, signed[:2])
+    assert answer.headers["content-range"] == f"bytes 0-1/{len(signed)}"
+
+
 def test_bytes_that_are_not_there(empty: Path, place: str, signed: bytes) -> None:
-    for asked in (f"bytes={len(signed)}-", "bytes=-0", f"bytes=0-1,{len(signed)}-"):
+    for asked in (f"bytes={len(signed)}-", "bytes=-0", f"bytes=-0,{len(signed)}-"):
         answer = client(empty).get(place, headers={"range": asked})
         assert (answer.status_code, answer.headers["content-range"]) == (
             416, f"bytes */{len(signed)}",

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -468,3 +469,29 @@ def test_a_session_is_stored_whole(db: Database) -> None:
     db.record_session(row)
     assert db.sessions(PROBLEM.digest, TARGET.digest) == [row]
     assert db.sessions("other", TARGET.digest) == []
+
+
+class _Interrupted:
+    """A connection on which a signal's exception comes right after a statement."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    @property
+    def in_transaction(self) -> bool:
+        return bool(self._connection.in_transaction)
+
+    def execute(self, sql: str) -> None:
+        self._connection.execute(sql)
+        if sql.startswith("BEGIN"):
+            raise KeyboardInterrupt
+
+
+def test_an_exception_as_a_transaction_begins_leaves_none_open(tmp_path: Path) -> None:
+    with Database(tmp_path / "db") as db:
+        plain = db._connection
+        db._connection = _Interrupted(plain)  # type: ignore[assignment]
+        with pytest.raises(KeyboardInterrupt), db.transaction():
+            pass
+        db._connection = plain
+        assert not plain.in_transaction

@@ -45,7 +45,7 @@ def address(array: npt.NDArray[Any]) -> int:
 
 
 class Room:
-    """Memory that grows to what was asked for and is kept; `moved` is called when it has moved."""
+    """Memory that grows to what was asked for and is kept; `moved` is called when it moves."""
 
     def __init__(self, moved: Callable[[], None] = lambda: None) -> None:
         self._moved = moved
@@ -55,9 +55,10 @@ class Room:
     def of(self, size: int) -> int:
         """The address of at least `size` bytes, on a huge page; what was there before may be gone."""
         if self._kept.size < size:
-            self._kept = allocate(size, np.uint8)
-            self.address = self._kept.ctypes.data
-            self._moved()
+            fresh = allocate(size, np.uint8)
+            place = fresh.ctypes.data
+            self._moved()  # first: after a signal's exception nobody may know the former address
+            self.address, self._kept = place, fresh
         return self.address
 
     def view(self, dtype: npt.DTypeLike, count: int) -> npt.NDArray[Any]:

@@ -103,7 +103,8 @@ class Kernel:
         for job in jobs:
             job.result()
         router = (weights.router, weights.router_bias, weights.correction_bias)
-        return Packed(panels, *(None if a is None else float32_of(a) for a in router))
+        # Copies: kernels read them at each call, whatever becomes of the caller's memory.
+        return Packed(panels, *(None if a is None else float32_of(a).copy() for a in router))
 
     def _pack_expert(self, panels: npt.NDArray[np.uint8], weights: Weights, expert: int) -> None:
         problem = self.problem

@@ -89,6 +89,7 @@ class Pool:
         self._addresses = (self._control.ctypes.data, self._arguments.ctypes.data)
         self._threads: list[threading.Thread] = []
         self._started = False
+        self._starting = threading.Lock()
         with REGION:
             _pools.add(self)
         # Threads read the control block until they are sent home, so whoever drops the pool must
@@ -106,7 +107,11 @@ class Pool:
     def call(self, arguments: int) -> None:
         """One call with the ARGUMENT_WORDS words at an address; the caller holds REGION."""
         if not self._started:
-            self._start()
+            # In a thread of its own: a signal's exception reaches the main thread alone, and would
+            # leave half of the workers, for which calls wait for ever.
+            starter = threading.Thread(target=self._start)
+            starter.start()
+            starter.join()
         self._call(self._addresses[0], arguments)
 
     @property
@@ -118,11 +123,16 @@ class Pool:
         return self._direct, self._addresses[0]
 
     def _start(self) -> None:
-        self._started = True
+        with self._starting:
+            if not self._started:
+                self._start_workers()
+                self._started = True
+
+    def _start_workers(self) -> None:
         for worker in range(1, self.workers):
             thread = threading.Thread(
-                target=self._worker,
-                args=(self._addresses[0], worker),
+                target=_work,
+                args=(self._worker, self._control, worker),
                 name=f"moetune-{worker}",
                 daemon=True,
             )
@@ -133,11 +143,18 @@ class Pool:
         """Has the next call start the threads, when they are gone; the caller holds REGION."""
         self._control[:] = 0
         self._threads.clear()
-        self._started = False
+        self._started, self._starting = False, threading.Lock()
 
     def close(self) -> None:
         """Sends the worker threads home; no call may follow."""
         self._finalizer()
+
+
+def _work(
+    function: Callable[[int, int], None], control: npt.NDArray[np.int64], worker: int
+) -> None:
+    """A worker thread; it holds the control block that it reads, whoever gives up waiting for it."""
+    function(control.ctypes.data, worker)
 
 
 def _send_home(

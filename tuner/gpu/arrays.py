@@ -71,6 +71,8 @@ def borrow(name: str, value: Any, stream: int | None) -> Borrowed:
     torch's values, the caller sees to that. Raises UsageError where it is no array."""
     if is_torch(value):
         device = value.device
+        if value.is_neg():
+            raise UsageError(f"{name}: has its negative bit set; give {name}.resolve_neg()")
         return Borrowed(
             value.data_ptr(),
             tuple(value.shape),

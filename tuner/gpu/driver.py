@@ -86,8 +86,8 @@ class Device:
         if before.value == self._context.value:
             yield
             return
-        self._call("cuCtxSetCurrent", self._context)
-        try:
+        try:  # from here on, as a signal's exception may come right after the driver's call
+            self._call("cuCtxSetCurrent", self._context)
             yield
         finally:
             if before.value:
@@ -101,12 +101,13 @@ class Device:
     @contextlib.contextmanager
     def _within_captures(self) -> Iterator[None]:
         """What is done here is no part of a graph that this thread may be capturing."""
-        mode = c_int(_CAPTURE_RELAXED)
-        self._call("cuThreadExchangeStreamCaptureMode", byref(mode))
+        mode = c_int(_CAPTURE_RELAXED)  # afterwards the former one
         try:
+            self._call("cuThreadExchangeStreamCaptureMode", byref(mode))
             yield
         finally:
-            self._call("cuThreadExchangeStreamCaptureMode", byref(mode))
+            if mode.value != _CAPTURE_RELAXED:
+                self._call("cuThreadExchangeStreamCaptureMode", byref(mode))
 
     def is_capturing(self, stream: int) -> bool:
         """Whether what goes to a stream becomes part of a graph."""
@@ -259,7 +260,11 @@ class Device:
         """What ``work(stream)`` launches, as one graph that ``replay`` launches at once."""
         graph, ready = c_void_p(), c_void_p()
         self._call("cuStreamBeginCapture_v2", c_void_p(stream), _CAPTURE_RELAXED)
-        work(stream)
+        try:
+            work(stream)
+        except BaseException:  # the stream would take up what comes next, and run none of it
+            self._cu.cuStreamEndCapture(c_void_p(stream), byref(graph))
+            raise
         self._call("cuStreamEndCapture", c_void_p(stream), byref(graph))
         self._call("cuGraphInstantiateWithFlags", byref(ready), graph, c_uint64(0))
         self._call("cuGraphDestroy", graph)

@@ -48,10 +48,12 @@ class Scratch:
         """
         address, have = self._blocks.get(stream, (0, 0))
         if have < size:
+            self._blocks.pop(
+                stream, None
+            )  # first: whatever comes in between, no call finds it freed
             if address and not captured and address not in self._in_graphs:
                 self._device.wait(stream)
                 self._device.free(address)
-            self._blocks.pop(stream, None)
             have = -(-size // _GROWTH) * _GROWTH
             address = self._device.alloc(have)
             self._blocks[stream] = address, have

@@ -67,7 +67,7 @@ def is_finite(array: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def to_numpy(value: Any) -> NDArray[Any]:
-    """The same memory as a NumPy array, where it is in CPU memory.
+    """The same memory as a NumPy array, where it is in CPU memory and holds the values as they are.
 
     Raises BufferError, RuntimeError, TypeError or ValueError when NumPy cannot read it.
     """
@@ -76,6 +76,8 @@ def to_numpy(value: Any) -> NDArray[Any]:
     if hasattr(value, "detach"):
         value = value.detach()  # torch does not export a tensor that wants a gradient
     if is_torch(value):
+        if value.is_neg():  # the memory holds the other sign, of which DLPack says nothing
+            value = value.resolve_neg()
         known = DTYPES.get(str(value.dtype).removeprefix("torch."))
         if known is not None and not known.is_numpys:
             bits = getattr(sys.modules["torch"], f"int{8 * known.bytes}")

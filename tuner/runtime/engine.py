@@ -19,7 +19,7 @@ from tuner.select.selection import Selection
 # Kernels of this process: layers of one problem share binaries and their worker threads. One binary may be
 # there with several numbers of these.
 _kernels: dict[tuple[Path, Problem, int], Kernel] = {}
-_lock = threading.Lock()
+_lock = threading.RLock()
 fork_safety.hold(_lock)
 
 # Scratch memory of the process: only the holder of REGION may use it.

@@ -8,6 +8,7 @@ ahead of their calls: only the first of them starts from memory.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import weakref
@@ -34,6 +35,8 @@ MOST_PLACES = 2
 Array = npt.NDArray[Any]
 # What a call returns, and the address of the arguments that make the kernel write there.
 Ready: TypeAlias = tuple[Any, Any]
+# The same for a caller's array, where NumPy has the address of its memory, and what that was.
+Place: TypeAlias = tuple[Array, Any, ctypes.c_void_p, int]
 # A call that is ready to run: where its tokens go, the library's function and control block, how often
 # it ran, answers y made ahead, answers (y, indices, weights) made ahead, places by id, and the rest. A
 # tuple, because few lines of memory hold all of it, and a plain one, as others are slower to unpack.
@@ -44,7 +47,7 @@ Call: TypeAlias = tuple[
     list[int],
     list[Ready],
     list[Ready],
-    dict[int, Ready],
+    dict[int, Place],
     "OutputMemory",
 ]
 
@@ -124,13 +127,25 @@ class OutputMemory:
             stock.append((tuple(answers) if routed else answers[0], place))
         return stock.pop()
 
-    def remember(self, places: dict[int, Ready], out: Array) -> None:
+    def remember(self, places: dict[int, Place], out: Array) -> None:
         """Makes the next call with this place a direct one. The place lives as long as the call."""
-        if (
-            len(places) < MOST_PLACES and out.flags.owndata
-        ):  # not the base of a view: it may be large
-            self._placed.rows[len(places)][2] = address(out)
-            places[id(out)] = out, self._placed.addresses[len(places)]
+        if id(out) in places:
+            places.clear()  # its memory is another one; the other place is soon remembered again
+        # Not the base of a view: it may be large.
+        if len(places) < MOST_PLACES and out.flags.owndata:
+            memory, place = _memory_of(out), address(out)
+            if memory.value == place:
+                self._placed.rows[len(places)][2] = place
+                places[id(out)] = out, self._placed.addresses[len(places)], memory, place
+
+
+def _memory_of(array: Array) -> ctypes.c_void_p:
+    """Its `value` is the address of an array as it is then, 25 times as fast as `address`.
+
+    The field is the first behind the object's head in NumPy's C API, which other packages are compiled
+    against; whoever uses it compares it with `address` once.
+    """
+    return ctypes.c_void_p.from_address(id(array) + object.__basicsize__)
 
 
 class _Blocks:

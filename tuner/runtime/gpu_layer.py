@@ -16,6 +16,7 @@ from tuner.gpu.scratch import Layout
 from tuner.gpu.weights import GpuWeights
 from tuner.host.arguments import require
 from tuner.problem.arrays import is_torch
+from tuner.problem.dtypes import DTYPES
 from tuner.problem.weights import Weights
 from tuner.problem.workload import Workload
 from tuner.runtime.catalogue import Catalogue
@@ -51,6 +52,7 @@ class GpuLayer:
     ) -> None:
         start = time.perf_counter()
         self.problem, self.load = catalogue.problem, Workload(1, load).load
+        self._row_bytes = self.problem.hidden * DTYPES[self.problem.dtype].bytes
         self.device = f"cuda:{device.index}"
         self._device = device
         self._dispatch = Dispatch(catalogue, self.load)
@@ -96,6 +98,12 @@ class GpuLayer:
         if given.shape[0]:
             self._run(given.shape[0], places, handle, is_torch(x))
         return (y, *routing) if return_routing else y
+
+    def __reduce__(self) -> Any:
+        """Neither copied nor pickled: what it holds belongs to this process."""
+        raise UsageError(
+            "GpuLayer: cannot be copied or pickled; share it, or load it from the weights again"
+        )
 
     def selection(self, tokens: int) -> Selection:
         """Which variant serves this number of tokens, and why."""
@@ -191,6 +199,8 @@ class GpuLayer:
             return made, made.data_ptr()
         given = borrow("out", out, follows)
         self._check("out", given, str(x.shape[0]))
+        if abs(given.address - x.address) < x.shape[0] * self._row_bytes:
+            raise UsageError("out: overlaps x, which kernels still read; give other memory")
         return out, given.address
 
     def _check(self, name: str, array: Borrowed, rows: str) -> None:

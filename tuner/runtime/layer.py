@@ -68,7 +68,7 @@ class Layer:
         self._fixed = fast_path.FixedCalls()
         # What a call looks up: names of modules and attributes lie in lines of their own.
         lookup = self._fixed.calls.get
-        self._hot = (np.ndarray, self._dtype, lookup, REGION.acquire, REGION.release)
+        self._hot = (np.ndarray, self._dtype, lookup, REGION)
         kernel = kernel_of(catalogue, self._dispatch.buckets[0].selection)
         packing = time.perf_counter()
         self._packed, self._shared = pack(kernel, self._dispatch.pack, weights)
@@ -83,11 +83,11 @@ class Layer:
         DLPack. T may be 0. y is written to `out` where that is given: C-contiguous, of the shape and
         type of x; it may be x itself. Raises UsageError when x or `out` has another shape or type.
         """
-        array, dtype, fixed_call, lock, free = self._hot
+        array, dtype, fixed_call, region = self._hot
         if type(x) is array and x.dtype is dtype:
             # Written out, as each name that is looked up here would cost a microsecond.
-            lock()
-            try:
+            # `with`, as a signal's exception may come between `acquire()` and a `try`, but not in here.
+            with region:
                 shape = x.shape
                 call = fixed_call(shape)
                 if call is not None:
@@ -103,7 +103,11 @@ class Layer:
                         return answer
                     plain = type(out) is array and out.dtype is dtype and out.shape == shape
                     if plain and out.flags.carray and not return_routing:
-                        answer, words = places.get(id(out)) or answers.own
+                        place = places.get(id(out))
+                        if place is not None and place[2].value == place[3]:
+                            answer, words, _, _ = place
+                        else:  # not seen before, or its memory is another one (`out.resize`)
+                            answer, words = answers.own
                         source[...] = x
                         function(control, words)
                         calls[0] += 1
@@ -111,8 +115,6 @@ class Layer:
                             out[...] = answer
                             answers.remember(places, out)
                         return out
-            finally:
-                free()
         return self._general(x, return_routing, out)
 
     def _general(self, x: Any, return_routing: bool, out: Any) -> Any:
@@ -140,6 +142,12 @@ class Layer:
         if is_torch(x):
             answers = [to_torch(array) for array in answers]
         return (answers[0] if out is None else out, *answers[1:])
+
+    def __reduce__(self) -> Any:
+        """Neither copied nor pickled: what it holds belongs to this process."""
+        raise UsageError(
+            "Layer: cannot be copied or pickled; share it, or load it from the weights again"
+        )
 
     def selection(self, tokens: int) -> Selection:
         """Which variant serves this number of tokens, and why."""
@@ -214,6 +222,8 @@ class Layer:
         return pairs_per_expert(self.problem, indices)
 
     def _writable(self, out: Any, shape: tuple[int, ...]) -> Array:
+        if is_torch(out) and out.is_neg():
+            raise UsageError("out: is a tensor with its negative bit set; give out.resolve_neg()")
         array = argument_to_numpy("out", out)
         fits = array.shape == shape and array.dtype == self._dtype
         if not (fits and array.flags.c_contiguous and array.flags.writeable):

@@ -37,7 +37,7 @@ SAVE_S = 10.0
 
 # Those that listen just now; replaced, never changed, so that a call may look without a lock.
 recorders: tuple[Recorder, ...] = ()
-_lock = threading.Lock()
+_lock = threading.RLock()
 
 
 def _hear_nothing() -> None:

@@ -50,7 +50,7 @@ class _Reader:
     def groups(self, problem: Problem) -> tuple[Group, ...]:
         version = self._db.data_version()
         if version != self._version:
-            self._version, self._groups = version, {}
+            self._groups, self._version = {}, version
         if problem.digest not in self._groups:
             if len(self._groups) == MOST_PROBLEMS:
                 del self._groups[next(iter(self._groups))]  # the one that was read first
@@ -64,6 +64,15 @@ class _Reader:
 # By process too: SQLite forbids the use of a connection on both sides of a fork.
 _readers: dict[tuple[int, Path], _Reader] = {}
 _lock = threading.Lock()
+
+
+def _free_in_child() -> None:
+    """A thread that holds the lock is not forked, and would never free it."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_free_in_child)
 
 
 def winners(path: Path, problem: Problem) -> tuple[Group, ...]:

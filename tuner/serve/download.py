@@ -19,6 +19,7 @@ from tuner.serve.problem_document import Refusal
 
 # A client that takes no more bytes for so long is let go.
 STALL_S = 20.0
+_MOST_RANGES = 32
 _ONE = r"(?:[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})"
 _RANGE = re.compile(rf"bytes=\s*{_ONE}(?:\s*,\s*{_ONE})*\s*")
 _ENDS = re.compile(r"([0-9]*)-([0-9]*)")
@@ -65,27 +66,28 @@ class _File(FileResponse):
                 await send(message)
 
         headers = Headers(scope=scope)
-        starts = self._starts(headers.get("range", "")) if scope["method"] == "GET" else []
+        asked = self._ranges(headers.get("range", "")) if scope["method"] == "GET" else {}
         if headers.get("if-range") not in (None, self.headers["etag"]):
-            starts = []
-        if not starts:
+            asked = {}
+        had = [part for part, first in asked.items() if first < self._size]
+        if had or not asked:
             left = [(name, value) for name, value in scope["headers"] if name != b"range"]
+            if had:  # those that cannot be had are left out (section 14.1.2)
+                left.append((b"range", f"bytes={','.join(had)}".encode()))
             await super().__call__({**scope, "headers": left}, receive, patient)
-        elif max(starts) < self._size:
-            await super().__call__(scope, receive, patient)
         else:
             told = f"range {headers['range']!r}: the file has {self._size} bytes; ask for those"
             refusal = Refusal(416, told, {"Content-Range": f"bytes */{self._size}"})
             await refusal.response()(scope, receive, send)
 
-    def _starts(self, text: str) -> list[int]:
-        """The first byte of each range; none where the header makes no sense, which counts as absent
-        (section 14.2)."""
-        if not _RANGE.fullmatch(text):
-            return []
-        starts = []
+    def _ranges(self, text: str) -> dict[str, int]:
+        """The first byte of each range; none where the header makes no sense, or asks for more parts than
+        anybody needs, which counts as absent (section 14.2)."""
+        if not _RANGE.fullmatch(text) or text.count(",") >= _MOST_RANGES:
+            return {}
+        starts = {}
         for first, last in _ENDS.findall(text):
             if first and last and int(last) < int(first):
-                return []
-            starts.append(int(first) if first else max(self._size - int(last), 0))
+                return {}
+            starts[f"{first}-{last}"] = int(first) if first else max(self._size - int(last), 0)
         return starts

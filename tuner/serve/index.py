@@ -104,9 +104,9 @@ class Index:
         if version[:1] != self._named_at[:1] or len(self._by_id) > MOST_NAMES:
             self._by_id.clear()
         if version != self._named_at or len(self._problems) + len(self._targets) > MOST_NAMES:
-            self._named_at = version
             for names in (self._problems, self._targets, self._machines):
                 names.clear()
+            self._named_at = version
 
     def _refreshed(self, version: Version, digest: str, known: _Known | None) -> _Known:
         columns, rows = self._store.quick(lambda db: db.stored_best(digest))
@@ -114,9 +114,9 @@ class Index:
         if known is not None and known.stamp == stamp:
             known.version = version
             return known
-        self.rows += len(rows) - (known.rows if known else 0)
-        groups = grouped(_stored(columns, rows), self._machine)
+        groups = grouped(_stored(columns, rows), self._machine)  # fails where a row is damaged
         made = self._known[digest] = _Known(version, stamp, groups, len(rows))
+        self.rows += len(rows) - (known.rows if known else 0)
         while self.rows > MOST_ROWS and len(self._known) > 1:
             _, oldest = self._known.popitem(last=False)
             self.rows -= oldest.rows

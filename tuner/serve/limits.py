@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,6 +22,7 @@ from tuner.serve.settings import Settings
 # Addresses to remember; the one that was silent longest is forgotten, and starts with a full bucket.
 MOST_ADDRESSES = 4096
 BURST_S = 2.0
+_BUNDLES = "/v1/bundles/"
 _READING = ("GET", "HEAD", "OPTIONS")
 
 
@@ -53,12 +54,14 @@ class Limits:
         self._reads = Rate(settings.reads_per_s)
         self._writes = Rate(settings.writes_per_s)
         self._open = 0
+        self._bodies: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started, status = time.perf_counter(), 500
+        asked = _without_head(scope)
 
         async def counted(message: Message) -> None:
             nonlocal status
@@ -67,10 +70,10 @@ class Limits:
             await send(message)
 
         try:
-            await self._limited(scope, receive, counted)
+            await self._limited(asked, receive, counted)
         finally:
             method = scope["method"] if scope["method"] in (*_READING, "POST") else "other"
-            self._metrics.answered(_route(scope), method, status, started)
+            self._metrics.answered(_route(asked), method, status, started)
 
     async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
@@ -80,31 +83,48 @@ class Limits:
             started = True
             await send(message)
 
-        self._open += 1
         try:
+            _check_host(scope)
             self._check_rate(scope)
-            if self._open > self._settings.most_open:
-                raise Refusal(503, "too many requests at one time; ask again", {"Retry-After": "1"})
-            if scope["method"] in _READING:
-                await self._app(scope, receive, noted)
-                return
-            body = await self._body(scope, receive)
-            await self._app(scope, _replayed(body, receive), noted)
+            if scope["method"] not in _READING:
+                receive = _replayed(await self._body_in_turn(scope, receive), receive)
+            await self._answer(scope, receive, noted)
         except Refusal as refusal:
             if started:
                 raise
             await refusal.response()(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._open >= self._settings.most_open:
+            raise Refusal(503, "too many requests at one time; ask again", {"Retry-After": "1"})
+        self._open += 1
+        try:
+            await self._app(scope, receive, send)
         finally:
             self._open -= 1
 
     def _check_rate(self, scope: Scope) -> None:
         rate = self._reads if scope["method"] in _READING else self._writes
-        client = scope.get("client")
-        wait_s = rate.take(client[0] if client else "")
+        wait_s = rate.take(_address(scope))
         if wait_s:
             retry = str(math.ceil(wait_s))
             message = f"too many requests from this address; ask again in {retry} s"
             raise Refusal(429, message, {"Retry-After": retry})
+
+    async def _body_in_turn(self, scope: Scope, receive: Receive) -> bytes:
+        """The body, if neither its address nor all of them send too many at this time."""
+        address, later = _address(scope), {"Retry-After": "1"}
+        if self._bodies[address] >= self._settings.most_bodies_of_one:
+            raise Refusal(429, "too many bodies from this address at one time; send later", later)
+        if self._bodies.total() >= self._settings.most_bodies:
+            raise Refusal(503, "too many bodies at one time; send it later", later)
+        self._bodies[address] += 1
+        try:
+            return await self._body(scope, receive)
+        finally:
+            self._bodies[address] -= 1
+            if not self._bodies[address]:
+                del self._bodies[address]
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         """The whole body, if it is small and quick enough."""
@@ -128,6 +148,25 @@ class Limits:
                 408, f"the body took longer than {self._settings.body_s:g} s; send it again"
             ) from error
         return b"".join(parts)
+
+
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return client[0] if client else ""
+
+
+def _check_host(scope: Scope) -> None:
+    """RFC 9112, section 3.2: one Host, from HTTP/1.1 on."""
+    hosts = sum(name == b"host" for name, _ in scope["headers"])
+    if hosts != 1 and (hosts or scope.get("http_version", "1.1") != "1.0"):
+        raise Refusal(400, f"the request has {hosts} Host headers; send one")
+
+
+def _without_head(scope: Scope) -> Scope:
+    """HEAD is GET whose body the server leaves out; only a bundle's route knows better, for its file."""
+    if scope["method"] != "HEAD" or scope["path"].startswith(_BUNDLES):
+        return scope
+    return {**scope, "method": "GET"}
 
 
 def _route(scope: Scope) -> str:

@@ -60,12 +60,13 @@ class Refusal(Exception):
     ) -> None:
         super().__init__(detail)
         self.status, self.detail, self.headers, self.errors = status, detail, headers, errors
+        self.title = HTTPStatus(status).phrase
 
     def response(self) -> Response:
         """The document as an answer."""
         body: dict[str, Any] = {
             "type": "about:blank",
-            "title": HTTPStatus(self.status).phrase,
+            "title": self.title,
             "status": self.status,
             "detail": self.detail,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import socket
 from collections.abc import Callable
@@ -10,13 +11,31 @@ import uvicorn
 
 from tuner.errors import UsageError
 from tuner.serve.app import create
+from tuner.serve.connection import Connection, Connections, most_connections
 from tuner.serve.settings import Settings
 
 _KEEP_ALIVE_S = 15
+_GRACE_S = 2.0
 # The winners that are kept are many objects, none of them garbage: going through them all stops every
 # answer for that long. Those of the start are left alone, the others gone through seldom, the young often.
 _COLLECT = (50_000, 20, 50)
 _SHUTDOWN_S = 10
+
+
+def configured(settings: Settings) -> uvicorn.Config:
+    """uvicorn with the application, and with connections that end.
+
+    Raises DatabaseError where the database cannot be read.
+    """
+    # Of a body that is too slow the application says so first; the rest has no answer to wait for.
+    connections = Connections(
+        most_connections(), settings.head_s, settings.body_s + _GRACE_S, _KEEP_ALIVE_S
+    )
+    return uvicorn.Config(
+        create(settings, warm=True), http=functools.partial(Connection, connections),  # type: ignore[arg-type]
+        ws="none", log_level="warning", access_log=False, server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S, timeout_graceful_shutdown=_SHUTDOWN_S, lifespan="off",
+    )  # fmt: skip
 
 
 def run(settings: Settings, host: str, port: int, announce: Callable[[str], None]) -> None:
@@ -26,10 +45,7 @@ def run(settings: Settings, host: str, port: int, announce: Callable[[str], None
         UsageError: the address cannot be listened on.
         DatabaseError: the database cannot be read.
     """
-    config = uvicorn.Config(
-        create(settings, warm=True), log_level="warning", access_log=False, server_header=False,
-        timeout_keep_alive=_KEEP_ALIVE_S, timeout_graceful_shutdown=_SHUTDOWN_S, lifespan="off",
-    )  # fmt: skip
+    config = configured(settings)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listening = socket.create_server((host, port), family=family, backlog=config.backlog)

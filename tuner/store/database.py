@@ -124,8 +124,8 @@ class Database:
                 return
             # IMMEDIATE: a transaction that reads first and writes later would not wait for a
             # writer in another process but fail at once.
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
+            try:  # before it begins: left open, it would be joined by the next, and never committed
+                self._connection.execute("BEGIN IMMEDIATE")
                 yield
                 self._connection.execute("COMMIT")
             finally:

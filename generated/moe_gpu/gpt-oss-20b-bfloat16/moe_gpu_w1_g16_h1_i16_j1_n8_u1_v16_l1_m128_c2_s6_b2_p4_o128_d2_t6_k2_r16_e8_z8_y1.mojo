@@ -479,7 +479,7 @@ def logits_of(
 
 comptime LANE_EXPERTS = ceildiv(EXPERTS, 32)  # experts of one lane: lane, lane + 32, ...
 comptime Scores = SIMD[DType.float32, next_power_of_two(LANE_EXPERTS)]
-comptime Ranks = SIMD[DType.uint32, Scores.size]
+comptime Ranks = SIMD[DType.uint32, next_power_of_two(LANE_EXPERTS)]
 comptime TAKEN = UInt32(0)  # below the rank of every score
 comptime SIGN = UInt32(0x80000000)
 comptime INFINITE = UInt32(0x7F800000)
