@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from tuner.errors import UsageError
+from tuner.host import json_text
 from tuner.problem import Problem
 from tuner.torch.packed_block import Recipe, packed_for_graph
 
@@ -29,7 +30,7 @@ def text_of(recipe: Recipe) -> str:
 
 @functools.cache
 def _recipe(text: str, dtype: torch.dtype) -> Recipe:
-    values = json.loads(text)
+    values = json_text.parse(text, "the recipe of a graph")
     problem = Problem.from_key(values.pop("problem"), values["model_type"])
     name = str(dtype).removeprefix("torch.")
     return Recipe(**values, problem=problem.replace(dtype=name, weight_dtype=name))
