@@ -151,6 +151,7 @@ EDITS = {
     "hidden=0: must be at least 1": put("problem", "key", "hidden", value=0),
     "problem key: lacks top_k": put("problem", "key", "top_k", value=None),
     "target.key: lacks cores": put("target", "key", "cores", value=None),
+    "target.key.kind: is '', must be cpu or gpu": put("target", "key", "kind", value=""),
     "target.key.cores: is 'two', must be int": put("target", "key", "cores", value="two"),
     "tokens: is a whole number of more than 64 bits": put("tokens", value=2**70),
     "tried.variant.name: holds '\\ud800', half of a surrogate pair": put(

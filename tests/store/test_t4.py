@@ -12,11 +12,12 @@ from typing import Any
 import jsonschema
 import pytest
 
-from tests import grids
+from tests import grids, lines
 from tests.rows import PROBLEM, TARGET, add_trial
 from tuner.errors import DatabaseError, UsageError
 from tuner.store import t4
 from tuner.store.database import Database
+from tuner.store.jsonl import import_best
 from tuner.store.records import STATUSES, MeasurementRow, TrialRow
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "schemas" / "t4-results.schema.json").read_text())
@@ -121,6 +122,17 @@ def test_export_writes_the_trials_of_one_cell(db: Database, tmp_path: Path) -> N
     about = content["metadata"]["moetune"]
     assert (about["problem"], about["target"]) == (PROBLEM.key, TARGET.key)
     assert (about["tokens"], about["load"], about["space"]) == (128, "uniform", None)
+
+
+def test_a_trial_of_a_layer_that_its_template_cannot_make_has_no_space(tmp_path: Path) -> None:
+    """Such a line can be imported; it is shown as it was measured, and so it is exported."""
+    line = lines.won()
+    line["target"]["key"]["kind"] = "gpu"
+    (tmp_path / "in.jsonl").write_bytes(lines.text(line))
+    with Database(tmp_path / "t.sqlite3") as db:
+        assert import_best(db, tmp_path / "in.jsonl") == 1
+        content = exported(db, tmp_path / "trials.t4.json")
+    assert content["metadata"]["moetune"]["space"] is None
 
 
 def test_trials_of_an_earlier_compiler_are_left_out(db: Database, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tuner.errors import DatabaseError, TargetError
 from tuner.host import json_text
-from tuner.target import Target
+from tuner.target import KINDS, Target
 
 Fields = Mapping[str, tuple[type, ...]]
 
@@ -101,6 +101,9 @@ def target_of(key: Any, where: str, name: str = "") -> Target:
         least = 1 if field == "cores" else 0
         if type(value) is int and value < least:
             raise TargetError(f"{where}.{field}: is {value}, must be at least {least}")
+    if fields["kind"] not in KINDS:
+        kinds = " or ".join(KINDS)
+        raise TargetError(f"{where}.kind: is {ascii(fields['kind'])[:80]}, must be {kinds}")
     return Target.from_key(fields | {"name": name})
 
 

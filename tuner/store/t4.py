@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import DatabaseError, UsageError
+from tuner.errors import DatabaseError, TemplateError, UsageError
 from tuner.host import json_text
 from tuner.host.files import write_whole
 from tuner.problem import Problem
@@ -127,10 +127,16 @@ def _made_by(row: TrialRow) -> tuple[str, str]:
 
 
 def _space(row: TrialRow, problem: Problem, target: Target, workload: Workload) -> Space | None:
-    """The space that a trial is of; None where the template has changed since."""
+    """The space that a trial is of; None where the template has changed since, or makes no such kernel.
+
+    What was imported is kept as it was measured elsewhere, by whatever templates are there.
+    """
     if not is_current(row.template, row.environment.get("template", "")):
         return None
-    return space.resolve(space.load(row.template), problem, target, workload.tokens)
+    try:
+        return space.resolve(space.load(row.template), problem, target, workload.tokens)
+    except TemplateError:
+        return None
 
 
 def _result(row: TrialRow) -> dict[str, Any]:

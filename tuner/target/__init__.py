@@ -2,6 +2,7 @@
 
 from tuner.target.features import older
 from tuner.target.target import (
+    KINDS,
     Target,
     can_run,
     compile_flags,
@@ -14,6 +15,7 @@ from tuner.target.target import (
 )
 
 __all__ = [
+    "KINDS",
     "Target",
     "can_run",
     "compile_flags",

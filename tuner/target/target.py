@@ -27,6 +27,7 @@ from tuner.host.toolchain import find_mojo
 from tuner.target import cpu_models, gpus
 from tuner.target import features as feature_table
 
+KINDS = ("cpu", "gpu")  # of targets
 _CPUINFO = Path("/proc/cpuinfo")
 _ASK_S = 60.0
 _VENDORS = {"AuthenticAMD": "amd", "GenuineIntel": "intel", "0x41": "arm", "0xc0": "ampere"}
