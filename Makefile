@@ -8,7 +8,7 @@ DOCS_STAMP := $(VENV)/.installed-docs
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: setup tune test test-hosts test-lowest test-all lint bench doctor generate-check docs clean
+.PHONY: setup tune test test-hosts test-lowest test-all fuzz lint bench doctor generate-check docs clean
 
 setup: $(STAMP)
 
@@ -28,6 +28,10 @@ test-lowest: $(STAMP)
 
 test-all: $(STAMP)
 	python -m pytest -q -n 2 -m 'not timed' && python -m pytest -q -m timed
+
+# Properties of what is read from outside, each with many fresh examples: an hour on two cores.
+fuzz: $(STAMP)
+	MOETUNE_FUZZ=$(or $(TIMES),20) python -m pytest -q -n 2 -m fuzz
 
 lint: $(STAMP)
 	ruff check . && ruff format --check . && mypy && lint-imports

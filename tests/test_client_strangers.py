@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import tuner
 from tests import lines
+from tests.properties import tried
 from tests.services import GRANITE
 from tuner.client import _selection
 from tuner.errors import ServiceError, UsageError
@@ -179,7 +180,8 @@ JSON = st.recursive(
 NAMES = st.sampled_from([f.name for f in dataclasses.fields(tuner.Selection)])
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.fuzz
+@tried(300)
 @given(st.dictionaries(NAMES, JSON, max_size=4))
 def test_a_selection_has_the_types_of_its_fields(changed: dict[str, object]) -> None:
     told = tuner.best_config(PROBLEM, 16, target=TARGET).to_json() | changed

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.properties import tried
 from tuner.errors import JsonError
 from tuner.host.json_text import MOST_DEPTH, mended, parse
 
@@ -21,6 +22,8 @@ VALUES = st.recursive(
 )  # fmt: skip
 
 
+@pytest.mark.fuzz
+@tried(100)
 @given(VALUES, st.booleans())
 def test_what_is_taken_can_be_written_again(value: Any, escaped: bool) -> None:
     text = json.dumps(value, ensure_ascii=escaped)
@@ -34,6 +37,8 @@ def test_what_is_taken_can_be_written_again(value: Any, escaped: bool) -> None:
         assert parse(again) == taken
 
 
+@pytest.mark.fuzz
+@tried(100)
 @given(st.binary() | st.text())
 def test_anything_is_taken_or_refused(data: str | bytes) -> None:
     try:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.commands import Run
 from tests.jobs import CPU, CPU_DEVICE, DEVICE, TIMING, made, timed
+from tests.properties import tried
 from tuner.errors import MoetuneError
 from tuner.offline import job as jobs
 from tuner.offline.job import Job, JobError
@@ -201,7 +202,8 @@ def everything(job: Job) -> list[dict[str, Any]]:
 
 
 @given(data=st.data())
-@settings(max_examples=200, deadline=None)
+@pytest.mark.fuzz
+@tried(200)
 def test_whatever_stands_there(
     data: st.DataObject, both: list[tuple[Path, Job]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import lines
 from tests.commands import Run
+from tests.properties import tried
 from tests.services import BEST
 from tuner.errors import MergeError
 from tuner.store.database import Database
@@ -161,7 +162,8 @@ _PATHS = st.sampled_from(
 )
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@pytest.mark.fuzz
+@tried(60)
 @given(
     path=_PATHS,
     value=_SCALARS

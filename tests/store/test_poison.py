@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import lines
+from tests.properties import tried
 from tuner.cli.best import _lines as shown
 from tuner.errors import DatabaseError, MergeError, MoetuneError
 from tuner.problem import Problem
@@ -71,7 +72,8 @@ def show(db: Database) -> None:
 
 
 @given(text=poisoned())
-@settings(max_examples=300, deadline=None)
+@pytest.mark.fuzz
+@tried(300)
 @pytest.mark.parametrize("taken_by", ["merge", "import"])
 def test_what_is_taken_travels(
     taken_by: str, text: bytes, tmp_path_factory: pytest.TempPathFactory
