@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import tuner
 from tests import lines
+from tests.damage import as_bytes, damaged
 from tests.properties import tried
 from tests.services import GRANITE
 from tuner.client import _selection
@@ -192,3 +193,38 @@ def test_a_selection_has_the_types_of_its_fields(changed: dict[str, object]) -> 
     assert isinstance(selection.tokens, int)
     assert isinstance(selection.reason, str)
     assert all(type(value) is int for value in selection.config.values())
+
+
+HEADS = st.sampled_from(
+    [b"HTTP/1.1 200 OK", b"HTTP/1.0 404 no", b"HTTP/1.1 302 x", b"HTTP/1.1 204", b"ICY 200"]
+)
+HEADERS = st.sampled_from(
+    [b"Content-Length: 5", b"Content-Length: x", b"Transfer-Encoding: chunked", b"Connection: close",
+     b"Location: /x", b"Content-Encoding: gzip", b"\xff: \xfe", b"a", b" b: c"]
+)  # fmt: skip
+SOUND = tuner.best_config(PROBLEM, 16, target=TARGET).to_json()
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> bytes:
+    """An answer, most often nearly a right one."""
+    head = [draw(HEADS | st.binary(max_size=20)), *draw(st.lists(HEADERS, max_size=3))]
+    return b"\r\n".join([*head, b"", draw(damaged(SOUND).flatmap(as_bytes) | st.binary())])
+
+
+@pytest.mark.fuzz
+@tried(100)
+@given(told=answers())
+def test_any_answer_is_a_selection_or_an_error(
+    told: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with stranger(told) as (url, _):
+        asked = tuner.Client(url, cache=tmp_path_factory.mktemp("kept"), timeout_s=5, token="t")
+        said = ""
+        try:
+            repr(asked.best_config(PROBLEM, 16, target=TARGET)).encode("utf-8", "strict")
+        except ServiceError as error:
+            said = str(error)
+        assert said.isprintable()
+        with contextlib.suppress(ServiceError):
+            asked.send(b"{}")

@@ -6,13 +6,13 @@ import json
 import re
 import sqlite3
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import lines
+from tests.damage import as_bytes, damaged
 from tests.properties import tried
 from tuner.cli.best import _lines as shown
 from tuner.errors import DatabaseError, MergeError, MoetuneError
@@ -25,39 +25,11 @@ from tuner.store.jsonl import export_best, import_best, texts
 from tuner.store.merge import merge
 from tuner.target import Target
 
-# Beyond what UTF-8 can hold, what SQLite can, and what terminals take, too.
-TEXTS = st.text(st.characters(exclude_categories=[]), max_size=12)
-NUMBERS = st.integers() | st.integers(-(1 << 70), 1 << 70) | st.floats()
-VALUES = st.recursive(
-    st.none() | st.booleans() | NUMBERS | TEXTS,
-    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(TEXTS, inside, max_size=3),
-)
-LIKELY = st.sampled_from(
-    [0, 1, 5e-324, 1.7e308, 2**63 - 1, -(2**63), 2**63, "", "trace:00000000", "zipf:1e300"]
-)
-
-
-def places(value: Any) -> list[tuple[Any, Any]]:
-    """Every value inside, as what holds it and its name or number there."""
-    names = value if isinstance(value, dict) else range(len(value))
-    found = [(value, name) for name in list(names)]
-    inside = [value[name] for name in names if isinstance(value[name], dict | list)]
-    return found + [place for part in inside for place in places(part)]
-
 
 @st.composite
 def poisoned(draw: st.DrawFn) -> bytes:
     """A winner one or two of whose values are anything."""
-    line = json.loads(json.dumps(lines.won()))
-    for _ in range(draw(st.integers(1, 2))):
-        holder, name = draw(st.sampled_from(places(line)))
-        value = draw(VALUES | LIKELY)
-        if isinstance(holder, dict) and draw(st.booleans()) and draw(st.booleans()):
-            holder[draw(TEXTS)] = value
-        else:
-            holder[name] = value
-    text = json.dumps(line, ensure_ascii=draw(st.booleans()))
-    return text.encode("utf-8", "surrogatepass")
+    return draw(as_bytes(draw(damaged(lines.won()))))
 
 
 def show(db: Database) -> None:
