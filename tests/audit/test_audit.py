@@ -395,7 +395,7 @@ def test_the_cheapest_comes_first_and_what_does_not_fit_is_left(db: Database) ->
 def run_audit(
     db: Database, moetune: Run, monkeypatch: pytest.MonkeyPatch, ratios: Sequence[float], line: str
 ) -> tuple[int, str, str]:
-    monkeypatch.setattr("tuner.cli.audit.detect", lambda: HOST)
+    monkeypatch.setattr("tuner.cli.commands.audit.detect", lambda: HOST)
     monkeypatch.setattr("tuner.doctor.require_toolchain", lambda: None)
     monkeypatch.setattr(stage, "remeasure", measuring(*ratios))
     return moetune(line)

@@ -17,9 +17,9 @@ import pytest
 from tests.commands import Run
 from tests.hosts import HOSTS, on
 from tests.rows import CREATED, add_trial, add_winner
+from tuner.cli.commands.tune import check_memory
 from tuner.cli.options import read_model, seconds, token_list
 from tuner.cli.outcome import lines as outcome_lines
-from tuner.cli.tune import check_memory
 from tuner.errors import ProblemError, UsageError
 from tuner.peers import compare
 from tuner.problem import PRESETS, Problem

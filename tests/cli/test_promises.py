@@ -120,7 +120,7 @@ def test_an_offline_round_makes_no_database(
 ) -> None:
     """What it knows it reads; `tell` makes the database."""
     monkeypatch.setattr("tuner.doctor.require_toolchain", lambda: None)
-    monkeypatch.setattr("tuner.cli.job.make_job", lambda *_: pytest.fail("asked"))
+    monkeypatch.setattr("tuner.cli.commands.job.make_job", lambda *_: pytest.fail("asked"))
     with pytest.raises(pytest.fail.Exception):
         moetune(f"tune {SMALL} --tokens 1 --offline {tmp_path / 'job'} --db {tmp_path / 'new'}")
     assert list(tmp_path.iterdir()) == []
@@ -226,7 +226,7 @@ def test_errors_of_the_system_are_a_line_each(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("tuner.cli.best.best_config", fail)
+    monkeypatch.setattr("tuner.cli.commands.best.best_config", fail)
     said = moetune(f"best {SMALL} --tokens 1")
     assert (said.code, said.out, said.err.count("\n")) == (1, "", 1)
     assert said.err.startswith(f"moetune: {SYSTEM[error]}")
@@ -259,7 +259,9 @@ def test_a_signal_ends_a_session_as_ctrl_c_does(
     assert said.err.endswith(
         "moetune: stopped; everything measured is kept, and the same command goes on from there\n"
     )
-    monkeypatch.setattr("tuner.cli.best.best_config", lambda *_: signal.raise_signal(number))
+    monkeypatch.setattr(
+        "tuner.cli.commands.best.best_config", lambda *_: signal.raise_signal(number)
+    )
     said = moetune(f"best {SMALL} --tokens 1")
     assert (said.code, said.err.strip()) == (code, "moetune: stopped")
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

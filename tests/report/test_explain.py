@@ -291,7 +291,7 @@ SMALL = "--hidden 64 --expert-dim 32 --experts 8 --top-k 2"
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuner.cli.explain.named", lambda name: TARGET)
+    monkeypatch.setattr("tuner.cli.commands.explain.named", lambda name: TARGET)
 
 
 def test_the_command_prints_all_of_it(db: Database, here: None, moetune: Run) -> None:

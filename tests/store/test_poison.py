@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests import lines
 from tests.damage import as_bytes, damaged
 from tests.properties import tried
-from tuner.cli.best import _lines as shown
+from tuner.cli.commands.best import _lines as shown
 from tuner.errors import DatabaseError, MergeError, MoetuneError
 from tuner.problem import Problem
 from tuner.report.report import views

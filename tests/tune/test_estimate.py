@@ -340,7 +340,7 @@ def dry(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("tuner.tune.run.tune", never)
     monkeypatch.setattr("tuner.doctor.require_toolchain", lambda: None)
-    monkeypatch.setattr("tuner.cli.tune.named", lambda name: HOST)
+    monkeypatch.setattr("tuner.cli.commands.tune.named", lambda name: HOST)
 
 
 def test_a_dry_run_prints_what_would_be_done(past: Database, dry: None, moetune: Run) -> None:

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 import click
 
-from tuner.cli import (
+from tuner.cli import endings
+from tuner.cli.commands import (
     audit,
     bench,
     best,
     bundle,
     doctor,
-    endings,
     explain,
     files,
     job,

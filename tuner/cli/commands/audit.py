@@ -13,8 +13,8 @@ import click
 
 from tuner import doctor
 from tuner.cli import screen
+from tuner.cli.commands.tune import check_memory
 from tuner.cli.options import Model, db_option, json_option, optional_model_options, seconds
-from tuner.cli.tune import check_memory
 from tuner.report import words
 from tuner.store.database import Database, path_to_read
 from tuner.target import detect

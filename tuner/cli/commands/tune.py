@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuner import doctor
-from tuner.cli import endings, forecast, job, outcome, screen, traces
+from tuner.cli import endings, forecast, outcome, screen, traces
+from tuner.cli.commands import job
 from tuner.cli.options import (
     Model,
     db_option,
