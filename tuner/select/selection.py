@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from tuner.host import notebook
 from tuner.target import Target
 
 # A winner for 8 times the tokens or an eighth is the furthest that says anything: beyond that
@@ -44,6 +45,15 @@ class Selection:
     tokens: int
     load: str
     target: Target
+
+    def __repr__(self) -> str:
+        asked = f"{self.tokens} tokens, load {self.load}, {self.target.label}"
+        return f"<Selection {self.variant} for {asked}\n match {self.match}: {self.reason}>"
+
+    def _repr_html_(self) -> str:
+        names = ("template", "variant", "tokens", "load", "match", "reason")
+        rows = [(name, getattr(self, name)) for name in names]
+        return notebook.table("Selection", [*rows, ("target", self.target.describe())])
 
     @property
     def arch(self) -> str:
