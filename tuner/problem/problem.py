@@ -131,7 +131,7 @@ class Problem:
 
     def _told(self) -> list[tuple[str, Any]]:
         """The fields that make this Problem again: those that are not as they are without a word."""
-        usual = {"weight_dtype": self.dtype}
+        usual: dict[str, Any] = {"weight_dtype": self.dtype}
         if self.activation != "swiglu_clamped":
             usual |= dict.fromkeys(_CLAMP, 0.0)
         fields = ((f, getattr(self, f.name)) for f in dataclasses.fields(self))
