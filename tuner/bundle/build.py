@@ -140,12 +140,12 @@ def _part(problem: Problem, target: Target, db: Path, content: _Content) -> Part
     }
     if target.kind == "gpu":
         served, machine = target, "ptx"
-        ceilings = content.add(f"bin/{place}/probe.ptx", probes.of_gpu(target).read_bytes())
+        ceilings = content.add(f"probe/{place}.ptx", probes.of_gpu(target).read_bytes())
     else:
         needed = sorted({name for build in builds.values() for name in build.target.features})
         served, machine = dataclasses.replace(target, features=tuple(needed)), platform.machine()
         library = without_search_path(probes.of_cpu(served).read_bytes())
-        ceilings = content.add(f"bin/{place}/probe.so", library)
+        ceilings = content.add(f"probe/{place}.so", library)
     return Part(
         target=served,
         machine=machine,
