@@ -203,7 +203,8 @@ def _selection(told: Mapping[str, Any]) -> Selection:
         target = target_of(told["target"], "target")
     except TargetError as error:
         raise ValueError(str(error)) from error
-    return Selection(**{**values, "target": target, "distance": distance})
+    source = str(told.get("source", ""))  # services of before do not say it
+    return Selection(**{**values, "target": target, "distance": distance, "source": source})
 
 
 def _object(text: bytes) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.commands import Run
 from tuner.cli import screen
-from tuner.store.generate import shipped_best
+from tuner.store import shipped
 
 ROOT = Path(__file__).parents[2] / "tuner"
 HOSTILE = "a\x1b[31mRED\x1b]0;title\x07\x9b2J\u202eb\u2028"
@@ -61,7 +61,7 @@ def test_each_way_of_the_screen(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_problem_with_such_a_name(tmp_path: Path, moetune: Run) -> None:
     """Merged, and then shown by all that list what there is."""
-    line = json.loads(shipped_best().read_text().splitlines()[0])
+    line = json.loads(shipped.path().read_text().splitlines()[0])
     line["problem"]["name"] = HOSTILE
     (tmp_path / "n.jsonl").write_text(json.dumps(line) + "\n")
     db = f"--db {tmp_path / 't.sqlite3'}"

@@ -61,7 +61,7 @@ def test_what_is_taken_travels(
             return
         export_best(db, folder / "best.jsonl")
         show(db)
-        t4.export(db, folder / "one.t4.json", None, None, None)
+        t4.write(folder / "one.t4.json", t4.of_cell(db, None, None, None)[0])
         t4.read(folder / "one.t4.json")
         exported = (folder / "best.jsonl").read_bytes()
         if taken_by == "merge":

@@ -180,7 +180,8 @@ def _note(choice: Choice, target: Target) -> str:
     if choice.tuned:
         cards = {row.row["target"]["accelerator"] for row in choice.evidence} - {target.accelerator}
         others = f", measured on {', '.join(sorted(cards))} ({target.arch}, too)" if cards else ""
-        return f"winners tuned for {target.label}{others}"
+        whose = "winners that moetune brings, " if choice.shipped else "winners "
+        return f"{whose}tuned for {target.label}{others}"
     never = "; never run where this bundle was built"
     if target.kind == "cpu" and can_run(detect(), target.features):
         never = ""

@@ -32,6 +32,8 @@ class Selection:
             environment; empty for the default.
         tokens, load: as asked.
         target: what to compile for; runs on the target that was asked for.
+        source: where it comes from: database (the user's own winners), shipped (the winners that moetune
+            brings), default (nothing that was tuned fits), bundle; empty where a service did not say it.
     """
 
     template: str
@@ -45,13 +47,14 @@ class Selection:
     tokens: int
     load: str
     target: Target
+    source: str = ""
 
     def __repr__(self) -> str:
         asked = f"{self.tokens} tokens, load {self.load}, {self.target.label}"
         return f"<Selection {self.variant} for {asked}\n match {self.match}: {self.reason}>"
 
     def _repr_html_(self) -> str:
-        names = ("template", "variant", "tokens", "load", "match", "reason")
+        names = ("template", "variant", "tokens", "load", "source", "match", "reason")
         rows = [(name, getattr(self, name)) for name in names]
         return notebook.table("Selection", [*rows, ("target", self.target.describe())])
 

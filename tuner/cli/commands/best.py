@@ -61,6 +61,8 @@ def best(
 def _lines(selection: Selection) -> Iterator[tuple[str, str]]:
     yield "variant", selection.variant
     yield "match", f"{selection.match}: {selection.reason}"
+    if selection.source == "shipped":
+        yield "source", "moetune brings it; `moetune tune` finds the winner of this machine"
     yield "config", ", ".join(f"{name} {value}" for name, value in selection.config.items())
     yield "compile", f"for {selection.arch}"
     if not selection.evidence:
