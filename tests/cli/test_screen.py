@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2] / "tuner"
 HOSTILE = "a\x1b[31mRED\x1b]0;title\x07\x9b2J\u202eb\u2028"
 # Module -> how often it prints without `screen`, and why that is no harm.
 OTHERS = {
-    "cli/screen.py": (1, "it is the place"),
+    "cli/screen.py": (2, "it is the place"),
     "cli/endings.py": (1, "errors, in one line, spelled"),
     "bundle/__main__.py": (2, "without the packages of the command line; spelled"),
     "bundle/probation.py": (2, "JSON, for the process that started it"),

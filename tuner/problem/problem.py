@@ -258,7 +258,8 @@ class Problem:
         require("name", name, str)
         if name in PRESETS:
             return PRESETS[name]
-        close = difflib.get_close_matches(name, PRESETS, n=1)
+        parts = [preset for preset in PRESETS if name and name.lower() in preset]
+        close = parts or difflib.get_close_matches(name, PRESETS, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         raise ProblemError(f"preset={name!r}: not known; {hint}presets: {', '.join(PRESETS)}")
 

@@ -32,7 +32,8 @@ from tuner.target import Target, named
 @target_option
 @db_option
 @click.option("--from", "url", metavar="URL",
-              help="Ask a `moetune serve`, not a database; what it said before where it is away.")  # fmt: skip
+              help="Ask a `moetune serve`, not a database; falls back to its last answer when "
+                   "unreachable.")  # fmt: skip
 @json_option
 def best(
     model: Model,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import click
@@ -94,7 +93,7 @@ def export(
         if form == "t4":
             _export_trials(database, path, problem, tokens, load)
         elif path == _STDOUT:
-            _print("".join(texts(database)).encode())
+            screen.write("".join(texts(database)).encode())
         else:
             screen.echo(f"{path}: {export_best(database, path)} winners")
 
@@ -106,19 +105,11 @@ def _export_trials(
     old = f", {left_out} of an earlier template or compiler left out" if left_out else ""
     told = f"{path}: {len(document['results'])} trials{old}"
     if path == _STDOUT:
-        _print(t4.encoded(document))
+        screen.write(t4.encoded(document))
         screen.echo(told, err=True)
     else:
         t4.write(path, document)
         screen.echo(told)
-
-
-def _print(data: bytes) -> None:
-    """As it is: what a program or a file gets is what a file that is named would hold."""
-    if sys.stdout.isatty():
-        screen.echo(data.decode(), nl=False)
-    else:
-        click.echo(data, nl=False)
 
 
 @click.command("import")
@@ -171,6 +162,3 @@ def _winners_in(path: Path) -> bytes:
         return data
     with Database(path, read_only=True) as other:
         return "".join(texts(other)).encode()
-
-
-COMMANDS = (generate, export, import_, merge_)
