@@ -508,11 +508,11 @@ def test_a_database_from_a_newer_version(
     with Database(database) as db:
         add_trial(db)
     connection = sqlite3.connect(database)
-    connection.execute("PRAGMA user_version = 7")
+    connection.execute("PRAGMA user_version = 99")
     connection.close()
     said = moetune(command.format(GRANITE))
     assert said.code == 1
-    assert "was written by a newer moetune (schema 7, this one knows" in said.err
+    assert "was written by a newer moetune (schema 99, this one knows" in said.err
     assert "upgrade moetune or name another file with --db or MOETUNE_DB" in said.err
 
 
