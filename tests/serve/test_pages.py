@@ -107,7 +107,7 @@ def test_one_of_a_kind_is_no_several(database: Path) -> None:
         add_winner(db, 1)
     asked = client(database)
     index = asked.get("/").text
-    assert '<span id="count" role="status">1 row</span>' in index
+    assert '<span id="count-rows" data-counts="rows" role="status">1 row</span>' in index
     assert "<small>1 token</small>" in index
     choice = asked.get(f"/problems/{PROBLEM.digest}/{TARGET.digest}").text
     assert "The choice at 1 token, uniform" in choice

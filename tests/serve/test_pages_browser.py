@@ -31,7 +31,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver"),
 ]
-WIDTHS = (360, 1280)
+WIDTHS = (360, 800, 1400)
 SCHEMES = ("light", "dark")
 
 
@@ -132,7 +132,7 @@ def test_filter_and_sort_are_kept_in_the_address(browser: Any, url: str) -> None
     browser.find_element(By.TAG_NAME, "body").send_keys("/")
     browser.switch_to.active_element.send_keys("granite bfloat16")
     assert models(browser) == ["granite-3.0-1b-a400m-bfloat16"]
-    assert browser.find_element(By.ID, "count").text == f"1 of {len(everything)} rows"
+    assert browser.find_element(By.ID, "count-rows").text == f"1 of {len(everything)} rows"
     deep = browser.current_url
     assert "q=granite+bfloat16" in deep
     browser.get("about:blank")
@@ -159,7 +159,8 @@ def test_a_workload_is_chosen_by_a_click(browser: Any, url: str) -> None:
         "Time against tokens",
         "Roofline",
         "Parameter importances",
-        "Trials by status",
+        "Parallel coordinates",
+        "Trials",
     ]
 
 
@@ -184,14 +185,14 @@ def test_keys_reach_content_and_colours(browser: Any, url: str) -> None:
 
 def test_the_report_stands_alone(browser: Any, url: str, tmp_path: Path) -> None:
     from tuner.report import report
-    from tuner.report.peer_times import PeerTimes
+    from tuner.report.peer_times import PeerFile
 
     path = tmp_path / "tuning.sqlite3"
     with Database(path) as db:
         import_best(db, BEST)
         layer = listings.overview(db, 0, 1)[0]
         problem = formula.PROBLEM.from_key(layer["problem"], name=layer["problem_name"])
-        text = report.html(report.views(db, problem), PeerTimes())
+        text = report.html(report.sections(db, problem, PeerFile()))
     page = tmp_path / "report.html"
     page.write_text(text)
     look(browser, 360)

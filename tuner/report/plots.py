@@ -1,4 +1,4 @@
-"""Figures: what was measured, as SVG to stand in a page. The only file of the package that knows matplotlib.
+"""Figures: an SVG to stand in a page. The only file of the package that knows matplotlib; ``plot_*`` draw.
 
 Colours are variables of the page's style, so one drawing serves a light and a dark page; the texts are
 texts. The same numbers make the same drawing.
@@ -6,157 +6,90 @@ texts. The same numbers make the same drawing.
 
 from __future__ import annotations
 
+import html
 import io
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 matplotlib.use("Agg")
 
-_SIZE_INCHES = (4.6, 3.1)
+__all__ = ["Axes", "Canvas", "logarithmic", "nearby", "plain_numbers", "renamed", "svg"]
+
+_WIDE, _HIGH = 4.6, 3.4  # inches
 # A colour that the drawing has -> the variable that stands for it in the page.
 _VARIABLES = {
     "#010101": "--ink", "#020202": "--line", "#030303": "--winner", "#040404": "--default",
     "#050505": "--peer-1", "#060606": "--peer-2", "#070707": "--peer-3", "#080808": "--faint",
+    "#090909": "--peer-4", "#0a0a0a": "--paper",
 }  # fmt: skip
-_INK, _LINE, _WINNER, _DEFAULT, *_PEERS, _FAINT = _VARIABLES
+INK, LINE, WINNER, DEFAULT, PEER_1, PEER_2, PEER_3, FAINT, PEER_4, PAPER = _VARIABLES
+# Of lines that stand beside each other, with their marks.
+LINES = ((PEER_1, "^"), (PEER_2, "v"), (PEER_3, "s"), (PEER_4, "D"))
 _STYLE: dict[str, Any] = {
-    "svg.fonttype": "none", "svg.hashsalt": "moetune", "font.size": 10.5, "text.color": _INK,
-    "axes.labelcolor": _INK, "axes.edgecolor": _LINE, "xtick.color": _INK, "ytick.color": _INK,
-    "xtick.labelcolor": _INK, "ytick.labelcolor": _INK, "axes.spines.top": False,
-    "axes.spines.right": False, "axes.grid": True, "grid.color": _LINE, "grid.linewidth": 0.5,
-    "legend.frameon": False, "legend.fontsize": 10, "lines.linewidth": 1.6, "lines.markersize": 5,
+    "svg.fonttype": "none", "svg.hashsalt": "moetune", "font.size": 10.5, "text.color": INK,
+    "axes.labelcolor": INK, "axes.edgecolor": LINE, "xtick.color": INK, "ytick.color": INK,
+    "xtick.labelcolor": INK, "ytick.labelcolor": INK, "axes.spines.top": False,
+    "axes.spines.right": False, "axes.grid": True, "grid.color": LINE, "grid.linewidth": 0.5,
+    "axes.axisbelow": True, "legend.frameon": False, "legend.fontsize": 9.5,
+    "legend.handlelength": 1.6, "legend.columnspacing": 1.2, "lines.linewidth": 1.6,
+    "lines.markersize": 5,
 }  # fmt: skip
-_MARKERS = {
-    "ok": "o",
-    "slow": "v",
-    "wrong": "X",
-    "crash": "P",
-    "timeout": "s",
-    "compile": "D",
-    "invalid": "^",
-}
 # Settings of matplotlib are the process's.
 _lock = threading.Lock()
 
 
-class Point(NamedTuple):
-    """A workload's time: number of tokens, ns."""
+class Canvas:
+    """Axes to draw on, and the texts that a pointer on their parts brings up."""
 
-    tokens: int
-    ns: float
+    def __init__(self, figure: Figure) -> None:
+        self.figure, self.axes = figure, figure.subplots()
+        self.hints: list[str] = []
 
+    def hint(self, artist: Any, text: str) -> None:
+        """Let a pointer on what was drawn bring up a text."""
+        artist.set_gid(f"hint{len(self.hints)}")
+        self.hints.append(text)
 
-class TrialPoint(NamedTuple):
-    """A trial of a history: its status, and its time over the default's where it was timed."""
+    def point(self, x: float, y: float, says: str, **look: Any) -> None:
+        """One mark with its text."""
+        (mark,) = self.axes.plot([x], [y], **{"linestyle": "", **look})
+        self.hint(mark, says)
 
-    status: str
-    ratio: float | None
+    def name(self, label: str, **look: Any) -> None:
+        """Add marks or a line of this look to the legend."""
+        self.axes.plot([], [], label=label, **look)
 
-
-def times(
-    winner: Sequence[Point], default: Sequence[Point], peers: Mapping[str, Sequence[Point]]
-) -> str:
-    """Time of one call against tokens, both logarithmic."""
-
-    def draw(axes: Axes) -> None:
-        shown = {"default": (default, _DEFAULT, "s"), "winner": (winner, _WINNER, "o")}
-        for (name, points), colour in zip(peers.items(), _PEERS, strict=False):
-            shown[name] = (points, colour, "^")
-        for name, (points, colour, marker) in shown.items():
-            xs, ys = [p.tokens for p in points], [p.ns / 1e6 for p in points]
-            axes.plot(xs, ys, color=colour, marker=marker, label=name)
-        _logarithmic(axes.xaxis, sorted({p.tokens for p in winner}))
-        axes.set_yscale("log")
-        _plain_numbers(axes.yaxis, [p.ns for points, *_ in shown.values() for p in points])
-        axes.set_xlabel("tokens of one call")
-        axes.set_ylabel("time, ms")
-        axes.legend()
-
-    return _svg("times", draw)
+    def legend(self, columns: int = 3) -> None:
+        """Name the lines and marks that have a label, below the axes."""
+        self.figure.legend(loc="outside lower center", ncols=columns)
 
 
-def roofline(
-    points: Mapping[int, tuple[float, float]], roofs: Mapping[str, float], read_gb_s: float
-) -> str:
-    """Where the winners stand: tokens -> (FLOP per byte, GFLOP/s), under the ceilings."""
-
-    def draw(axes: Axes) -> None:
-        reach = [x for x, _ in points.values()] + [roof / read_gb_s for roof in roofs.values()]
-        xs = [min(reach) / 2 * (max(reach) * 8 / min(reach)) ** (n / 100) for n in range(101)]
-        for number, (name, roof) in enumerate(roofs.items()):
-            ys = [min(roof, x * read_gb_s) for x in xs]
-            axes.plot(xs, ys, color=_FAINT, linestyle=("-", "--")[number % 2])
-            axes.annotate(f"{name} {roof:.0f} GFLOP/s", (xs[-1], roof), xytext=(0, 4), ha="right",
-                          textcoords="offset points")  # fmt: skip
-        for tokens, (x, y) in points.items():
-            axes.plot([x], [y], color=_WINNER, marker="o", linestyle="")
-            axes.annotate(f"{tokens}", (x, y), xytext=(4, -10), textcoords="offset points")
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        _plain_numbers(axes.xaxis, xs)
-        _plain_numbers(axes.yaxis, [*(y for _, y in points.values()), *roofs.values()])
-        axes.set_xlabel(f"FLOP per byte (read {read_gb_s:.1f} GB/s)")
-        axes.set_ylabel("GFLOP/s")
-
-    return _svg("roofline", draw)
+def svg(name: str, draw: Callable[[Canvas], None], height: float = _HIGH) -> str:
+    """The drawing as an element of a page, its ids beginning with its name; ``height`` in inches."""
+    with _lock, matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]  # its keys are a Literal
+        figure = Figure(figsize=(_WIDE, height), layout="constrained")
+        canvas = Canvas(figure)
+        draw(canvas)
+        file = io.StringIO()
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    return _fit(_hinted(file.getvalue(), canvas.hints), name)
 
 
-def importances(values: Mapping[str, float]) -> str:
-    """Shares of the importance of parameters, the largest on top."""
-
-    def draw(axes: Axes) -> None:
-        names = list(values)[:10][::-1]
-        axes.barh(names, [100 * values[name] for name in names], color=_WINNER, height=0.6)
-        axes.set_xlabel("share of the importance, %")
-        axes.grid(False, axis="y")
-
-    return _svg("importances", draw)
-
-
-def history(trials: Sequence[TrialPoint]) -> str:
-    """Trials in their order by speed over the default's; what failed stands at the bottom."""
-
-    def draw(axes: Axes) -> None:
-        for status, marker in _MARKERS.items():
-            own = [
-                (n, 1 / t.ratio if t.ratio else 0.0)
-                for n, t in enumerate(trials, 1)
-                if t.status == status
-            ]
-            if own:
-                colour = _WINNER if status == "ok" else _DEFAULT
-                xs, ys = zip(*own, strict=True)
-                axes.plot(
-                    xs,
-                    ys,
-                    color=colour,
-                    marker=marker,
-                    linestyle="",
-                    label=f"{status} ({len(own)})",
-                )
-        axes.axhline(1.0, color=_FAINT, linewidth=1)
-        axes.set_ylim(0, 1.08 * max(1.0, *(1 / t.ratio for t in trials if t.ratio)))
-        axes.set_xlabel("trial")
-        axes.set_ylabel("speed / default's")
-        axes.legend(loc="lower right", ncols=2)
-
-    return _svg("history", draw)
-
-
-def _logarithmic(axis: Any, ticks: Sequence[int]) -> None:
+def logarithmic(axis: Any, ticks: Sequence[int]) -> None:
+    """Numbers of tokens, by octaves."""
     axis.axes.set_xscale("log", base=2)
     axis.set_ticks(ticks, [str(tick) for tick in ticks])
     axis.set_minor_locator(NullLocator())
 
 
-def _plain_numbers(axis: Any, values: Sequence[float]) -> None:
+def plain_numbers(axis: Any, values: Sequence[float]) -> None:
     """Marks of a logarithmic axis as numbers without powers, the closer the fewer decades there are."""
     span = max(values) / min(values)
     subs = (
@@ -167,18 +100,23 @@ def _plain_numbers(axis: Any, values: Sequence[float]) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
+def nearby(axis: Any, marks: Sequence[float]) -> None:
+    """Marks of a logarithmic axis around 1: those given, and no others."""
+    axis.set_major_locator(FixedLocator(marks))
+    axis.set_major_formatter(FuncFormatter(_plain))
+    axis.set_minor_locator(NullLocator())
+
+
 def _plain(value: float, _: int | None = None) -> str:
     return f"{value:g}"
 
 
-def _svg(name: str, draw: Callable[[Axes], None]) -> str:
-    """The drawing as an element of a page, its ids beginning with its name."""
-    with _lock, matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]  # its keys are a Literal
-        figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
-        draw(figure.subplots())
-        file = io.StringIO()
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    return _fit(file.getvalue(), name)
+def _hinted(text: str, hints: Sequence[str]) -> str:
+    """Browsers show the title of what the pointer is on."""
+    for number, hint in enumerate(hints):
+        opened = f'<g id="hint{number}">'
+        text = text.replace(opened, f"{opened}\n<title>{html.escape(hint)}</title>", 1)
+    return text
 
 
 def _fit(text: str, name: str) -> str:
