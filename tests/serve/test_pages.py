@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 
 from tests.commands import Run
-from tests.rows import PROBLEM, TARGET, add_winner
+from tests.rows import CREATED, PROBLEM, TARGET, add_trial, add_winner
 from tests.services import GRANITE, client, served
 from tuner.serve.settings import Settings
 from tuner.store import listings
 from tuner.store.database import Database
+from tuner.store.peer_times import PeerTimeRow
+from tuner.store.records import SessionRow, now
 
 __all__ = ["served"]
 
@@ -112,3 +115,65 @@ def test_one_of_a_kind_is_no_several(database: Path) -> None:
     choice = asked.get(f"/problems/{PROBLEM.digest}/{TARGET.digest}").text
     assert "The choice at 1 token, uniform" in choice
     assert "1 tokens" not in index + choice
+
+
+def test_a_layer_on_all_machines(database: Path) -> None:
+    other = dataclasses.replace(TARGET, arch="znver4", name="Newer <CPU>")
+    with Database(database) as db:
+        add_winner(db)
+        add_winner(db, target=other)
+    asked = client(database)
+    page = asked.get(f"/problems/{PROBLEM.digest}").text
+    for target in (TARGET, other):
+        assert f'href="/problems/{PROBLEM.digest}/{target.digest}"' in page
+    assert "Newer &lt;CPU&gt; (znver4, 4 cores)" in page
+    assert "at 128 tokens no machine is surely the fastest." in page
+    one = asked.get(f"/problems/{PROBLEM.digest}/{TARGET.digest}").text
+    assert f'<a href="/problems/{PROBLEM.digest}">This layer on all machines</a>' in one
+    assert "On other machines" in one
+
+
+def test_stored_peers_are_shown_and_judged(database: Path) -> None:
+    with Database(database) as db:
+        add_winner(db)
+        row = PeerTimeRow(
+            problem_id=PROBLEM.digest, target_id=TARGET.digest, tokens=128, load="uniform",
+            peer="torch", version="2.13", dtype="float32", median_ns=2000.0, ours_ns=1000.0,
+            ratio=2.0, ratio_low=1.9, ratio_high=2.1, created="2026-02-03T00:00:00+00:00",
+        )  # fmt: skip
+        older = dataclasses.replace(row, ratio=0.5, ratio_low=0.4, ratio_high=0.6, created=CREATED)
+        slow = dataclasses.replace(row, peer="<numpy>", ratio=0.9, ratio_low=0.8, ratio_high=0.95)
+        db.record_peer_times([row, older, slow])
+    page = client(database).get(f"/problems/{PROBLEM.digest}/{TARGET.digest}").text
+    assert "torch 2.13: 2.00 times as fast as it, surely faster in 1 of 1 workload." in page
+    assert "0.90 times as fast as it, surely faster in 0 of 1 workload, surely slower in 1." in page
+    assert page.count(">ours is faster<") == page.count(">it is faster<") == 1
+    assert "<numpy>" not in page
+    assert "2026-02-03" in page
+
+
+def test_a_session_in_progress_is_followed(database: Path) -> None:
+    """Its parts of the pages are made anew each time; before anything has won, too."""
+    with Database(database) as db:
+        add_trial(db, session="s", created=now())
+    asked = client(database)
+    here = f"/problems/{PROBLEM.digest}/{TARGET.digest}"
+    assert 'data-live="/running"' in asked.get("/").text
+    assert "session in progress, 1 trial since" in asked.get("/running").text
+    page = asked.get(here).text
+    part = f"{here}/trials?tokens=128&load=uniform"
+    assert f'data-live="{part.replace("&", "&amp;")}" data-every="5"' in page
+    assert "Session in progress, 1 trial since" in asked.get(part).text
+    assert "no finals yet" in page
+    with Database(database) as db:
+        db.record_session(
+            SessionRow(id="s", target_id=TARGET.digest, problem_id=PROBLEM.digest, data={})
+        )
+    assert asked.get("/running").text.strip() == ""
+    assert "in progress" not in asked.get(part).text + asked.get(here).text
+
+
+def test_what_to_type_can_be_copied(served: Path) -> None:
+    page = client(served).get(place(served)).text
+    assert page.count('<button type="button" class="copy" hidden>Copy</button>') == 5
+    assert "layer = tuner.load(problem, weights)" in page

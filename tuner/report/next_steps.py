@@ -92,13 +92,15 @@ def _run(problem: str, gpu: bool) -> str:
 def _changed(preset: str, problem: Problem) -> tuple[str, dict[str, Any]] | None:
     """A preset with the changes that make the problem of it; None where no change does."""
     base = PRESETS[preset]
-    follows = problem.weight_dtype == problem.dtype
     changes = {
         name: getattr(problem, name)
         for name in _CHANGES
         if getattr(problem, name) != getattr(base, name)
-        and not (name == "weight_dtype" and follows)
     }
+    if problem.weight_dtype == problem.dtype:  # it follows by itself
+        changes.pop("weight_dtype", None)
+    elif "dtype" in changes:
+        changes["weight_dtype"] = problem.weight_dtype
     same = _without(base.key, _CHANGES) == _without(problem.key, _CHANGES)
     return (preset, changes) if same and base.replace(**changes) == problem else None
 

@@ -13,6 +13,7 @@ from tuner.report.answers import of_ceiling
 from tuner.report.machines import Machine
 from tuner.report.overview import inverse
 from tuner.report.peer_times import proven_faster, proven_slower
+from tuner.space.variant import Changes
 from tuner.target import Target
 
 _FOLDER = Path(__file__).with_name("pages")
@@ -48,6 +49,11 @@ def processors(target: Target) -> str:
     return words.counted(target.cores, "multiprocessor" if target.kind == "gpu" else "core")
 
 
+def _changed(changes: Changes) -> str:
+    """In what two configurations differ; a line does not break at an arrow."""
+    return words.changed(changes).replace("->", "\N{RIGHTWARDS ARROW}")
+
+
 @functools.cache
 def _environment() -> jinja2.Environment:
     made = jinja2.Environment(
@@ -56,7 +62,7 @@ def _environment() -> jinja2.Environment:
     )  # fmt: skip
     known = {
         "duration": words.duration, "percent": words.percent, "rate": words.rate,
-        "changed": words.changed, "counted": words.counted, "inverse": inverse, "file": text,
+        "changed": _changed, "counted": words.counted, "inverse": inverse, "file": text,
         "script": script, "moment": moment, "processors": processors, "of_ceiling": of_ceiling,
         "Machine": Machine, "proven_faster": proven_faster, "proven_slower": proven_slower,
     }  # fmt: skip

@@ -62,10 +62,10 @@ def roofline(points: Sequence[RoofPoint], peak: Roof | None, memory: Roof) -> st
         plots.plain_numbers(axes.yaxis, levels if len(set(levels)) > 1 else [levels[0], ys[-1]])
         for cold, name in ((True, "weights from memory"), (False, "weights in the caches")):
             _marks(canvas, [p for p in points if p.cold == cold], cold, name)
-        _labels(canvas, points, peak, xs[-1])
         axes.set_xlabel(f"FLOP per byte ({memory.name} {memory.rate:.0f} GB/s)")
         axes.set_ylabel(unit)
         canvas.legend()
+        _labels(canvas, points, peak, xs[-1])  # once all else has its place
 
     return plots.svg("roofline", draw)
 
