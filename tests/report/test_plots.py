@@ -7,10 +7,11 @@ import re
 
 import pytest
 
-from tuner.report import plot_times, plot_trials
-from tuner.report.plot_roofline import Roof, RoofPoint, roofline
-from tuner.report.plot_times import Dated, Point
-from tuner.report.plot_trials import Speed, TrialPoint, Tried
+from tuner.report.plots import times as plot_times
+from tuner.report.plots import trials as plot_trials
+from tuner.report.plots.roofline import Roof, RoofPoint, roofline
+from tuner.report.plots.times import Dated, Point
+from tuner.report.plots.trials import Speed, TrialPoint, Tried
 
 
 def texts(svg: str) -> list[str]:

@@ -15,6 +15,7 @@ from tests.services import GRANITE, served
 from tuner.errors import UsageError
 from tuner.problem import PRESETS
 from tuner.report.peer_times import PeerFile
+from tuner.store.database import Database
 
 __all__ = ["served"]
 
@@ -58,7 +59,10 @@ def test_a_model_without_rows_is_refused(served: Path, moetune: Run) -> None:
     assert f"there are winners of classic-moe, {GRANITE}" in said.err
 
 
-def test_machines_and_types_stand_side_by_side(served: Path, moetune: Run) -> None:
+def test_machines_and_types_stand_side_by_side(
+    served: Path, moetune: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOETUNE_SHIPPED", "0")
     lines = moetune(f"report {GRANITE} --format md").out.splitlines()
     at = lines.index("Machines side by side:")
     assert lines[at + 2] == (
@@ -85,3 +89,25 @@ def test_a_file_of_peers(tmp_path: Path) -> None:
     broken.write_text(json.dumps({"rows": [1]}))
     with pytest.raises(UsageError, match=r"rows\.json: no file of peers' times"):
         PeerFile(broken)
+
+
+def test_what_ships_stands_beside_and_below(served: Path, moetune: Run, tmp_path: Path) -> None:
+    """Beside what was tuned here; alone where nothing was, before there is a database, too."""
+    beside = moetune(f"report {GRANITE} --format md").out
+    titles = next(line for line in beside.splitlines() if line.startswith("| load | tokens | AMD"))
+    assert "NVIDIA H200, bfloat16" in titles
+    assert beside.count("On ") == 1
+    with Database(tmp_path / "empty.sqlite3"):
+        pass
+    page = moetune(f"report {GRANITE} --db {tmp_path / 'empty.sqlite3'}").out
+    assert "These winners ship with moetune" in page
+    assert "Time against tokens" in page
+    said = moetune("report qwen3-30b-a3b --dtype bfloat16 --format md")
+    assert said.code == 0
+    assert "NVIDIA H200" in said.out
+
+
+def test_where_nothing_ships_a_report_needs_a_database(moetune: Run) -> None:
+    said = moetune(f"report {GRANITE} --dtype float16")
+    assert said.code == 1
+    assert "is not there or out of reach; tune or import first" in said.err

@@ -12,8 +12,9 @@ from tests.commands import Run
 from tests.rows import CREATED, PROBLEM, TARGET, add_trial, add_winner
 from tests.services import GRANITE, client, served
 from tuner.serve.settings import Settings
-from tuner.store import listings
+from tuner.store import listings, shipped
 from tuner.store.database import Database
+from tuner.store.jsonl import import_best
 from tuner.store.peer_times import PeerTimeRow
 from tuner.store.records import SessionRow, now
 
@@ -28,7 +29,10 @@ def place(path: Path) -> str:
     return f"/problems/{row['problem_id']}/{row['target_id']}"
 
 
-def test_the_first_page_lists_problems_and_targets(served: Path) -> None:
+def test_the_first_page_lists_problems_and_targets(
+    served: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOETUNE_SHIPPED", "0")
     answer = client(served).get("/")
     assert answer.headers["content-type"].startswith("text/html")
     assert re.findall(r'<a href="/problems/[^"]+">([^<]+)</a>', answer.text) == [
@@ -177,3 +181,23 @@ def test_what_to_type_can_be_copied(served: Path) -> None:
     page = client(served).get(place(served)).text
     assert page.count('<button type="button" class="copy" hidden>Copy</button>') == 5
     assert "layer = tuner.load(problem, weights)" in page
+
+
+def test_what_ships_has_its_pages(database: Path) -> None:
+    Database(database).close()
+    asked = client(database)
+    index = asked.get("/").text
+    assert "Winners that ship with moetune" in index
+    links = re.findall(r'<a href="(/problems/[^"]+)">granite-3.0-1b-a400m-bfloat16</a>', index)
+    page = asked.get(next(link for link in links if "NVIDIA H200" in asked.get(link).text)).text
+    assert "These winners ship with moetune" in page
+    assert "Roofline" in page
+    assert "NVIDIA H200 in bfloat16" in asked.get(links[0].rpartition("/")[0]).text
+
+
+def test_what_was_tuned_here_stands_above_what_ships(database: Path) -> None:
+    with Database(database) as db:
+        import_best(db, shipped.path())
+    asked = client(database)
+    assert "Winners that ship" not in asked.get("/").text
+    assert "These winners ship" not in asked.get(place(database)).text

@@ -7,14 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tuner.problem import Problem
-from tuner.report import plot_roofline, plot_times, plot_trials, plots, words
+from tuner.report import words
 from tuner.report.answers import of_ceiling
 from tuner.report.importance import LEAST_TRIALS
 from tuner.report.machines import SideBySide
 from tuner.report.overview import Overview, WorkloadWinner, inverse
-from tuner.report.plot_roofline import Roof, RoofPoint
-from tuner.report.plot_times import Dated, Point
-from tuner.report.plot_trials import Speed, TrialPoint, Tried
+from tuner.report.plots import canvas as plots
+from tuner.report.plots import roofline as plot_roofline
+from tuner.report.plots import times as plot_times
+from tuner.report.plots import trials as plot_trials
+from tuner.report.plots.roofline import Roof, RoofPoint
+from tuner.report.plots.times import Dated, Point
+from tuner.report.plots.trials import Speed, TrialPoint, Tried
 from tuner.space.variant import changes
 from tuner.store.peer_times import PeerTimeRow
 from tuner.store.records import MeasurementRow, TrialRow
@@ -25,6 +29,8 @@ from tuner.target.roofline import multiplies_pairs
 _LEAST_SHARE = 0.01
 _MOST_AXES = 6
 _KEPT = 256
+# In GFLOP/s or GB/s.
+_LEAST_RATE, _MOST_RATE = 1e-6, 1e12
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,7 @@ def _most(cells: Sequence[WorkloadWinner]) -> str:
 
 
 def _roofline(view: Overview) -> Drawing | None:
-    cells = [c for c in view.under(view.chosen.load) if c.gflop_s and c.gb_s]
+    cells = [c for c in view.under(view.chosen.load) if _is_rate(c.gflop_s) and _is_rate(c.gb_s)]
     memory = _memory(view, cells)
     if not cells or memory is None:
         return None
@@ -119,6 +125,11 @@ def _roofline(view: Overview) -> Drawing | None:
     told = f"By tokens, of what was probed beside each: {'; '.join(shares)}." if shares else ""
     told += "" if peak else " The peak of this machine was not probed."
     return Drawing("Roofline", told.strip(), plot_roofline.roofline(points, peak, memory))
+
+
+def _is_rate(value: float | None) -> bool:
+    """Whether a machine can have it: rows of other machines may say anything."""
+    return value is not None and _LEAST_RATE <= value <= _MOST_RATE
 
 
 def _roof_point(cell: WorkloadWinner, gflop_s: float, gb_s: float) -> RoofPoint:
@@ -133,7 +144,7 @@ def _memory(view: Overview, cells: Sequence[WorkloadWinner]) -> Roof | None:
     """The bandwidth that the winners were held to."""
     held = [c.ceiling for c in cells if c.ceiling in ("read", "copy")]
     for name in (*held, "read", "copy"):
-        if view.ceilings.get(name):
+        if _is_rate(view.ceilings.get(name)):
             return Roof(name, view.ceilings[name])
     return None
 
@@ -149,7 +160,7 @@ def _peak(problem: Problem, target: Target, ceilings: Mapping[str, float]) -> Ro
     if target.kind != "gpu" and multiplies_pairs(problem, target):
         usable.insert(0, "dot")
     for name in usable:
-        if ceilings.get(name):
+        if _is_rate(ceilings.get(name)):
             return Roof(names[name], ceilings[name])
     return None
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuner.problem import Problem
+from tuner.report import shipped_copy
 from tuner.store import listings
 from tuner.store.database import Database
 from tuner.target import Target
@@ -41,6 +42,7 @@ class MachineTime:
     Attributes:
         over_fastest: its time over that of the fastest machine of the row.
         fastest: it is the fastest of several, and its interval lies below those of all others.
+        shipped: it travels with the package; it was not measured by who asks.
     """
 
     median_ns: float
@@ -50,6 +52,7 @@ class MachineTime:
     created: str
     over_fastest: float
     fastest: bool
+    shipped: bool
 
 
 @dataclass(frozen=True)
@@ -75,13 +78,17 @@ class SideBySide:
 
 
 def side_by_side(db: Database, problem: Problem) -> SideBySide:
-    """Every winner of a layer in any data type."""
-    rows = [row for layer in _family(db, problem) for row in db.best(layer)]
+    """Every winner of a layer in any data type: those of the database, and below them those that ship."""
+    own = _rows(db, problem, shipped=False)
+    other = shipped_copy.database()
+    known = {_key(row) for row in own}
+    brought = _rows(other, problem, shipped=True) if other else []
+    rows = own + [row for row in brought if _key(row) not in known]
     columns: dict[tuple[str, str], Machine] = {}
     for row in rows:
         columns.setdefault(_column(row), _machine(row))
     places = sorted({(row["load"], row["tokens"]) for row in rows})
-    found = {(_column(row), row["load"], row["tokens"]): row for row in rows}
+    found = {_key(row): row for row in rows}
     return SideBySide(
         tuple(columns.values()),
         tuple(
@@ -89,6 +96,15 @@ def side_by_side(db: Database, problem: Problem) -> SideBySide:
             for load, tokens in places
         ),
     )
+
+
+def _rows(db: Database, problem: Problem, shipped: bool) -> list[dict[str, Any]]:
+    family = _family(db, problem)
+    return [row | {"shipped": shipped} for layer in family for row in db.best(layer)]
+
+
+def _key(row: Mapping[str, Any]) -> tuple[tuple[str, str], str, int]:
+    return _column(row), row["load"], row["tokens"]
 
 
 def _family(db: Database, problem: Problem) -> list[str]:
@@ -126,6 +142,7 @@ def _time(row: Mapping[str, Any], there: list[dict[str, Any]]) -> MachineTime:
         temperature=row["temperature"] or "",
         created=row["created"],
         over_fastest=row["median_ns"] / min(other["median_ns"] for other in there),
+        shipped=row["shipped"],
         fastest=bool(others) and all(high < _interval(other)[0] for other in others),
     )
 

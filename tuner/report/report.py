@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from tuner.errors import DatabaseError
 from tuner.problem import Problem
-from tuner.report import words
+from tuner.report import shipped_copy, words
 from tuner.report.machines import SideBySide, side_by_side
 from tuner.report.overview import Overview, WorkloadWinner, overview
 from tuner.report.peer_times import PeerFile
@@ -24,9 +24,20 @@ _MOST_TARGETS = 50
 def sections(db: Database, problem: Problem, peers: PeerFile) -> list[Section]:
     """What is known of a problem, one section for each target that has winners.
 
+    Where nothing of it was tuned, it is what ships.
+
     Raises:
         DatabaseError: there is none; the message names the problems that have some.
     """
+    other = shipped_copy.database()
+    if other and not db.best(problem.digest) and other.best(problem.digest):
+        return _sections(other, problem, peers, side_by_side(db, problem), shipped=True)
+    return _sections(db, problem, peers, side_by_side(db, problem))
+
+
+def _sections(
+    db: Database, problem: Problem, peers: PeerFile, machines: SideBySide, shipped: bool = False
+) -> list[Section]:
     rows = db.best(problem.digest)
     targets = {row["target_id"]: row for row in rows}
     if not targets:
@@ -37,12 +48,12 @@ def sections(db: Database, problem: Problem, peers: PeerFile) -> list[Section]:
         raise DatabaseError(
             f"{problem.name or problem.digest}: no winner in {db.path}; {have}; run `moetune tune`"
         )
-    machines = side_by_side(db, problem)
     return [
         section(
             overview(db, problem, Target.from_key({**row["target"], "name": row["target_name"]})),
             peers,
             machines,
+            shipped,
         )
         for row in targets.values()
     ]

@@ -40,11 +40,15 @@ class TrialLine:
 
 @dataclass(frozen=True)
 class Section:
-    """An overview with what stands beside it: the peers' newest rows, and the layer on other machines."""
+    """An overview with what stands beside it: the peers' newest rows, and the layer on other machines.
+
+    ``shipped``: its winners travel with the package, and nothing of the kind was tuned here.
+    """
 
     view: Overview
     peers: tuple[PeerTimeRow, ...]
     machines: SideBySide
+    shipped: bool = False
 
     @cached_property
     def answers(self) -> tuple[Answer, ...]:
@@ -73,10 +77,10 @@ class Section:
         return tuple(_lines(self.view))
 
 
-def section(view: Overview, file: PeerFile, machines: SideBySide) -> Section:
+def section(view: Overview, file: PeerFile, machines: SideBySide, shipped: bool = False) -> Section:
     """The section of a view; of a peer's rows in database and file the newest count."""
     rows = latest([*view.peers, *file.of(view.problem, view.target)])
-    return Section(view, tuple(rows), machines)
+    return Section(view, tuple(rows), machines, shipped)
 
 
 def _lines(view: Overview) -> Iterator[TrialLine]:

@@ -62,9 +62,9 @@ def bench(
     db: Path | None,
     as_json: bool,
 ) -> None:
-    """Time the layer against its peers, and keep their times in the database.
+    """Time the layer against its peers.
 
-    They stand on the pages of `moetune report` and `moetune serve` afterwards.
+    Their times are kept in the database, and shown on the pages of `moetune report` and `moetune serve`.
     """
     from tuner.peers import compare, recorded  # they bring more than the other commands need
 

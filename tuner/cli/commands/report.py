@@ -11,7 +11,9 @@ from tuner.cli.options import Model, db_option, model_options
 from tuner.host.files import write_named
 from tuner.host.optional import required
 from tuner.report.peer_times import PeerFile
+from tuner.store import shipped
 from tuner.store.database import Database
+from tuner.store.reading import reading
 
 _path = click.Path(path_type=Path)
 
@@ -33,7 +35,10 @@ def report(model: Model, out: Path | None, form: str, peers: Path | None, db: Pa
     with required("serve"):
         from tuner.report import report as stage
 
-        with Database(db, read_only=True) as database:
+        # What ships needs no database yet.
+        brought = shipped.winners(model.problem)
+        opened = reading(db) if brought else Database(db, read_only=True)
+        with opened as database:
             found = stage.sections(database, model.problem, PeerFile(peers))
         text = stage.markdown(found) if form == "md" else stage.html(found)
     if out is None:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from tuner.errors import DatabaseError, MoetuneError
 from tuner.problem import Problem
 from tuner.problem.workload import Workload
-from tuner.report import drawings, page
+from tuner.report import drawings, page, shipped_copy
 from tuner.report.answers import Answer, which_machine
 from tuner.report.machines import side_by_side
 from tuner.report.overview import NothingThereError, inverse, overview
@@ -45,6 +45,7 @@ def index(request: Request, skip: Annotated[int, Query(ge=0, le=10**9)] = 0) -> 
     return html(
         "index.html",
         rows=[_row(row) for row in rows[:MOST_ROWS]],
+        shipped=_shipped(rows) if not skip else [],
         running=found,
         skip=skip,
         following=skip + MOST_ROWS if len(rows) > MOST_ROWS else None,
@@ -110,6 +111,14 @@ def _page(
     return html(name, section=found, running=session, ids=(problem, target))
 
 
+def _shipped(own: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What ships of problems and targets that the database does not have."""
+    other = shipped_copy.database()
+    known = {(row["problem_id"], row["target_id"]) for row in own}
+    rows = listings.overview(other, 0, MOST_ROWS) if other else []
+    return [_row(row) for row in rows if (row["problem_id"], row["target_id"]) not in known]
+
+
 def _row(row: dict[str, Any]) -> dict[str, Any]:
     layer = Problem.from_key(row["problem"], name=row["problem_name"])
     target = Target.from_key({**row["target"], "name": row["target_name"]})
@@ -123,7 +132,8 @@ def _layer(db: Database, id: str) -> Any:
 
 
 def _problem(db: Database, id: str) -> Problem:
-    row = listings.layer(db, id)
+    other = shipped_copy.database()
+    row = listings.layer(db, id) or (listings.layer(other, id) if other else None)
     if row is None:
         raise Refusal(404, "no such problem here; go to / for those there are")
     return Problem.from_key(row["problem"], name=row["name"])
@@ -132,16 +142,18 @@ def _problem(db: Database, id: str) -> Problem:
 def _section(
     db: Database, peers: PeerFile, ids: tuple[str, str], tokens: int | None, load: str
 ) -> tuple[Section, Running | None]:
-    machine = listings.target(db, ids[1])
+    home = shipped_copy.holding(db, *ids)
+    machine = listings.target(home, ids[1])
     if machine is None:
         raise Refusal(404, "no such target here; go to / for those there are")
     problem = _problem(db, ids[0])
     try:
         chosen = None if tokens is None else Workload(tokens, load)
         target = Target.from_key({**machine["target"], "name": machine["name"]})
-        found = overview(db, problem, target, chosen)
+        found = overview(home, problem, target, chosen)
     except MoetuneError as error:
         if isinstance(error, DatabaseError) and not isinstance(error, NothingThereError):
             raise
         raise Refusal(404, str(error)) from error
-    return section(found, peers, side_by_side(db, problem)), running_of(db, *ids)
+    made = section(found, peers, side_by_side(db, problem), shipped=home is not db)
+    return made, running_of(db, *ids)

@@ -1,4 +1,4 @@
-"""Figures: an SVG to stand in a page. The only file of the package that knows matplotlib; ``plot_*`` draw.
+"""Canvas: what figures are drawn on, and how they become SVG. The only file that knows matplotlib.
 
 Colours are variables of the page's style, so one drawing serves a light and a dark page; the texts are
 texts. The same numbers make the same drawing.

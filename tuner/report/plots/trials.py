@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from tuner.report import plots
-from tuner.report.plots import Canvas
+from tuner.report.plots import canvas as plots
+from tuner.report.plots.canvas import Canvas
 
 # Status of what was not timed -> its mark.
 _FAILED = {"wrong": "X", "crash": "P", "timeout": "s", "compile": "D", "invalid": "^"}

@@ -7,8 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from tuner.report import plots
-from tuner.report.plots import Canvas
+from tuner.report.plots import canvas as plots
+from tuner.report.plots.canvas import Canvas
 
 # Places of a label beside its mark, in points: the first that is free is taken.
 _PLACES = tuple(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from tuner.report import plots, words
-from tuner.report.plots import Canvas
+from tuner.report import words
+from tuner.report.plots import canvas as plots
+from tuner.report.plots.canvas import Canvas
 
 # Of one name in a legend, inches.
 _LEGEND_LINE = 0.19
