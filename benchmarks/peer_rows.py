@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -108,6 +108,8 @@ def _told(row: Row) -> dict[str, Any]:
 
 
 def _row(told: Mapping[str, Any]) -> Row:
-    peer = PeerRow(**{f.name: told[f.name] for f in fields(PeerRow)})
+    # Files of before a field was kept lack it; one without a default has always been there.
+    names = [f.name for f in fields(PeerRow) if f.name in told or f.default is MISSING]
+    peer = PeerRow(**{name: told[name] for name in names})
     own = {f.name: told[f.name] for f in fields(Row) if f.name != "peer"}
     return Row(peer=peer, **own)

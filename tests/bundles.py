@@ -64,7 +64,7 @@ def part(members: dict[str, bytes], where: Target, problem: Problem = PROBLEM) -
         members[binary] = library(f"{where.arch} {variant}")
         members[source] = f"# {variant}\n".encode()
         builds[variant] = BundledBuild("k", variant, {"a": 1}, "p1", binary, source, where)
-    members[f"{place}/probe.so"] = library(f"{where.arch} probe")
+    members[f"probe/{problem.digest}/{where.arch}.so"] = library(f"{where.arch} probe")
     rules = (TableRule(8, A), TableRule(None, B))
     return Part(
         target=where,
@@ -74,7 +74,7 @@ def part(members: dict[str, bytes], where: Target, problem: Problem = PROBLEM) -
         builds=builds,
         tables={"uniform": Table("p1", rules), "zipf:1.2": Table("p1", (TableRule(None, B),))},
         evidence=(Evidence(4, "uniform", A, ROW), Evidence(64, "uniform", B, ROW)),
-        probe=f"{place}/probe.so",
+        probe=f"probe/{problem.digest}/{where.arch}.so",
     )
 
 

@@ -1,4 +1,4 @@
-"""The client: the service's answer in the shape of the local one, and what is given while it is away."""
+"""The client: the service's answer in the shape of the local one, and the kept one while it is unreachable."""
 
 from __future__ import annotations
 
@@ -65,9 +65,11 @@ def test_kept_answers_say_their_age_while_the_service_is_away(service: Any, tmp_
     now[0] += 7200
     kept = asked.best_config(PROBLEM, 16, target=TARGET)
     assert kept == dataclasses.replace(
-        fresh, reason=f"{fresh.reason} (kept answer, 2 h old: {url} is away)"
+        fresh, reason=f"{fresh.reason} (kept answer, 2 h old: {url} cannot be reached)"
     )
-    with pytest.raises(ServiceError, match=r"is away .*, and it never answered this before"):
+    with pytest.raises(
+        ServiceError, match=r"cannot be reached .*, and it never answered this before"
+    ):
         asked.best_config(PROBLEM, 17, target=TARGET)
 
 

@@ -1,6 +1,6 @@
 """Client: ask a service for the best configuration, as ``tuner.best_config`` asks a database.
 
-Every answer is kept in a file. Where the service is away the kept answer is given, and its
+Every answer is kept in a file. Where the service cannot be reached the kept answer is given, and its
 ``reason`` says how old it is; a service that says no is never answered for.
 """
 
@@ -91,7 +91,7 @@ class Client:
 
         Raises:
             ProblemError: ``tokens`` or ``load`` make no sense.
-            ServiceError: the service says no, or is away and never answered this.
+            ServiceError: the service says no, or cannot be reached and never answered this.
         """
         workload = Workload(tokens, load)
         target = detect() if target is None else target
@@ -112,7 +112,7 @@ class Client:
         """Send winners as JSON lines (what ``moetune export`` writes); the service's account of them.
 
         Raises:
-            ServiceError: the service says no or is away.
+            ServiceError: the service says no or cannot be reached.
         """
         data = lines.encode() if isinstance(lines, str) else lines
         headers = {"Content-Type": _JSON_LINES, "Authorization": f"Bearer {self._token}"}
@@ -151,7 +151,7 @@ class Client:
                 f"{self.url}: {away}, and it never answered this before; start it or mend the url"
             )
             raise ServiceError(message) from error
-        told = f"{selection.reason} (kept answer, {age} old: {self.url} is away)"
+        told = f"{selection.reason} (kept answer, {age} old: {self.url} cannot be reached)"
         return dataclasses.replace(selection, reason=told)
 
     def _ask(
@@ -165,7 +165,7 @@ class Client:
             if 200 <= answer.status < 300:
                 return _object(answer.body)
         except (web.NoAnswer, JsonError) as error:
-            raise _Away(f"is away ({one_line(str(error))})") from error
+            raise _Away(f"cannot be reached ({one_line(str(error))})") from error
         raise ServiceError(f"{self.url}: {_detail(answer)}")
 
     def _file(self, path: str) -> Path:
@@ -203,7 +203,8 @@ def _selection(told: Mapping[str, Any]) -> Selection:
         target = target_of(told["target"], "target")
     except TargetError as error:
         raise ValueError(str(error)) from error
-    return Selection(**{**values, "target": target, "distance": distance})
+    source = str(told.get("source", ""))  # services of before do not say it
+    return Selection(**{**values, "target": target, "distance": distance, "source": source})
 
 
 def _object(text: bytes) -> dict[str, Any]:

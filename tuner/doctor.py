@@ -23,8 +23,8 @@ from tuner.host.process import run
 from tuner.host.toolchain import find_linker, find_mojo, require_linker, toolchain_version
 from tuner.measure.probe import Limit, Probe
 from tuner.space import space, templates
+from tuner.store import shipped
 from tuner.store.database import Database
-from tuner.store.generate import shipped_best
 from tuner.target import Target, detect, level
 
 # Features that decide how fast a kernel can be, in the compiler's names.
@@ -182,7 +182,7 @@ def _templates(_: Path) -> str:
 
 
 def _shipped(_: Path) -> str:
-    path = shipped_best()
+    path = shipped.path()
     return f"{path}: {len(path.read_text().splitlines())} winners"
 
 

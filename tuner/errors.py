@@ -150,4 +150,4 @@ class MergeError(MoetuneError):
 
 
 class ServiceError(MoetuneError):
-    """A service says no, or is away and has no kept answer."""
+    """A service says no, or cannot be reached and has no kept answer."""

@@ -76,6 +76,15 @@ def test_what_is_in_it(path: Path, db: Path) -> None:
     assert part.target.key == detect().key
 
 
+def test_bin_holds_kernels_and_nothing_else(path: Path) -> None:
+    """Who takes all libraries of bin/ for kernels must not meet a probe there."""
+    manifest = read_bundle(path, "unsigned").manifest
+    (part,) = manifest.sections[0].parts
+    kernels = {name for name in manifest.members if name.startswith("bin/")}
+    assert kernels == {built.binary for built in part.builds.values()}
+    assert part.probe == f"probe/{TINY.digest}/{detect().label}.so"
+
+
 def test_one_problem_on_one_target_is_small(made: bytes) -> None:
     assert len(made) < 1_000_000
 

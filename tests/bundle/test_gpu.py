@@ -82,6 +82,7 @@ def test_what_is_in_it(path: Path) -> None:
     (section,) = bundle.manifest.sections
     (made,) = section.parts
     assert (made.target, made.machine, made.tuned) == (H100, "ptx", False)
+    assert made.probe == f"probe/{SMALL.digest}/nvidia-h100.ptx"
     assert bundle.archive.read(made.probe).decode() == PROBE
     assert made.note == (
         "nothing was tuned for nvidia-h100: the template's default, compiled for it; "
@@ -145,7 +146,9 @@ def test_programs_that_no_layer_could_run(path: Path, text: str, said: str) -> N
 def test_a_probe_that_reads_nothing(path: Path) -> None:
     (made,) = read_bundle(path, "unsigned").manifest.sections[0].parts
     changed(path, {made.probe: program(SMALL, 8).encode()})
-    with pytest.raises(BundleAbiError, match=r"probe\.ptx: no probe of a GPU: lacks moe_read"):
+    with pytest.raises(
+        BundleAbiError, match=r"probe/\w+/nvidia-h100\.ptx: no probe of a GPU: lacks moe_read"
+    ):
         read_bundle(path, "unsigned")
 
 

@@ -30,7 +30,7 @@ SMALL = "--hidden 64 --expert-dim 32 --experts 4 --top-k 2"
 # and a part of its words; None where it needs a compiler for more.
 READING = {
     f"best {SMALL} --tokens 1": (0, "match     default: the template's default: no winner"),
-    f"explain {SMALL} --tokens 1": (1, "is not there or out of reach; tune or import first"),
+    f"explain {SMALL} --tokens 1": (1, "no trial at 1 tokens, load uniform, on "),
     "export {out}": (1, "is not there or out of reach; tune or import first"),
     f"report {SMALL}": (1, "is not there or out of reach; tune or import first"),
     "audit": (0, "no database yet, hence 0 winners; `moetune tune` makes it"),

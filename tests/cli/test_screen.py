@@ -11,13 +11,13 @@ import pytest
 
 from tests.commands import Run
 from tuner.cli import screen
-from tuner.store.generate import shipped_best
+from tuner.store import shipped
 
 ROOT = Path(__file__).parents[2] / "tuner"
 HOSTILE = "a\x1b[31mRED\x1b]0;title\x07\x9b2J\u202eb\u2028"
 # Module -> how often it prints without `screen`, and why that is no harm.
 OTHERS = {
-    "cli/screen.py": (1, "it is the place"),
+    "cli/screen.py": (2, "it is the place"),
     "cli/endings.py": (1, "errors, in one line, spelled"),
     "bundle/__main__.py": (2, "without the packages of the command line; spelled"),
     "bundle/probation.py": (2, "JSON, for the process that started it"),
@@ -61,7 +61,7 @@ def test_each_way_of_the_screen(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_problem_with_such_a_name(tmp_path: Path, moetune: Run) -> None:
     """Merged, and then shown by all that list what there is."""
-    line = json.loads(shipped_best().read_text().splitlines()[0])
+    line = json.loads(shipped.path().read_text().splitlines()[0])
     line["problem"]["name"] = HOSTILE
     (tmp_path / "n.jsonl").write_text(json.dumps(line) + "\n")
     db = f"--db {tmp_path / 't.sqlite3'}"

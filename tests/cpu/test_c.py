@@ -11,10 +11,12 @@ import pytest
 
 import tuner
 from tests.kernels import TINY, kernel
+from tuner.codegen import probes
 from tuner.cpu.kernel import ABI
 from tuner.cpu.worker_pool import ARGUMENT_WORDS
 from tuner.host.toolchain import find_linker
 from tuner.problem.weights import Weights
+from tuner.target import detect
 
 ROOT = Path(__file__).parents[2]
 HEADER = ROOT / "tuner" / "moetune.h"
@@ -71,3 +73,44 @@ def test_the_example_computes_what_a_layer_does(tmp_path: Path) -> None:
     assert layer.selection(7).variant == layer.selection(1).variant
     np.testing.assert_array_equal(y, layer(made_up(7, d, salt=4)))
     assert np.abs(y).max() > 1e-3
+
+
+FUNCTIONS = ("moe_info", "moe_pack", "moe_scratch_bytes", "moe_call", "moe_worker", "moe_stop")
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example, built."""
+    path = tmp_path_factory.mktemp("example") / "layer"
+    build(ROOT / "examples" / "layer.c", path)
+    return path
+
+
+def refusal(*command: Path | str) -> tuple[int, str]:
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout == ""
+    return done.returncode, done.stderr
+
+
+@pytest.mark.compiler
+@pytest.mark.parametrize("lacking", FUNCTIONS)
+def test_the_example_refuses_a_library_that_lacks_a_function(
+    lacking: str, program: Path, tmp_path: Path
+) -> None:
+    source, library = tmp_path / "x.c", tmp_path / "x.so"
+    there = (f"void {name}(void) {{}}\n" for name in FUNCTIONS if name != lacking)
+    source.write_text("".join(there))
+    build(source, library, "-shared", "-fPIC")
+    said = refusal(program, library, "7", "1")
+    assert said == (1, f"{library}: is no kernel: lacks {lacking}\n")
+
+
+@pytest.mark.compiler
+def test_the_example_refuses_what_is_no_kernel(program: Path, tmp_path: Path) -> None:
+    probe = probes.of_cpu(detect())
+    assert refusal(program, probe, "7", "1") == (1, f"{probe}: is no kernel: lacks moe_info\n")
+    code, said = refusal(program, tmp_path / "absent.so", "7", "1")
+    assert (code, "cannot open shared object file" in said) == (1, True)
+    for words in (["7"], ["0", "1"], ["seven", "1"], ["7", "-1"]):
+        code, said = refusal(program, kernel(TINY).path, *words)
+        assert (code, said.split(" (")[0]) == (2, "layer KERNEL.so TOKENS WORKERS")

@@ -14,6 +14,7 @@ from tests.commands import Run
 from tests.docs.pages import ROOT, Block, blocks, commands, name, pages
 from tests.kernels import TINY
 from tuner.cli import _moetune
+from tuner.cli.menu import ENTRIES
 
 PYTHON = {name(page): blocks(page, "python") for page in pages() if blocks(page, "python")}
 RUN = {page: [b for b in found if not b.not_run] for page, found in PYTHON.items()}
@@ -96,7 +97,7 @@ def test_commands_are_parsed(place: str, words: list[str], small: Path) -> None:
 def test_the_page_of_commands_has_all_of_them() -> None:
     page = (ROOT / "docs" / "commands.md").read_text()
     first_column = "".join(line.split("|")[1] for line in page.splitlines() if line.startswith("|"))
-    assert set(_moetune.commands) <= set(re.findall(r"`([\w-]+)`", first_column))
+    assert set(ENTRIES) <= set(re.findall(r"`([\w-]+)`", first_column))
 
 
 def test_other_commands_exist() -> None:

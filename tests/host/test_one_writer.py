@@ -23,7 +23,7 @@ OTHERS = {
     "offline/trial.py": ({"copyfile"}, OWN),
     "audit/audit.py": ({"copyfile"}, OWN),
     "tune/session.py": ({"copyfile"}, OWN),
-    "report/plots.py": ({"savefig"}, "into memory"),
+    "report/plots/canvas.py": ({"savefig"}, "into memory"),
     "bundle/private.py": ({"fdopen"}, "it reads a file that is no link"),
 }
 # Names that mean something else of other things.

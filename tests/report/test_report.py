@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -9,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.commands import Run
+from tests.rows import TARGET
 from tests.services import GRANITE, served
 from tuner.errors import UsageError
 from tuner.problem import PRESETS
-from tuner.report.peer_times import PeerTimes
+from tuner.report.peer_times import PeerFile
+from tuner.store.database import Database
 
 __all__ = ["served"]
 
@@ -25,7 +28,9 @@ def test_the_page_is_one_file(served: Path, moetune: Run, tmp_path: Path) -> Non
     assert (said.code, said.err) == (0, "")
     assert "znver4" in said.out
     page = out.read_text()
-    assert page.count("<svg ") == 2  # one trial a workload: no history of a search, no importances
+    # Times in two types, and of the one that is asked for times and roofline; one trial a workload: no
+    # history of a search, no importances.
+    assert page.count("<svg ") == 3
     assert "Beside it: numpy, onnxruntime, torch." in page
     loaded = re.findall(r'(?:src|href)="(?!#|data:)([^"]*)"', page)
     assert loaded == []
@@ -40,7 +45,8 @@ def test_ids_are_used_once(served: Path, moetune: Run) -> None:
 
 def test_markdown_is_a_table(served: Path, moetune: Run) -> None:
     lines = moetune(f"report {GRANITE} --dtype bfloat16 --format md").out.splitlines()
-    rows = [line for line in lines if line.startswith("| uniform")]
+    own = lines[next(n for n, line in enumerate(lines) if line.startswith("On znver4")) :]
+    rows = [line for line in own if line.startswith("| uniform")]
     assert len(rows) == 4
     assert {line.count("|") for line in rows} == {9}
     assert any("act_block 16->64" in row for row in rows)
@@ -53,12 +59,55 @@ def test_a_model_without_rows_is_refused(served: Path, moetune: Run) -> None:
     assert f"there are winners of classic-moe, {GRANITE}" in said.err
 
 
-def test_peers_of_another_load_or_type_are_not_taken(tmp_path: Path) -> None:
-    times = PeerTimes(ROWS).of(PRESETS[GRANITE], "uniform")
-    tokens = [[t for t, _ in points] for points in times.values()]
-    assert tokens == [[1, 16, 128, 1024]] * 3
-    assert PeerTimes(ROWS).of(PRESETS[GRANITE], "onehot") == {}
+def test_machines_and_types_stand_side_by_side(
+    served: Path, moetune: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOETUNE_SHIPPED", "0")
+    lines = moetune(f"report {GRANITE} --format md").out.splitlines()
+    at = lines.index("Machines side by side:")
+    assert lines[at + 2] == (
+        "| load | tokens | AMD EPYC (znver4, 2 cores), float32 | AMD EPYC (znver4, 2 cores), bfloat16 |"
+    )
+    assert len([line for line in lines[at + 4 :] if line.count("|") == 5]) == 4
+
+
+def test_a_file_of_peers(tmp_path: Path) -> None:
+    """Its rows are those of the database, of the layer's own type and of machines like the target."""
+    target = dataclasses.replace(TARGET, arch="znver4")
+    rows = PeerFile(ROWS).of(PRESETS[GRANITE], target)
+    assert {(row.tokens, row.peer) for row in rows} == {
+        (tokens, peer)
+        for tokens in (1, 16, 128, 1024)
+        for peer in ("numpy", "torch", "onnxruntime")
+    }
+    assert {(row.dtype, row.load, row.created) for row in rows} == {
+        ("float32", "uniform", "2026-11-25")
+    }
+    assert PeerFile(ROWS).of(PRESETS[GRANITE], TARGET) == []
+    assert PeerFile(ROWS).of(PRESETS[GRANITE].replace(dtype="float16"), target) == []
     broken = tmp_path / "rows.json"
     broken.write_text(json.dumps({"rows": [1]}))
     with pytest.raises(UsageError, match=r"rows\.json: no file of peers' times"):
-        PeerTimes(broken)
+        PeerFile(broken)
+
+
+def test_what_ships_stands_beside_and_below(served: Path, moetune: Run, tmp_path: Path) -> None:
+    """Beside what was tuned here; alone where nothing was, before there is a database, too."""
+    beside = moetune(f"report {GRANITE} --format md").out
+    titles = next(line for line in beside.splitlines() if line.startswith("| load | tokens | AMD"))
+    assert "NVIDIA H200, bfloat16" in titles
+    assert beside.count("On ") == 1
+    with Database(tmp_path / "empty.sqlite3"):
+        pass
+    page = moetune(f"report {GRANITE} --db {tmp_path / 'empty.sqlite3'}").out
+    assert "These winners ship with moetune" in page
+    assert "Time against tokens" in page
+    said = moetune("report qwen3-30b-a3b --dtype bfloat16 --format md")
+    assert said.code == 0
+    assert "NVIDIA H200" in said.out
+
+
+def test_where_nothing_ships_a_report_needs_a_database(moetune: Run) -> None:
+    said = moetune(f"report {GRANITE} --dtype float16")
+    assert said.code == 1
+    assert "is not there or out of reach; tune or import first" in said.err

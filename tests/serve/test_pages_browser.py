@@ -3,21 +3,25 @@ scrolling sideways on a small screen. Needs the extra `browser`, chromium and it
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests import formula
+from tests.rows import PROBLEM, TARGET, add_trial
 from tests.services import BEST
 from tuner.store import listings
 from tuner.store.database import Database
 from tuner.store.jsonl import import_best
+from tuner.store.peer_times import PeerTimeRow
+from tuner.store.records import now
 from tuner.tune.plan import Plan
 
 webdriver = pytest.importorskip("selenium.webdriver")
@@ -31,7 +35,8 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver"),
 ]
-WIDTHS = (360, 1280)
+RUNNING = f"/problems/{PROBLEM.digest}/{TARGET.digest}"
+WIDTHS = (360, 800, 1400)
 SCHEMES = ("light", "dark")
 
 
@@ -39,20 +44,37 @@ def ns(config: dict[str, int], workload: Any) -> float:
     return 1e5 * max(workload.tokens, 4) ** 0.8 * (1 + 0.05 * abs(config["tile_rows"] - 10))
 
 
+def add_trials(db: Database) -> None:
+    """A session in progress, and what a library took at the problem that was searched."""
+    add_trial(db, 16, session="running", created=now())
+    keys = {"problem_id": formula.PROBLEM.digest, "target_id": formula.TARGET.digest}
+    row = PeerTimeRow(
+        **keys, tokens=128, load="uniform", peer="torch", version="2.13", dtype="float32",
+        median_ns=9e6, ours_ns=5e6, ratio=1.8, ratio_low=1.7, ratio_high=1.9,
+    )  # fmt: skip
+    db.record_peer_times(dataclasses.replace(row, tokens=2**n) for n in range(14))
+
+
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The database of the service."""
+    return tmp_path_factory.mktemp("served") / "tuning.sqlite3"
+
+
+@pytest.fixture(scope="module")
+def url(stored: Path) -> Iterator[str]:
     """A service with the repository's winners and one searched problem."""
     import socket
 
     from tuner.serve.app import create
     from tuner.serve.settings import Settings
 
-    folder = tmp_path_factory.mktemp("served")
-    path = folder / "tuning.sqlite3"
+    folder, path = stored.parent, stored
     with Database(path) as db:
         import_best(db, BEST)
         formula.Machine(folder, ns).session(db, Plan((1, 128), trials=25))
         target = db.add_target(formula.TARGET)
+        add_trials(db)
         for name, value, unit in (("fma", 235.0, "GFLOP/s"), ("read", 33.0, "GB/s")):
             db.set_ceiling(target, name, value, unit)
     listening = socket.create_server(("127.0.0.1", 0))
@@ -107,6 +129,13 @@ def violations(browser: Any) -> list[tuple[str, Any]]:
     return [(v["id"], [node["target"] for node in v["nodes"]]) for v in found]
 
 
+def best_page(browser: Any, url: str) -> str:
+    """The page of winners that came without their search."""
+    browser.get(url)
+    link = browser.find_element(By.LINK_TEXT, "granite-3.0-1b-a400m-bfloat16")
+    return str(link.get_attribute("href")).removeprefix(url)
+
+
 def models(browser: Any) -> list[str]:
     links = browser.find_elements(By.CSS_SELECTOR, "#rows tbody tr:not([hidden]) a")
     return [link.text for link in links]
@@ -118,11 +147,25 @@ def test_axe_finds_nothing_and_nothing_scrolls_sideways(
     browser: Any, url: str, searched: str, width: int, scheme: str
 ) -> None:
     look(browser, width, scheme)
-    for path in ("/", searched):
+    pages = (
+        "/",
+        searched,
+        searched.rpartition("/")[0],
+        RUNNING,
+        "/nowhere",
+        best_page(browser, url),
+    )
+    for path in pages:
         browser.get(url + path)
+        browser.execute_script(
+            "document.querySelectorAll('details').forEach((d) => (d.open = true))"
+        )
         wide = browser.execute_script("return document.documentElement.scrollWidth")
         assert wide <= width, path
         assert violations(browser) == [], path
+    assert [entry["level"] for entry in browser.get_log("browser")] == [
+        "SEVERE"
+    ]  # /nowhere is not there
 
 
 def test_filter_and_sort_are_kept_in_the_address(browser: Any, url: str) -> None:
@@ -132,7 +175,7 @@ def test_filter_and_sort_are_kept_in_the_address(browser: Any, url: str) -> None
     browser.find_element(By.TAG_NAME, "body").send_keys("/")
     browser.switch_to.active_element.send_keys("granite bfloat16")
     assert models(browser) == ["granite-3.0-1b-a400m-bfloat16"]
-    assert browser.find_element(By.ID, "count").text == f"1 of {len(everything)} rows"
+    assert browser.find_element(By.ID, "count-rows").text == f"1 of {len(everything)} rows"
     deep = browser.current_url
     assert "q=granite+bfloat16" in deep
     browser.get("about:blank")
@@ -159,7 +202,8 @@ def test_a_workload_is_chosen_by_a_click(browser: Any, url: str) -> None:
         "Time against tokens",
         "Roofline",
         "Parameter importances",
-        "Trials by status",
+        "Parallel coordinates",
+        "Trials",
     ]
 
 
@@ -184,14 +228,14 @@ def test_keys_reach_content_and_colours(browser: Any, url: str) -> None:
 
 def test_the_report_stands_alone(browser: Any, url: str, tmp_path: Path) -> None:
     from tuner.report import report
-    from tuner.report.peer_times import PeerTimes
+    from tuner.report.peer_times import PeerFile
 
     path = tmp_path / "tuning.sqlite3"
     with Database(path) as db:
         import_best(db, BEST)
         layer = listings.overview(db, 0, 1)[0]
         problem = formula.PROBLEM.from_key(layer["problem"], name=layer["problem_name"])
-        text = report.html(report.views(db, problem), PeerTimes())
+        text = report.html(report.sections(db, problem, PeerFile()))
     page = tmp_path / "report.html"
     page.write_text(text)
     look(browser, 360)
@@ -200,3 +244,59 @@ def test_the_report_stands_alone(browser: Any, url: str, tmp_path: Path) -> None
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
     browser.find_element(By.ID, "theme").click()
     assert violations(browser) == []
+
+
+def test_lines_are_copied(browser: Any, url: str, searched: str) -> None:
+    look(browser, 1400)
+    browser.get(url + searched)
+    grant = {"origin": url, "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
+    browser.execute_cdp_cmd("Browser.grantPermissions", grant)
+    step = browser.find_elements(By.CSS_SELECTOR, ".step")[2]
+    button = step.find_element(By.CSS_SELECTOR, "button.copy")
+    button.click()
+    soon(lambda: button.text == "Copied")
+    read = browser.execute_async_script("navigator.clipboard.readText().then(arguments[0])")
+    assert read == step.find_element(By.TAG_NAME, "code").text
+    assert read.startswith("moetune tune --hidden 256 --expert-dim 128 --experts 8 --top-k 2 ")
+
+
+def test_trials_are_sorted_and_filtered(browser: Any, url: str, searched: str) -> None:
+    look(browser, 1400)
+    browser.get(url + searched)
+    browser.find_element(By.XPATH, "//summary[contains(., 'trials as a table')]").click()
+    button = browser.find_element(By.CSS_SELECTOR, "#trials button[data-key=speed]")
+    button.click()
+    button.click()
+    cells = browser.find_elements(By.CSS_SELECTOR, "#trials tbody tr td:nth-child(3)")
+    speeds = [float(cell.get_attribute("data-value")) for cell in cells]
+    assert speeds == sorted(speeds, reverse=True)
+    browser.find_element(By.ID, "filter-trials").send_keys("finals")
+    shown = browser.find_elements(By.CSS_SELECTOR, "#trials tbody tr:not([hidden])")
+    assert 0 < len(shown) < len(cells)
+    assert "sort" not in browser.current_url
+    assert browser.find_element(By.ID, "count-trials").text == f"{len(shown)} of {len(cells)} rows"
+
+
+def test_a_session_is_followed(browser: Any, url: str, stored: Path) -> None:
+    """A trial that is recorded while the page is open appears in it, and what was opened stays open."""
+    look(browser, 1400)
+    browser.get(url + RUNNING)
+    browser.find_element(By.CSS_SELECTOR, "[data-live] summary").click()
+    browser.find_element(By.TAG_NAME, "h1").click()
+    with Database(stored) as db:
+        add_trial(
+            db, 16, session="running", created=now(), status="crash", message="<b>SIGSEGV</b>"
+        )
+    told = "return document.querySelector('.running').textContent"
+    soon(lambda: "2 trials since" in browser.execute_script(told))
+    part = browser.find_element(By.CSS_SELECTOR, "[data-live]")
+    assert part.find_element(By.TAG_NAME, "details").get_attribute("open") is not None
+    assert "<b>SIGSEGV</b>" in part.text
+
+
+def soon(happened: Callable[[], bool], within_s: float = 15.0) -> None:
+    """Wait until it is so."""
+    end = time.monotonic() + within_s
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.1)

@@ -90,7 +90,7 @@ def test_the_commands(moetune: Run, database: Path) -> None:
     made = moetune("token create lab --scope results --scope bundles")
     assert made.code == 0
     (row,) = json.loads(moetune("token list --json").out)
-    assert (row["name"], row["scopes"], row["revoked"]) == ("lab", "results, bundles", "holds")
+    assert (row["name"], row["scopes"], row["status"]) == ("lab", "results, bundles", "active")
     assert Tokens(path_beside(database)).holder(made.out.strip()) is not None
     assert moetune(f"token revoke {row['id']}").out == f"{row['id']} lab: revoked\n"
     again = moetune("token revoke lab")

@@ -13,7 +13,7 @@ from tuner.codegen.render import render
 from tuner.errors import MoetuneError
 from tuner.problem import Problem
 from tuner.space.variant import Variant, default_variant, make
-from tuner.store import generate
+from tuner.store import generate, shipped
 from tuner.store.database import Database
 from tuner.store.jsonl import export_best
 from tuner.store.records import TrialRow
@@ -151,6 +151,6 @@ def test_a_folder_that_cannot_be_written(home: Path, capsys: pytest.CaptureFixtu
 def test_the_packages_winners_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["generate"]) == 0
-    shipped = generate.sources(generate.winners_of_text(generate.shipped_best()))
-    there = names(tmp_path / "generated") if shipped else []
-    assert there == sorted(shipped)
+    sources = generate.sources(generate.winners_of_text(shipped.path()))
+    there = names(tmp_path / "generated") if sources else []
+    assert there == sorted(sources)

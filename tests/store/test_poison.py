@@ -17,7 +17,8 @@ from tests.properties import tried
 from tuner.cli.commands.best import _lines as shown
 from tuner.errors import DatabaseError, MergeError, MoetuneError
 from tuner.problem import Problem
-from tuner.report.report import views
+from tuner.report.peer_times import PeerFile
+from tuner.report.report import markdown, sections
 from tuner.select.select import best_config
 from tuner.store import t4
 from tuner.store.database import Database
@@ -40,7 +41,9 @@ def show(db: Database) -> None:
         found = best_config(problem, row["tokens"], row["load"], target, db, compiler="")
         json.dumps(found.to_json(), allow_nan=False, ensure_ascii=False).encode()
         assert list(shown(found))
-        assert views(db, problem)
+        made = sections(db, problem, PeerFile())
+        assert markdown(made)
+        assert all(one.answers and one.steps and one.trials for one in made)
 
 
 @given(text=poisoned())
@@ -61,7 +64,7 @@ def test_what_is_taken_travels(
             return
         export_best(db, folder / "best.jsonl")
         show(db)
-        t4.export(db, folder / "one.t4.json", None, None, None)
+        t4.write(folder / "one.t4.json", t4.of_cell(db, None, None, None)[0])
         t4.read(folder / "one.t4.json")
         exported = (folder / "best.jsonl").read_bytes()
         if taken_by == "merge":

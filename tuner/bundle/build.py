@@ -140,12 +140,12 @@ def _part(problem: Problem, target: Target, db: Path, content: _Content) -> Part
     }
     if target.kind == "gpu":
         served, machine = target, "ptx"
-        ceilings = content.add(f"bin/{place}/probe.ptx", probes.of_gpu(target).read_bytes())
+        ceilings = content.add(f"probe/{place}.ptx", probes.of_gpu(target).read_bytes())
     else:
         needed = sorted({name for build in builds.values() for name in build.target.features})
         served, machine = dataclasses.replace(target, features=tuple(needed)), platform.machine()
         library = without_search_path(probes.of_cpu(served).read_bytes())
-        ceilings = content.add(f"bin/{place}/probe.so", library)
+        ceilings = content.add(f"probe/{place}.so", library)
     return Part(
         target=served,
         machine=machine,
@@ -180,7 +180,8 @@ def _note(choice: Choice, target: Target) -> str:
     if choice.tuned:
         cards = {row.row["target"]["accelerator"] for row in choice.evidence} - {target.accelerator}
         others = f", measured on {', '.join(sorted(cards))} ({target.arch}, too)" if cards else ""
-        return f"winners tuned for {target.label}{others}"
+        whose = "winners that moetune brings, " if choice.shipped else "winners "
+        return f"{whose}tuned for {target.label}{others}"
     never = "; never run where this bundle was built"
     if target.kind == "cpu" and can_run(detect(), target.features):
         never = ""

@@ -111,6 +111,7 @@ class BundleCatalogue:
             tokens=workload.tokens,
             load=workload.load,
             target=build.target,
+            source="bundle",
         )
 
     def binary(self, selection: Selection) -> Path:

@@ -1,7 +1,6 @@
 """The command line ``moetune``: its commands, and the one place that catches errors.
 
-Results go to stdout, progress and errors to stderr. Exit codes: 0, 1 (ran, said no), 2 (called
-wrongly), 130 (stopped by Ctrl-C; 143 by SIGTERM, 129 by SIGHUP).
+Results go to stdout, progress and errors to stderr. ``tuner.cli.endings`` has the exit codes.
 """
 
 from __future__ import annotations
@@ -11,21 +10,7 @@ from collections.abc import Sequence
 import click
 
 from tuner.cli import endings
-from tuner.cli.commands import (
-    audit,
-    bench,
-    best,
-    bundle,
-    doctor,
-    explain,
-    files,
-    job,
-    report,
-    serve,
-    token,
-    tune,
-    validate,
-)
+from tuner.cli.menu import Menu
 from tuner.errors import MoetuneError
 from tuner.version import __version__
 
@@ -41,6 +26,9 @@ def _run(argv: Sequence[str] | None) -> int:
         code = _moetune.main(args=argv, prog_name="moetune", standalone_mode=False)
     except MoetuneError as error:
         return endings.refuse(str(error), error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:  # a group alone: its help, as it is
+        error.show()
+        return error.exit_code
     except click.ClickException as error:
         return endings.refuse(_usage(error), error.exit_code)
     except (click.Abort, KeyboardInterrupt) as error:
@@ -57,28 +45,15 @@ def _usage(error: click.ClickException) -> str:
     return f"{message} Try `{context.command_path} --help`." if context else message
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.group(
+    cls=Menu, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
 def _moetune() -> None:
     """Tune Mixture-of-Experts layers in Mojo for a machine, and run them from Python.
 
-    MODEL is a preset's name, the path of a Hugging Face config.json (or of a folder that holds
-    one), or none: then --hidden, --expert-dim, --experts and --top-k describe the layer.
+    MODEL is a preset's name (`moetune models` lists them), the path of a Hugging Face config.json (or of a
+    folder that holds one), or none: then --hidden, --expert-dim, --experts and --top-k describe the layer.
+
+    A first hour: `moetune doctor`, `moetune tune MODEL --time 2m`, `moetune best MODEL --tokens 16`.
     """
-
-
-_COMMANDS = (
-    doctor.doctor,
-    tune.tune,
-    best.best,
-    explain.explain,
-    audit.audit,
-    bench.bench,
-    bundle.bundle,
-    report.report,
-    serve.serve,
-    token.token,
-    validate.validate,
-)
-for _command in (*_COMMANDS, *job.COMMANDS, *files.COMMANDS):
-    _moetune.add_command(_command)

@@ -16,10 +16,20 @@ from types import FrameType
 
 from tuner.host.terminal import one_line
 
+SAID_NO, CALLED_WRONGLY = 1, 2
 # Added to a signal's number, as shells have it.
 BY_SIGNAL = 128
 # Those that ask a process to end, besides Ctrl-C's, of which Python makes a KeyboardInterrupt.
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
+# What commands end with; docs/commands.md has this table, and the codes that are of one command alone.
+EXIT_CODES = {
+    0: "it ran",
+    SAID_NO: "it ran, and the answer is no",
+    CALLED_WRONGLY: "it was called wrongly",
+    BY_SIGNAL + signal.SIGINT: "stopped by Ctrl-C",
+    BY_SIGNAL + signal.SIGTERM: "stopped by SIGTERM",
+    BY_SIGNAL + signal.SIGHUP: "stopped by SIGHUP",
+}
 # What escapes a command without being an error of the project.
 OF_THE_SYSTEM = (OSError, MemoryError, RecursionError, UnicodeEncodeError)
 

@@ -74,7 +74,8 @@ def models_options(command: Command) -> Command:
         named = [read_model(name, given) for name in models or (None,)]
         return command(models=named, **options)
 
-    return click.argument("models", metavar="MODEL...", nargs=-1)(_with_changes(wrapped))
+    given = click.argument("models", metavar="MODEL...", nargs=-1, shell_complete=_presets)
+    return given(_with_changes(wrapped))
 
 
 def _with_model(command: Command, needed: bool) -> Command:
@@ -84,7 +85,13 @@ def _with_model(command: Command, needed: bool) -> Command:
         named = needed or model is not None or given
         return command(model=read_model(model, given) if named else None, **options)
 
-    return click.argument("model", required=False)(_with_changes(wrapped))
+    given = click.argument("model", required=False, shell_complete=_presets)
+    return given(_with_changes(wrapped))
+
+
+def _presets(_: click.Context, __: click.Parameter, start: str) -> list[str]:
+    """The presets whose names begin so, for the shell."""
+    return [name for name in PRESETS if name.startswith(start)]
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

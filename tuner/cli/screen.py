@@ -48,6 +48,14 @@ def echo(text: str, *, err: bool = False, nl: bool = True) -> None:
     click.echo(printable(text), err=err, nl=nl)
 
 
+def write(text: bytes) -> None:
+    """Writes a whole text to stdout: for a program or a file byte by byte, for a terminal as `echo` does."""
+    if sys.stdout.isatty():
+        echo(text.decode(), nl=False)
+    else:
+        click.echo(text, nl=False)
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """A table; a column whose name starts with ``>`` holds numbers."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)

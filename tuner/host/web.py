@@ -17,7 +17,7 @@ _READ_BYTES = 64 << 10
 
 
 class NoAnswer(Exception):
-    """The server is away, too slow, or says what is no HTTP."""
+    """The server cannot be reached, is too slow, or says what is no HTTP."""
 
 
 @dataclass(frozen=True)

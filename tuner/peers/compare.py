@@ -46,7 +46,8 @@ class PeerRow:
     `variant` and `match` tell which kernel ran and how it was chosen; `form` which of the peer's
     forms was the fastest, `forms` the median ns of each in the trials that found it. Rates and
     `ceiling_fraction` are ours; `ceiling` is fma, dot or read. Where the peer cannot run, `refused`
-    says why, and its time and ratio are 0.
+    says why, and its time and ratio are 0. `version` is the peer's; `peer_low_ns` and `peer_high_ns` are
+    the interval of its median, None in rows of before they were kept.
     """
 
     tokens: int
@@ -68,6 +69,9 @@ class PeerRow:
     foreign: float = 0.0
     forms: Mapping[str, float] = field(default_factory=dict)
     refused: str = ""
+    version: str = ""
+    peer_low_ns: float | None = None
+    peer_high_ns: float | None = None
 
 
 def installed() -> tuple[str, ...]:
@@ -270,11 +274,14 @@ class _Comparison:
 
 
 def _row(ours: PeerRow, timing: Timing, number: int, entry: ReadyContestant, name: str) -> PeerRow:
-    ratio = timing.race.ratio(number)
+    ratio, theirs = timing.race.ratio(number), timing.race.time(number)
     return replace(
         ours,
         peer=name,
-        peer_median_ns=timing.race.time(number).value,
+        version=PEERS[name].version(),
+        peer_median_ns=theirs.value,
+        peer_low_ns=theirs.low,
+        peer_high_ns=theirs.high,
         ratio=ratio.value,
         ratio_low=ratio.low,
         ratio_high=ratio.high,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,3 +58,10 @@ class Peer:
     def lacking(self) -> list[str]:
         """The modules that it needs and that are not installed."""
         return [name for name in self.modules if importlib.util.find_spec(name) is None]
+
+    def version(self) -> str:
+        """The version of its first module's package; empty where none of that name is installed."""
+        try:
+            return importlib.metadata.version(self.modules[0])
+        except importlib.metadata.PackageNotFoundError:
+            return ""

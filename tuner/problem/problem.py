@@ -19,6 +19,7 @@ from functools import cached_property
 from typing import Any
 
 from tuner.errors import ProblemError
+from tuner.host import notebook
 from tuner.host.arguments import require, shown
 from tuner.problem.dtypes import DTYPES
 from tuner.problem.forms import ACTIVATIONS, SCORES, SWIGLU_ALPHA, SWIGLU_LIMIT
@@ -120,6 +121,21 @@ class Problem:
         for field in self._factors:
             object.__setattr__(self, field, _positive(field, getattr(self, field)))
         _check_routing(self)
+
+    def __repr__(self) -> str:
+        told = ", ".join(f"{field}={value!r}" for field, value in self._told())
+        return f"Problem({told})"
+
+    def _repr_html_(self) -> str:
+        return notebook.table(f"Problem {self.name}".strip(), self._told())
+
+    def _told(self) -> list[tuple[str, Any]]:
+        """The fields that make this Problem again: those that are not as they are without a word."""
+        usual: dict[str, Any] = {"weight_dtype": self.dtype}
+        if self.activation != "swiglu_clamped":
+            usual |= dict.fromkeys(_CLAMP, 0.0)
+        fields = ((f, getattr(self, f.name)) for f in dataclasses.fields(self))
+        return [(f.name, v) for f, v in fields if v != usual.get(f.name, f.default)]
 
     @property
     def _factors(self) -> tuple[str, ...]:
@@ -242,7 +258,8 @@ class Problem:
         require("name", name, str)
         if name in PRESETS:
             return PRESETS[name]
-        close = difflib.get_close_matches(name, PRESETS, n=1)
+        parts = [preset for preset in PRESETS if name and name.lower() in preset]
+        close = parts or difflib.get_close_matches(name, PRESETS, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         raise ProblemError(f"preset={name!r}: not known; {hint}presets: {', '.join(PRESETS)}")
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.errors import UsageError, WeightsError
+from tuner.host import notebook
 from tuner.host.arguments import require
 from tuner.problem.arrays import (
     NUMPY_DTYPES,
@@ -63,6 +64,19 @@ class Weights:
     shared_up: Array = None
     shared_down: Array = None
 
+    def __repr__(self) -> str:
+        return (
+            f"Weights({', '.join(f'{name}: {shape} {kind}' for name, shape, kind in self._told())})"
+        )
+
+    def _repr_html_(self) -> str:
+        return notebook.table("Weights", self._told(), ("array", "shape", "data type"))
+
+    def _told(self) -> list[tuple[str, str, str]]:
+        """Name, shape and data type of each array that is there, checked or not."""
+        arrays = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
+        return [(name, *_shown(array)) for name, array in arrays if array is not None]
+
     def check(self, problem: Problem) -> Weights:
         """Return these weights as NumPy arrays that fit ``problem``, C-contiguous within an expert.
 
@@ -111,6 +125,12 @@ class Weights:
             array *= np.float32(deviation(problem, name, shape))
             arrays[name] = array.astype(dtype, copy=False)
         return cls(**arrays)
+
+
+def _shown(array: Array) -> tuple[str, str]:
+    """Shape and data type, as far as it has them."""
+    shape, dtype = getattr(array, "shape", None), getattr(array, "dtype", type(array).__name__)
+    return str(list(shape)) if isinstance(shape, tuple) else "?", str(dtype)
 
 
 def array_shapes(problem: Problem) -> dict[str, tuple[int, ...]]:

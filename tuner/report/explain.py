@@ -164,7 +164,8 @@ class Roofline:
 
 @dataclass(frozen=True)
 class Explanation:
-    """All there is to say about one workload; ``winner`` is None until the finals were run."""
+    """All there is to say about one workload; ``winner`` is None until the finals were run. Of a winner that
+    moetune brings, ``source`` is shipped and ``reason`` says how it fits what was asked."""
 
     problem: Problem
     target: Target
@@ -176,6 +177,8 @@ class Explanation:
     neighbours: tuple[Contender, ...]
     contenders: tuple[Contender, ...]
     roofline: Roofline | None
+    source: str = "database"
+    reason: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON can hold them; problem and target as their keys."""

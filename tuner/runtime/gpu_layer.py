@@ -19,6 +19,7 @@ from tuner.problem.arrays import is_torch
 from tuner.problem.dtypes import DTYPES
 from tuner.problem.weights import Weights
 from tuner.problem.workload import Workload
+from tuner.runtime import shown
 from tuner.runtime.catalogue import Catalogue
 from tuner.runtime.dispatch import Dispatch
 from tuner.runtime.gpu_programs import Programs
@@ -98,6 +99,12 @@ class GpuLayer:
         if given.shape[0]:
             self._run(given.shape[0], places, handle, is_torch(x))
         return (y, *routing) if return_routing else y
+
+    def __repr__(self) -> str:
+        return shown.line("GpuLayer", self.problem, self.device, self._dispatch.buckets)
+
+    def _repr_html_(self) -> str:
+        return shown.table("GpuLayer", self.problem, self.device, self._dispatch.buckets)
 
     def __reduce__(self) -> Any:
         """Neither copied nor pickled: what it holds belongs to this process."""

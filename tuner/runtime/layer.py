@@ -24,7 +24,7 @@ from tuner.problem.arrays import (
 )
 from tuner.problem.weights import Weights
 from tuner.problem.workload import Workload, pairs_per_expert
-from tuner.runtime import fast_path, trace
+from tuner.runtime import fast_path, shown, trace
 from tuner.runtime.catalogue import Catalogue
 from tuner.runtime.dispatch import Dispatch
 from tuner.runtime.engine import SCRATCH, Engine, kernel_of
@@ -142,6 +142,12 @@ class Layer:
         if is_torch(x):
             answers = [to_torch(array) for array in answers]
         return (answers[0] if out is None else out, *answers[1:])
+
+    def __repr__(self) -> str:
+        return shown.line("Layer", self.problem, "the CPU", self._dispatch.buckets)
+
+    def _repr_html_(self) -> str:
+        return shown.table("Layer", self.problem, "the CPU", self._dispatch.buckets)
 
     def __reduce__(self) -> Any:
         """Neither copied nor pickled: what it holds belongs to this process."""

@@ -1,7 +1,8 @@
 """Select: which variant to run for a request, how it matched, and on what evidence.
 
-The answer comes from the winners of the same problem alone. One list, ``LADDER``, is the order of
-fallback; within a rung the least distance wins. Distances are in octaves of token count; the other
+The answer comes from the winners of the same problem alone: the user's own, and those that moetune brings.
+One list, ``LADDER``, is the order of fallback; within a rung the user's own come before those that ship, and of
+either the least distance wins. Distances are in octaves of token count; the other
 differences are priced in the same unit by ``tuner.select.distance`` and the constants below.
 """
 
@@ -22,7 +23,7 @@ from tuner.problem import Problem
 from tuner.problem.workload import Workload
 from tuner.select.distance import SelectionRequest, cost, differences, refusal
 from tuner.select.selection import MAX_TOKEN_DISTANCE, Selection, octaves
-from tuner.select.winner_cache import Group, Row, winners
+from tuner.select.winner_cache import Group, Row, shipped_winners, winners
 from tuner.space.variant import Variant, default_variant
 from tuner.store.database import Database, path_to_read
 from tuner.target import Target, detect, older
@@ -62,6 +63,11 @@ class Found:
         return "exact" if self.row["tokens"] == self.request.tokens else "tokens"
 
     @property
+    def source(self) -> str:
+        """Whose winner it is, as a Selection says it."""
+        return "shipped" if self.group.shipped else "database"
+
+    @property
     def reason(self) -> str:
         """Where the winner comes from, and what differs from the request."""
         request, tokens = self.request, self.row["tokens"]
@@ -69,7 +75,8 @@ class Found:
         notes = [note for _, note in differences(request, self.group)]
         if tokens != request.tokens:
             notes.insert(0, f"{tokens} tokens instead of {request.tokens}")
-        return f"winner {place}: {', '.join(notes) or 'same tokens and load'}"
+        whose = "shipped winner" if self.group.shipped else "winner"
+        return f"{whose} {place}: {', '.join(notes) or 'same tokens and load'}"
 
     def selection(self) -> Selection:
         row = self.row
@@ -85,6 +92,7 @@ class Found:
             tokens=self.request.tokens,
             load=self.request.load,
             target=self.group.target,
+            source=self.source,
         )
 
 
@@ -95,6 +103,7 @@ class Fallback:
     request: SelectionRequest
     variant: Variant
     reason: str
+    source: str = "default"
 
     def selection(self) -> Selection:
         return Selection(
@@ -109,6 +118,7 @@ class Fallback:
             tokens=self.request.tokens,
             load=self.request.load,
             target=self.request.target,
+            source=self.source,
         )
 
 
@@ -125,6 +135,8 @@ def best_config(
     installed: bool = False,
 ) -> Selection:
     """Select the variant to run; without a winner that fits it is the template's default.
+
+    Winners are those of the database, then those that moetune brings (not where ``MOETUNE_SHIPPED`` is 0).
 
     Args:
         target: what the code has to run on; this machine unless given.
@@ -163,10 +175,10 @@ def answer(
     compiler: str | None = None,
     installed: bool = False,
 ) -> Selection:
-    """``best_config`` of the database at a path; where there is none, none has won yet."""
+    """``best_config`` of the database at a path; where there is none, only what ships has won."""
     workload = Workload(tokens, load)
     target = _host() if target is None else target
-    groups = winners(path, problem)
+    groups = (*winners(path, problem), *shipped_winners(problem))
     found = choose(problem, workload, target, groups, pack, compiler, default, installed)
     return found.selection()
 
@@ -186,10 +198,11 @@ def choose(
     request = SelectionRequest(workload.tokens, workload.load, target, pack, compiler, installed)
     refusals = [refusal(request, group) for group in groups]
     usable = [group for group, refused in zip(groups, refusals, strict=True) if not refused]
-    if usable:
-        for rung in LADDER:
-            if found := rung(request, usable):
-                return found
+    own = [group for group in usable if not group.shipped]
+    brought = [group for group in usable if group.shipped]
+    for rung in LADDER:
+        if found := rung(request, own) or rung(request, brought):
+            return found
     variant = default(problem, target, pack, max(workload.tokens, 1))
     return Fallback(request, variant, _why_default(groups, refusals))
 

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from tuner.host import notebook
 from tuner.target import Target
 
 # A winner for 8 times the tokens or an eighth is the furthest that says anything: beyond that
@@ -31,6 +32,8 @@ class Selection:
             environment; empty for the default.
         tokens, load: as asked.
         target: what to compile for; runs on the target that was asked for.
+        source: where it comes from: database (the user's own winners), shipped (the winners that moetune
+            brings), default (nothing that was tuned fits), bundle; empty where a service did not say it.
     """
 
     template: str
@@ -44,6 +47,16 @@ class Selection:
     tokens: int
     load: str
     target: Target
+    source: str = ""
+
+    def __repr__(self) -> str:
+        asked = f"{self.tokens} tokens, load {self.load}, {self.target.label}"
+        return f"<Selection {self.variant} for {asked}\n match {self.match}: {self.reason}>"
+
+    def _repr_html_(self) -> str:
+        names = ("template", "variant", "tokens", "load", "source", "match", "reason")
+        rows = [(name, getattr(self, name)) for name in names]
+        return notebook.table("Selection", [*rows, ("target", self.target.describe())])
 
     @property
     def arch(self) -> str:

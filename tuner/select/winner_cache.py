@@ -6,6 +6,8 @@ file has changed.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.problem import Problem
+from tuner.store import shipped
 from tuner.store.database import Database
 from tuner.target import Target
 
@@ -25,7 +28,10 @@ MOST_PROBLEMS = 128
 
 @dataclass(frozen=True)
 class Group:
-    """Winners that differ in token count alone: rows of the view ``best``, by rising count."""
+    """Winners that differ in token count alone: rows of the view ``best``, by rising count.
+
+    ``shipped`` tells those that moetune brings from the user's own.
+    """
 
     target: Target
     load: str
@@ -36,6 +42,7 @@ class Group:
     parameters: frozenset[str]
     tokens: tuple[int, ...]
     rows: tuple[Row, ...]
+    shipped: bool = False
 
 
 class _Reader:
@@ -91,6 +98,20 @@ def winners(path: Path, problem: Problem) -> tuple[Group, ...]:
         return ()
     with _lock:
         return _reader(path, (status.st_dev, status.st_ino)).groups(problem)
+
+
+def shipped_winners(problem: Problem) -> tuple[Group, ...]:
+    """The groups of ``problem`` that moetune brings; none where ``MOETUNE_SHIPPED`` is 0.
+
+    Raises DatabaseError where the installation lacks them.
+    """
+    return _shipped(problem) if shipped.are_used() else ()
+
+
+@functools.lru_cache(maxsize=MOST_PROBLEMS)
+def _shipped(problem: Problem) -> tuple[Group, ...]:
+    groups = grouped(shipped.winners(problem))
+    return tuple(dataclasses.replace(group, shipped=True) for group in groups)
 
 
 def _reader(path: Path, file: tuple[int, int]) -> _Reader:

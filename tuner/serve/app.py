@@ -17,8 +17,9 @@ from starlette.types import ASGIApp
 from tuner.bundle import shelf
 from tuner.errors import DatabaseError
 from tuner.host.terminal import one_line
-from tuner.report.peer_times import PeerTimes
+from tuner.report.peer_times import PeerFile
 from tuner.serve.answers import KeptAnswers
+from tuner.serve.html import refused
 from tuner.serve.limits import Limits
 from tuner.serve.metrics import Metrics
 from tuner.serve.problem_document import SCHEMA, SCHEMA_NAME, Refusal
@@ -58,7 +59,7 @@ def create(settings: Settings, warm: bool = False) -> ASGIApp:
     if warm:
         app.state.best.warm()
     app.state.metrics = Metrics()
-    app.state.peers = PeerTimes(settings.peers)
+    app.state.peers = PeerFile(settings.peers)
     app.state.shelf = shelf.Shelf(shelf.path_beside(settings.db), settings.unsigned_bundles)
     app.state.tokens = Tokens(path_beside(settings.db))
     for router in _ROUTERS:
@@ -66,14 +67,9 @@ def create(settings: Settings, warm: bool = False) -> ASGIApp:
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
     app.openapi = functools.cache(lambda: _document(app))  # type: ignore[method-assign]
-    kept = KeptAnswers(app, app.state.store, app.state.metrics, _is_kept)
+    kept = KeptAnswers(app, app.state.store, app.state.metrics, people.is_kept)
     quick = best.QuickBest(kept, app.state.best, app.state.metrics)
     return Limits(quick, settings, app.state.metrics)
-
-
-def _is_kept(path: str) -> bool:
-    """Whether an answer follows from path, query and database, and costs something to make."""
-    return path == "/" or path.startswith(people.PREFIX)
 
 
 def _document(app: FastAPI) -> dict[str, Any]:
@@ -86,9 +82,13 @@ def _document(app: FastAPI) -> dict[str, Any]:
     return document
 
 
+def _told(request: Request, refusal: Refusal) -> Response:
+    return refused(refusal, request.headers, request.url.path)
+
+
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
-    return error.response()
+    return _told(request, error)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
@@ -99,7 +99,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
         for part in error.errors()
     ]
     told = "; ".join(f"{part['at']}: {part['detail']}" for part in parts)
-    return Refusal(422, f"{told}; see /openapi.json", errors=parts).response()
+    return _told(request, Refusal(422, f"{told}; see /openapi.json", errors=parts))
 
 
 async def _unrouted(request: Request, error: Exception) -> Response:
@@ -107,18 +107,19 @@ async def _unrouted(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     phrase = HTTPStatus(error.status_code).phrase.lower()
     detail = f"{request.method} {request.url.path}: {phrase}; see /openapi.json"
-    return Refusal(error.status_code, detail, error.headers).response()
+    return _told(request, Refusal(error.status_code, detail, error.headers))
 
 
 async def _away(request: Request, error: Exception) -> Response:
     """What is wrong with the database names files of this machine, so the log alone tells it."""
     _LOG.error("%s", one_line(str(error)))
-    return Refusal(503, "the database cannot be read now; the service's log says why").response()
+    refusal = Refusal(503, "the database cannot be read now; the service's log says why")
+    return _told(request, refusal)
 
 
 async def _failed(request: Request, error: Exception) -> Response:
     """A fault of ours; the server logs it with its trace."""
-    return Refusal(500, "a fault in the service; its log says more").response()
+    return _told(request, Refusal(500, "a fault in the service; its log says more"))
 
 
 Handler = Callable[[Request, Exception], Awaitable[Response]]

@@ -6,6 +6,7 @@ where they differ they are looked into again.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import threading
 from collections import OrderedDict
@@ -14,10 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuner.problem import Problem
-from tuner.select.winner_cache import Group, Row, grouped, target_of
+from tuner.select.winner_cache import Group, Row, grouped, shipped_winners, target_of
 from tuner.serve import asked
 from tuner.serve.store import Store, Version
-from tuner.serve.stored_row import StoredRow
+from tuner.serve.stored_row import JSON_COLUMNS, StoredRow, encode
 from tuner.store import listings
 from tuner.target import Target
 
@@ -80,13 +81,13 @@ class Index:
             return self._targets[text]
 
     def groups(self, version: Version, problem: Problem) -> tuple[Group, ...]:
-        """The winners of a problem, as ``tuner.select.winner_cache.winners`` gives them."""
+        """The winners of a problem, those of the database and those that moetune brings."""
         with self._lock:
             known = self._known.get(problem.digest)
             if known is None or known.version != version:
                 known = self._refreshed(version, problem.digest, known)
             self._known.move_to_end(problem.digest)
-            return known.groups
+            return known.groups + (_brought(problem) if shipped_winners(problem) else ())
 
     def warm(self) -> None:
         """Read as many winners as are kept, so that the first questions need not wait."""
@@ -140,6 +141,20 @@ def _stored(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> Iterator[S
         for at in repeated:
             values[at] = texts.setdefault(values[at], values[at])
         yield StoredRow(places, tuple(values))
+
+
+@functools.lru_cache(maxsize=1024)
+def _brought(problem: Problem) -> tuple[Group, ...]:
+    """The winners that moetune brings, with rows as those of the database."""
+    return tuple(
+        dataclasses.replace(group, rows=tuple(map(_as_stored, group.rows)))
+        for group in shipped_winners(problem)
+    )
+
+
+def _as_stored(row: Row) -> StoredRow:
+    values = (encode(v) if name in JSON_COLUMNS else v for name, v in row.items())
+    return StoredRow(_places(tuple(row)), tuple(values))
 
 
 @functools.cache

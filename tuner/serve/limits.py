@@ -13,8 +13,10 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tuner.serve.html import refused
 from tuner.serve.metrics import Metrics
 from tuner.serve.problem_document import Refusal
 from tuner.serve.settings import Settings
@@ -92,7 +94,8 @@ class Limits:
         except Refusal as refusal:
             if started:
                 raise
-            await refusal.response()(scope, receive, send)
+            answer = refused(refusal, Headers(scope=scope), scope["path"])
+            await answer(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._open >= self._settings.most_open:

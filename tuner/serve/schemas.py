@@ -36,6 +36,9 @@ class SelectionAnswer(Answer):
     load: str
     arch: str = Field(description="The architecture to compile for.")
     target: dict[str, Any] = Field(description="The key of the target to compile for.")
+    source: Literal["database", "shipped", "default"] = Field(
+        description="Whose winner it is: the database's, one that moetune brings, or none."
+    )
 
 
 class ProblemAnswer(Answer):

@@ -27,7 +27,7 @@ def text(chosen: Found | Fallback) -> str:
     return (
         f'{what},"match":"{match}","reason":{encode(chosen.reason)},"distance":{distance},'
         f'"evidence":{evidence},"tokens":{request.tokens},"load":{encode(request.load)},'
-        f'"target":{_key_text(target)},"arch":{encode(target.arch)}}}'
+        f'"target":{_key_text(target)},"source":"{chosen.source}","arch":{encode(target.arch)}}}'
     )
 
 

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +22,8 @@ from tuner.errors import DatabaseError
 from tuner.host.arguments import require_path
 from tuner.host.paths import data_dir
 from tuner.problem import Problem
-from tuner.store import migrations, sqlite
+from tuner.store import migrations, peer_times, sqlite
+from tuner.store.peer_times import PeerTimeRow
 from tuner.store.records import (
     CeilingRow,
     MeasurementRow,
@@ -211,6 +212,17 @@ class Database:
         """The measured limits of a target, by name."""
         sql = "SELECT name, value, unit, created FROM ceilings WHERE target_id = ? ORDER BY name"
         return {row["name"]: CeilingRow(**row) for row in self._query(sql, [target_id])}
+
+    def record_peer_times(self, rows: Iterable[PeerTimeRow]) -> None:
+        """Store what peers took, all rows or none; their problems and targets have to be there."""
+        with self.transaction():
+            for row in rows:
+                self._insert(peer_times.TABLE, peer_times.stored(row))
+
+    def peer_times(self, problem_id: str, target_id: str | None = None) -> list[PeerTimeRow]:
+        """What peers took at a problem, oldest first; on one target, or on all."""
+        wanted = {"problem_id": problem_id, "target_id": target_id}
+        return [peer_times.read(row) for row in self._query(peer_times.READ, wanted)]
 
     def trials(self, problem_id: str, target_id: str, tokens: int, load: str) -> list[TrialRow]:
         """Every trial of one workload, oldest first, with its variant and measurements."""

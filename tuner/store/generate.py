@@ -7,21 +7,18 @@ token counts and machines that a variant won for.
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tuner.codegen.render import render, write_if_changed
-from tuner.errors import DatabaseError, MoetuneError, UsageError
+from tuner.errors import MoetuneError, UsageError
 from tuner.problem import Problem
 from tuner.space.variant import make
 from tuner.store.database import Database
 from tuner.store.jsonl import import_best
-
-_PACKAGE = Path(__file__).resolve().parents[1]
-_PLACES = (_PACKAGE / "db" / "best.jsonl", _PACKAGE.parent / "db" / "best.jsonl")
+from tuner.store.reading import temporary
 
 Row = Mapping[str, Any]
 
@@ -40,20 +37,9 @@ class State:
         return not (self.missing or self.stale or self.extra)
 
 
-def shipped_best() -> Path:
-    """The winners that travel with the package. Raises DatabaseError where they are lacking."""
-    for place in _PLACES:
-        if place.is_file():
-            return place
-    raise DatabaseError(f"db/best.jsonl: not found in {_PACKAGE}; install moetune again")
-
-
 def winners_of_text(path: Path) -> list[dict[str, Any]]:
     """The winners of a best.jsonl, as rows of the view ``best``; DatabaseError for a bad line."""
-    with (
-        tempfile.TemporaryDirectory(prefix="moetune-") as folder,
-        Database(Path(folder) / "winners.sqlite3") as database,
-    ):
+    with temporary() as database:
         import_best(database, path)
         return database.best()
 

@@ -74,6 +74,23 @@ _OVERVIEW = """SELECT winners.problem_id, problems.name AS problem_name, problem
     ORDER BY problem_name, winners.problem_id, arch, winners.target_id
     LIMIT :limit OFFSET :skip"""
 
+_TRIED = """SELECT tokens, load, COUNT(*) AS trials, MAX(id) AS newest FROM trials
+    WHERE problem_id = :problem AND target_id = :target
+    GROUP BY tokens, load ORDER BY load, tokens"""
+
+# The newest rows are those that were added last, whatever their date: nothing older is looked at.
+_RUNNING = """SELECT trials.session, trials.problem_id, problems.name AS problem_name,
+    problems.data AS problem, trials.target_id, targets.arch, targets.name AS target_name,
+    COUNT(*) AS trials, MIN(trials.created) AS first, MAX(trials.created) AS last,
+    MAX(trials.id) AS newest
+    FROM trials JOIN problems ON problems.id = trials.problem_id
+    JOIN targets ON targets.id = trials.target_id
+    WHERE trials.session IN (SELECT session FROM trials
+        WHERE id > (SELECT MAX(id) FROM trials) - :look AND created >= :since AND session <> '')
+    AND trials.session NOT IN (SELECT id FROM sessions)
+    GROUP BY trials.session, trials.problem_id, trials.target_id ORDER BY newest DESC"""
+_LOOK = 2000
+
 _TABLES = ("problems", "targets", "trials", "winners")
 
 
@@ -139,6 +156,16 @@ def variant(db: Database, name: str, most_won: int) -> Row | None:
 def overview(db: Database, skip: int, limit: int) -> list[Row]:
     """One row for each problem and target that has winners, by name: the range of what they gained."""
     return db.query(_OVERVIEW, {"skip": skip, "limit": limit})
+
+
+def tried(db: Database, problem_id: str, target_id: str) -> list[Row]:
+    """The workloads of a problem on a target that have trials: tokens, load, trials, newest (the last id)."""
+    return db.query(_TRIED, {"problem": problem_id, "target": target_id})
+
+
+def running(db: Database, since: str) -> list[Row]:
+    """Sessions that have not ended and recorded a trial since a time (UTC, ISO 8601), the newest first."""
+    return db.query(_RUNNING, {"since": since, "look": _LOOK})
 
 
 def counts(db: Database) -> dict[str, int]:

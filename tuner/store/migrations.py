@@ -185,6 +185,27 @@ _LOAD = (
     _AUDIT[-1].replace("winners.regret,", "winners.regret, winners.foreign_share,"),
 )
 
+_PEER_TIMES = (
+    """CREATE TABLE peer_times (
+        id INTEGER PRIMARY KEY,
+        problem_id TEXT NOT NULL REFERENCES problems (id),
+        target_id TEXT NOT NULL REFERENCES targets (id),
+        tokens INTEGER NOT NULL CHECK (tokens >= 0), load TEXT NOT NULL,
+        peer TEXT NOT NULL CHECK (peer <> ''), version TEXT NOT NULL, form TEXT NOT NULL,
+        dtype TEXT NOT NULL,
+        temperature TEXT NOT NULL CHECK (temperature IN ('cold', 'warm')),
+        median_ns REAL NOT NULL CHECK (median_ns BETWEEN 0 AND 1e18),
+        low_ns REAL CHECK (low_ns BETWEEN 0 AND median_ns),
+        high_ns REAL CHECK (high_ns BETWEEN median_ns AND 1e18),
+        ours_ns REAL CHECK (ours_ns BETWEEN 0 AND 1e18),
+        ratio REAL CHECK (ratio BETWEEN 0 AND 1e9),
+        ratio_low REAL CHECK (ratio_low BETWEEN 0 AND ratio),
+        ratio_high REAL CHECK (ratio_high BETWEEN ratio AND 1e9),
+        variant TEXT NOT NULL, match TEXT NOT NULL, machine TEXT NOT NULL,
+        session TEXT NOT NULL, created TEXT NOT NULL)""",
+    "CREATE INDEX peer_times_problem ON peer_times (problem_id, target_id)",
+)
+
 MIGRATIONS = (
     Migration(1, "tables", _TABLES),
     Migration(2, "view best and what guards it", _BEST),
@@ -192,6 +213,7 @@ MIGRATIONS = (
     Migration(4, "measurements of audits, when each was taken, and regret in view best", _AUDIT),
     Migration(5, "how loaded the machine was when a winner was found", _LOAD),
     Migration(6, "all cores are workers 0, whatever their number", (), former.migrate),
+    Migration(7, "what peers took", _PEER_TIMES),
 )
 
 

@@ -28,13 +28,21 @@ def history(path: Path) -> Iterator[Database]:
 
 
 def _or_empty(path: Path) -> contextlib.AbstractContextManager[Database]:
-    return Database(path, read_only=True) if path.exists() else _empty()
+    return Database(path, read_only=True) if path.exists() else _empty(path)
 
 
 @contextlib.contextmanager
-def _empty() -> Iterator[Database]:
+def _empty(path: Path) -> Iterator[Database]:
+    with temporary() as database:
+        database.path = path  # what errors name
+        yield database
+
+
+@contextlib.contextmanager
+def temporary() -> Iterator[Database]:
+    """A database for as long as it is looked into."""
     with (
         tempfile.TemporaryDirectory(prefix="moetune-") as folder,
-        Database(Path(folder) / "empty.sqlite3") as database,
+        Database(Path(folder) / "temporary.sqlite3") as database,
     ):
         yield database

@@ -76,16 +76,15 @@ def about(
     }
 
 
-def export(
-    db: Database, path: Path, problem: str | None, tokens: int | None, load: str | None
-) -> tuple[int, int]:
-    """Writes the trials of the one cell that these describe; returns how many, and how many were left out.
+def of_cell(
+    db: Database, problem: str | None, tokens: int | None, load: str | None
+) -> tuple[dict[str, Any], int]:
+    """The document of the one cell that these describe, and how many trials were left out.
 
     Left out are trials of an earlier template or compiler: a configuration is another kernel there.
 
     Raises:
         UsageError: no cell, or several are of this description; names what there is.
-        DatabaseError: the file cannot be written.
     """
     cell = _one(db.workloads(), problem, tokens, load)
     key = (cell["problem_id"], cell["target_id"], cell["tokens"], cell["load"])
@@ -95,8 +94,8 @@ def export(
     target = Target.from_key(cell["target"] | {"name": cell["target_name"]})
     workload = Workload(cell["tokens"], cell["load"])
     searched = _space(current[-1], layer, target, workload)
-    write(path, document(current, about(layer, target, workload, current, searched)))
-    return len(current), len(rows) - len(current)
+    told = about(layer, target, workload, current, searched)
+    return document(current, told), len(rows) - len(current)
 
 
 def _one(
@@ -191,15 +190,19 @@ def _measurements(row: MeasurementRow) -> list[dict[str, Any]]:
     return [*told, {"name": "kind", "value": row.kind, "unit": ""}]
 
 
+def encoded(content: Mapping[str, Any]) -> bytes:
+    """The text of a document; the same document gives the same bytes."""
+    lines = ",\n".join(json.dumps(result) for result in content["results"])
+    head = {name: value for name, value in content.items() if name != "results"}
+    return f'{json.dumps(head)[:-1]}, "results": [\n{lines}\n]}}\n'.encode()
+
+
 def write(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a document, packed where the name ends in .gz, whole or not at all.
 
-    The same document gives the same bytes. Raises DatabaseError where it cannot be written.
+    Raises DatabaseError where it cannot be written.
     """
-    lines = ",\n".join(json.dumps(result) for result in content["results"])
-    head = {name: value for name, value in content.items() if name != "results"}
-    text = f'{json.dumps(head)[:-1]}, "results": [\n{lines}\n]}}\n'
-    data = text.encode()
+    data = encoded(content)
     try:
         write_whole(path, gzip.compress(data, 9, mtime=0) if path.suffix == ".gz" else data)
     except OSError as error:

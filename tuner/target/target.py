@@ -55,6 +55,9 @@ class Target:
     name: str = dataclasses.field(default="", compare=False)
     accelerator: str = ""
 
+    def __repr__(self) -> str:
+        return f"<Target {self.describe()}>"
+
     @property
     def label(self) -> str:
         """What it is called where targets are told apart: the architecture of a CPU, the card of a GPU."""

@@ -12,8 +12,8 @@ from typing import Any
 from tuner.problem import Problem
 from tuner.problem.workload import Workload
 from tuner.store.database import Database
-from tuner.store.generate import shipped_best
 from tuner.store.jsonl import import_best
+from tuner.store.shipped import path as shipped_best
 from tuner.target import Target
 
 

@@ -19,8 +19,10 @@ from tuner.cli.options import (
     target_option,
     tokens_option,
 )
+from tuner.errors import DatabaseError
 from tuner.peers.table import PEERS
 from tuner.report import words
+from tuner.store.database import Database
 from tuner.store.reading import reading
 from tuner.target import named, require_cpu
 
@@ -60,8 +62,11 @@ def bench(
     db: Path | None,
     as_json: bool,
 ) -> None:
-    """Time the layer against its peers."""
-    from tuner.peers import compare  # they bring more than the other commands need
+    """Time the layer against its peers.
+
+    Their times are kept in the database, and shown on the pages of `moetune report` and `moetune serve`.
+    """
+    from tuner.peers import compare, recorded  # they bring more than the other commands need
 
     hardware = named(target)
     require_cpu(hardware, "`moetune bench`")
@@ -70,6 +75,11 @@ def bench(
     with reading(db) as database:
         report = screen.stderr().print
         rows = compare.side_by_side(model.problem, hardware, database, tokens, names, load, report)
+    try:
+        with Database(db) as database:
+            recorded.record(database, model.problem, hardware, rows)
+    except DatabaseError as error:  # the times are worth more than their place
+        report(f"the times are not kept: {error}")
     if as_json:
         told = {"problem": model.problem.key, "name": model.problem.name}
         screen.echo(json.dumps({**told, "rows": [asdict(row) for row in rows]}, indent=2))

@@ -32,7 +32,8 @@ from tuner.target import Target, named
 @target_option
 @db_option
 @click.option("--from", "url", metavar="URL",
-              help="Ask a `moetune serve`, not a database; what it said before where it is away.")  # fmt: skip
+              help="Ask a `moetune serve`, not a database; falls back to its last answer when "
+                   "unreachable.")  # fmt: skip
 @json_option
 def best(
     model: Model,
@@ -61,6 +62,8 @@ def best(
 def _lines(selection: Selection) -> Iterator[tuple[str, str]]:
     yield "variant", selection.variant
     yield "match", f"{selection.match}: {selection.reason}"
+    if selection.source == "shipped":
+        yield "source", "moetune brings it; `moetune tune` finds the winner of this machine"
     yield "config", ", ".join(f"{name} {value}" for name, value in selection.config.items())
     yield "compile", f"for {selection.arch}"
     if not selection.evidence:

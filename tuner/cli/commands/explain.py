@@ -22,7 +22,7 @@ from tuner.cli.options import (
 from tuner.host.interference import FOREIGN_LIMIT
 from tuner.problem.workload import Workload
 from tuner.report import words
-from tuner.store.database import Database
+from tuner.store.reading import reading
 from tuner.target import named
 
 if TYPE_CHECKING:
@@ -52,10 +52,10 @@ def explain(
     model: Model, tokens: int, load: str, target: str, db: Path | None, as_json: bool
 ) -> None:
     """Say how the best kernel was found, and what it beat."""
-    from tuner.report import explain as stage  # importances bring the search's engine
+    from tuner.report.explain_best import explain_best  # importances bring the search's engine
 
-    with Database(db, read_only=True) as database:
-        told = stage.explain(model.problem, Workload(tokens, load), named(target), database)
+    with reading(db) as database:
+        told = explain_best(model.problem, Workload(tokens, load), named(target), database)
     if as_json:
         screen.echo(json.dumps(told.to_json(), indent=2, allow_nan=False))
         return
@@ -74,6 +74,8 @@ def _lines(told: Explanation) -> Iterator[tuple[str, str]]:
         "workload",
         f"{told.workload.tokens} tokens, {told.workload.load}, on {told.target.describe()}",
     )
+    if told.source == "shipped":
+        yield "source", f"moetune brings it: {told.reason}"
     if told.winner is None:
         yield "winner", "none yet: the finals were not run; the same `moetune tune` goes on"
     else:

@@ -11,13 +11,14 @@ from tuner.cli import screen
 from tuner.cli.options import db_option, json_option
 from tuner.errors import UsageError
 from tuner.store import generate as stage
-from tuner.store import merge, t4
+from tuner.store import merge, shipped, t4
 from tuner.store.database import Database
 from tuner.store.jsonl import export_best, import_best, texts
 
 BEST = Path("db", "best.jsonl")
 # What every SQLite file starts with.
 _SQLITE = b"SQLite format 3\0"
+_STDOUT = Path("-")
 _path = click.Path(path_type=Path)
 
 
@@ -60,11 +61,11 @@ def _name(out: Path, found: dict[str, tuple[str, ...]]) -> None:
 
 def _best() -> Path:
     """The checkout's winners, else those that the package brings."""
-    return BEST if BEST.is_file() else stage.shipped_best()
+    return BEST if BEST.is_file() else shipped.path()
 
 
 @click.command()
-@click.argument("path", type=_path, default=BEST)
+@click.argument("path", type=click.Path(path_type=Path, allow_dash=True), default=_STDOUT)
 @click.option("--format", "form", type=click.Choice(["jsonl", "t4"]), default="jsonl", show_default=True,
               help="jsonl: the winners; t4: all trials of one cell, in Kernel Tuner's T4 format.")  # fmt: skip
 @click.option("--problem", help="With t4: the cell's problem, by its name.")
@@ -81,22 +82,34 @@ def export(
 ) -> None:
     """Write the winners as JSON lines, or recorded trials as T4 results.
 
-    PATH is db/best.jsonl unless given; lines and keys are sorted. A T4 file holds one cell, and is packed
+    PATH is standard output unless given; lines and keys are sorted. A T4 file holds one cell, and is packed
     where its name ends in .gz.
     """
     if form == "jsonl" and (problem, tokens, load) != (None, None, None):
         raise UsageError(
             "--problem, --tokens, --load: only with --format t4; winners are all written"
         )
-    if form == "t4" and path == BEST:
-        raise UsageError("PATH: missing; name a file like trials.t4.json.gz")
     with Database(db, read_only=True) as database:
         if form == "t4":
-            count, left_out = t4.export(database, path, problem, tokens, load)
-            old = f", {left_out} of an earlier template or compiler left out" if left_out else ""
-            screen.echo(f"{path}: {count} trials{old}")
+            _export_trials(database, path, problem, tokens, load)
+        elif path == _STDOUT:
+            screen.write("".join(texts(database)).encode())
         else:
             screen.echo(f"{path}: {export_best(database, path)} winners")
+
+
+def _export_trials(
+    database: Database, path: Path, problem: str | None, tokens: int | None, load: str | None
+) -> None:
+    document, left_out = t4.of_cell(database, problem, tokens, load)
+    old = f", {left_out} of an earlier template or compiler left out" if left_out else ""
+    told = f"{path}: {len(document['results'])} trials{old}"
+    if path == _STDOUT:
+        screen.write(t4.encoded(document))
+        screen.echo(told, err=True)
+    else:
+        t4.write(path, document)
+        screen.echo(told)
 
 
 @click.command("import")
@@ -119,7 +132,7 @@ def import_(path: Path | None, db: Path | None) -> None:
 @db_option
 @json_option
 def merge_(paths: tuple[Path, ...], db: Path | None, as_json: bool) -> None:
-    """Take winners of other machines where they are better founded.
+    """Merge results of other machines; keep the better-measured ones.
 
     PATHS are JSON lines of `moetune export`, or databases. A row that is not proven, or not surely faster,
     never replaces a proven one. Of a file all is taken or, where a line is bad, nothing.
@@ -149,6 +162,3 @@ def _winners_in(path: Path) -> bytes:
         return data
     with Database(path, read_only=True) as other:
         return "".join(texts(other)).encode()
-
-
-COMMANDS = (generate, export, import_, merge_)

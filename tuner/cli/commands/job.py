@@ -95,6 +95,3 @@ def _show(told: Told) -> None:
 
 def _progress(line: str) -> None:
     screen.echo(line, err=True)
-
-
-COMMANDS = (run_job, tell)

@@ -10,8 +10,10 @@ from tuner.cli import screen
 from tuner.cli.options import Model, db_option, model_options
 from tuner.host.files import write_named
 from tuner.host.optional import required
-from tuner.report.peer_times import PeerTimes
+from tuner.report.peer_times import PeerFile
+from tuner.store import shipped
 from tuner.store.database import Database
+from tuner.store.reading import reading
 
 _path = click.Path(path_type=Path)
 
@@ -33,17 +35,20 @@ def report(model: Model, out: Path | None, form: str, peers: Path | None, db: Pa
     with required("serve"):
         from tuner.report import report as stage
 
-        with Database(db, read_only=True) as database:
-            found = stage.views(database, model.problem)
-        text = stage.markdown(found) if form == "md" else stage.html(found, PeerTimes(peers))
+        # What ships needs no database yet.
+        brought = shipped.winners(model.problem)
+        opened = reading(db) if brought else Database(db, read_only=True)
+        with opened as database:
+            found = stage.sections(database, model.problem, PeerFile(peers))
+        text = stage.markdown(found) if form == "md" else stage.html(found)
     if out is None:
         screen.echo(text, nl=False)
         return
     write_named(out, text.encode())
     console = screen.stdout()
-    for view in found:
-        console.print(view.target.describe())
-        console.print(screen.table(_COLUMNS, [stage.row(cell) for cell in view.cells]))
+    for one in found:
+        console.print(one.view.target.describe())
+        console.print(screen.table(_COLUMNS, [stage.row(cell) for cell in one.view.cells]))
     console.print(f"{out}: {len(text.encode()) // 1024} KiB", soft_wrap=True)
 
 

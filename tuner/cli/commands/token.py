@@ -36,10 +36,16 @@ def create(name: str, scopes: tuple[str, ...], db: Path | None) -> None:
 def list_(db: Path | None, as_json: bool) -> None:
     """List the tokens, without their secrets."""
     rows = [
-        (t.id, t.name, ", ".join(t.scopes), t.created, t.revoked or "holds")
+        (
+            t.id,
+            t.name,
+            ", ".join(t.scopes),
+            t.created,
+            f"revoked {t.revoked}" if t.revoked else "active",
+        )
         for t in _tokens(db).all()
     ]
-    names = ("id", "name", "scopes", "created", "revoked")
+    names = ("id", "name", "scopes", "created", "status")
     if as_json:
         screen.echo(json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=2))
     else:
@@ -50,7 +56,7 @@ def list_(db: Path | None, as_json: bool) -> None:
 @click.argument("token", metavar="ID|NAME")
 @db_option
 def revoke(token: str, db: Path | None) -> None:
-    """Let a token hold no longer; a running service knows at once."""
+    """Revoke a token; a running service knows at once."""
     revoked = _tokens(db).revoke(token)
     screen.echo(f"{revoked.id} {revoked.name}: revoked")
 

@@ -1,46 +1,25 @@
-// Filter and sort of the first page, kept in the address; and the choice of light or dark.
+// Sort and filter of tables of the class "sorted". The table "rows" keeps both in the address.
 "use strict";
 
-const root = document.documentElement;
-const theme = document.getElementById("theme");
-const THEMES = ["system", "light", "dark"];
+// Table -> how it is sorted, for tables that are made anew.
+const orders = new Map();
 
-function show(name) {
-  root.dataset.theme = name;
-  theme.textContent = `Colours: ${name}`;
-  theme.setAttribute("aria-label", `Colours: ${name}; press for ${THEMES[(THEMES.indexOf(name) + 1) % 3]}`);
+function enableTables(part) {
+  for (const table of part.querySelectorAll("table.sorted")) enableTable(table);
 }
 
-function stored() {
-  try {
-    return localStorage.getItem("theme") || "system";
-  } catch {
-    return "system";
-  }
-}
-
-show(THEMES.includes(stored()) ? stored() : "system");
-theme.addEventListener("click", () => {
-  const next = THEMES[(THEMES.indexOf(root.dataset.theme) + 1) % 3];
-  show(next);
-  try {
-    localStorage.setItem("theme", next);
-  } catch {
-    // A browser that keeps nothing shows it for this page.
-  }
-});
-
-const table = document.getElementById("rows");
-if (table) {
-  const filter = document.getElementById("filter");
-  const count = document.getElementById("count");
+function enableTable(table) {
+  const filter = document.querySelector(`input[data-filters="${table.id}"]`);
+  const count = document.querySelector(`[data-counts="${table.id}"]`);
   const body = table.tBodies[0];
   const rows = [...body.rows];
   const buttons = [...table.querySelectorAll("th button")];
-  const asked = new URLSearchParams(location.search);
-  let sorted = asked.get("sort") || "";
+  const addressed = table.id === "rows";
+  const asked = new URLSearchParams(addressed ? location.search : "");
+  let sorted = asked.get("sort") || orders.get(table.id) || "";
 
   const remember = () => {
+    if (!addressed) return;
     const now = new URLSearchParams(location.search);
     for (const [name, value] of [["q", filter.value], ["sort", sorted]]) {
       if (value) now.set(name, value);
@@ -83,22 +62,27 @@ if (table) {
     button.addEventListener("click", () => {
       const key = button.dataset.key;
       sorted = sorted === key ? `-${key}` : key;
+      orders.set(table.id, sorted);
       sort();
       remember();
     });
   }
+  sort();
+  if (!filter) return;
   filter.addEventListener("input", () => {
     narrow();
     remember();
   });
-  document.addEventListener("keydown", (event) => {
-    const typing = event.target instanceof HTMLInputElement;
-    if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey) {
-      event.preventDefault();
-      filter.focus();
-    }
-  });
-  filter.value = asked.get("q") || "";
+  filter.value = asked.get("q") || filter.value;
   narrow();
-  sort();
 }
+
+enableTables(document);
+document.addEventListener("keydown", (event) => {
+  const filter = document.querySelector("input[data-filters]");
+  const typing = event.target instanceof HTMLInputElement;
+  if (filter && event.key === "/" && !typing && !event.ctrlKey && !event.metaKey) {
+    event.preventDefault();
+    filter.focus();
+  }
+});

@@ -1,0 +1,1 @@
+"""Plots: figures as SVG to stand in a page."""
