@@ -57,6 +57,7 @@ LINES = [
     (b'{"kind": ["trial"]}', "kind is"),
     (b'{"kind": "device", "kind": "device"}', "stands twice"),
     (b'{"created": "2026-11-30T00:00:00+00:00", "kind": "dev', ""),
+    (text({**DEVICE, "driver": -1}).rstrip(), "driver is -1"),
 ]
 # What is changed in a sound line of the finals or of a trial, and a part of what is said of it.
 FINALS = [

@@ -51,6 +51,8 @@ def _check_device(line: Line, job: Job) -> None:
         for name, kind in {"clocks": str, "driver": int, "memory_bytes": int}.items():
             if name in line:
                 _of(line, name, kind)
+                if kind is int:
+                    _number(line, name)
         return
     for name in ("python", "kernel"):
         _text(line, name)

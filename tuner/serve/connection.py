@@ -28,12 +28,45 @@ MOST_CONNECTIONS = 1024
 # What is read at once; the parser joins the pieces of one header, which costs the square of their number.
 _PIECE_BYTES = 16 << 10
 _LOG_EVERY_S = 10.0
+_INVALID = "Invalid HTTP request received."  # what uvicorn logs of each
 
 
 def most_connections() -> int:
     """As many as half of the process's descriptors; the other half is for files, and for who comes next."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MOST_CONNECTIONS if soft < 0 else max(1, min(MOST_CONNECTIONS, soft // 2))
+
+
+class _Seldom:
+    """What anybody can cause must not fill the log: it is told every ten seconds, with how often it was."""
+
+    def __init__(self) -> None:
+        self._count, self._told = 0, -_LOG_EVERY_S
+
+    def due(self) -> int:
+        """Counts one more; the number since the last that was told if it is time to tell, else 0."""
+        self._count += 1
+        now = time.monotonic()
+        if now - self._told < _LOG_EVERY_S:
+            return 0
+        count, self._told, self._count = self._count, now, 0
+        return count
+
+
+class SeldomInvalid(logging.Filter):
+    """Lets one line on requests that are none of HTTP through every ten seconds, with their number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seldom = _Seldom()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether this line is told."""
+        if record.msg != _INVALID:
+            return True
+        count = self._seldom.due()
+        record.msg, record.args = f"{_INVALID} Connections closed for this: {count}", ()
+        return count > 0
 
 
 class Connections:
@@ -43,7 +76,7 @@ class Connections:
         self.most, self.head_s, self.body_s, self.idle_s = most, head_s, body_s, idle_s
         self._open = 0
         self._waiting: OrderedDict[Connection, None] = OrderedDict()
-        self._closed, self._told = 0, -_LOG_EVERY_S
+        self._closed = _Seldom()
 
     def opened(self) -> bool:
         """Count one more; False where there is no room for it, and none that waits."""
@@ -72,16 +105,13 @@ class Connections:
         self._waiting.pop(connection, None)
 
     def _tell(self) -> None:
-        self._closed += 1
-        now = time.monotonic()
-        if now - self._told >= _LOG_EVERY_S:
+        if closed := self._closed.due():
             _LOG.warning(
                 "more than %d connections are open: %d were closed that sent no request for longest; "
                 "raise the limit of open files (ulimit -n), or look who opens them",
                 self.most,
-                self._closed,
+                closed,
             )
-            self._told, self._closed = now, 0
 
 
 class Connection(HttpToolsProtocol):

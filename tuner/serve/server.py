@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import logging
 import socket
 from collections.abc import Callable
 
@@ -11,7 +12,7 @@ import uvicorn
 
 from tuner.errors import UsageError
 from tuner.serve.app import create
-from tuner.serve.connection import Connection, Connections, most_connections
+from tuner.serve.connection import Connection, Connections, SeldomInvalid, most_connections
 from tuner.serve.settings import Settings
 
 _KEEP_ALIVE_S = 15
@@ -20,6 +21,7 @@ _GRACE_S = 2.0
 # answer for that long. Those of the start are left alone, the others gone through seldom, the young often.
 _COLLECT = (50_000, 20, 50)
 _SHUTDOWN_S = 10
+_SELDOM_INVALID = SeldomInvalid()
 
 
 def configured(settings: Settings) -> uvicorn.Config:
@@ -31,6 +33,7 @@ def configured(settings: Settings) -> uvicorn.Config:
     connections = Connections(
         most_connections(), settings.head_s, settings.body_s + _GRACE_S, _KEEP_ALIVE_S
     )
+    logging.getLogger("uvicorn.error").addFilter(_SELDOM_INVALID)
     return uvicorn.Config(
         create(settings, warm=True), http=functools.partial(Connection, connections),  # type: ignore[arg-type]
         ws="none", log_level="warning", access_log=False, server_header=False,
