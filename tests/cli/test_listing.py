@@ -15,6 +15,7 @@ from tests.rows import CREATED, PROBLEM, TARGET, add_trial, add_winner
 from tuner.cli.options import called, read_model
 from tuner.problem import PRESETS, Problem
 from tuner.store.database import Database
+from tuner.store.migrations import MIGRATIONS
 
 SMALL = "--hidden 64 --expert-dim 32 --experts 8 --top-k 2"
 GRANITE = PRESETS["granite-3.0-1b-a400m"]
@@ -92,7 +93,9 @@ def test_a_list_of_what_a_database_holds(filled: Path, moetune: Run) -> None:
     }  # fmt: skip
     first, *_ = moetune("list").out.splitlines()
     assert first.startswith(f"{filled}: ")
-    assert first.endswith("schema 6, 2 problems, 1 target, 4 trials, 3 winners")
+    assert first.endswith(
+        f"schema {MIGRATIONS[-1].number}, 2 problems, 1 target, 4 trials, 3 winners"
+    )
     assert [row["tokens"] for row in csv.DictReader(io.StringIO(moetune("list --csv").out))] == [
         "1", "16, 128",
     ]  # fmt: skip

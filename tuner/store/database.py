@@ -230,16 +230,11 @@ class Database:
     ) -> list[dict[str, Any]]:
         """Trials as flat rows, oldest first: those that match what is given, or all.
 
-        One dictionary a trial, each value a text, a number, a truth value or None, so that
-        ``pandas.DataFrame(db.trial_rows())`` is a table. Times are ``..._ns`` and ``..._ms`` as in
-        `MeasurementRow` and `TrialRow`, of the finals where the trial was there, else of the search;
-        parameters are columns ``config.NAME``, the circumstances ``environment.NAME``, and ``is_winner`` tells
-        the winners of now.
+        Values are plain, so ``pandas.DataFrame(db.trial_rows())`` is a table. Times are of the finals where the
+        trial was in them; parameters are ``config.NAME``, circumstances ``environment.NAME``.
         """
-        wanted = {
-            "problem": problem and problem.digest, "target": target and target.digest, "tokens": tokens,
-            "load": load, "status": status,
-        }  # fmt: skip
+        ids = {"problem": problem and problem.digest, "target": target and target.digest}
+        wanted = {**ids, "tokens": tokens, "load": load, "status": status}
         return flat.trial_rows(self, {k: v for k, v in wanted.items() if v is not None})
 
     def workloads(self) -> list[dict[str, Any]]:
