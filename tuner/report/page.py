@@ -10,7 +10,6 @@ import jinja2
 
 from tuner.report import words
 from tuner.report.answers import of_ceiling
-from tuner.report.machines import Machine
 from tuner.report.overview import inverse
 from tuner.report.peer_times import proven_faster, proven_slower
 from tuner.space.variant import Changes
@@ -49,6 +48,11 @@ def processors(target: Target) -> str:
     return words.counted(target.cores, "multiprocessor" if target.kind == "gpu" else "core")
 
 
+def factor(value: float) -> str:
+    """A factor with three digits that mean something."""
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
 def _changed(changes: Changes) -> str:
     """In what two configurations differ; a line does not break at an arrow."""
     return words.changed(changes).replace("->", "\N{RIGHTWARDS ARROW}")
@@ -63,8 +67,8 @@ def _environment() -> jinja2.Environment:
     known = {
         "duration": words.duration, "percent": words.percent, "rate": words.rate,
         "changed": _changed, "counted": words.counted, "inverse": inverse, "file": text,
-        "script": script, "moment": moment, "processors": processors, "of_ceiling": of_ceiling,
-        "Machine": Machine, "proven_faster": proven_faster, "proven_slower": proven_slower,
+        "script": script, "moment": moment, "factor": factor, "processors": processors,
+        "of_ceiling": of_ceiling, "proven_faster": proven_faster, "proven_slower": proven_slower,
     }  # fmt: skip
     made.globals.update(known)
     return made

@@ -7,9 +7,10 @@ added meanwhile neither repeat nor hide others.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tuner.store.database import Database
+if TYPE_CHECKING:
+    from tuner.store.database import Database
 
 Row = dict[str, Any]
 
@@ -78,18 +79,18 @@ _TRIED = """SELECT tokens, load, COUNT(*) AS trials, MAX(id) AS newest FROM tria
     WHERE problem_id = :problem AND target_id = :target
     GROUP BY tokens, load ORDER BY load, tokens"""
 
-# The newest rows are those that were added last, whatever their date: nothing older is looked at.
+# Only the rows that were added last are looked at: no session has more.
 _RUNNING = """SELECT trials.session, trials.problem_id, problems.name AS problem_name,
     problems.data AS problem, trials.target_id, targets.arch, targets.name AS target_name,
     COUNT(*) AS trials, MIN(trials.created) AS first, MAX(trials.created) AS last,
     MAX(trials.id) AS newest
     FROM trials JOIN problems ON problems.id = trials.problem_id
     JOIN targets ON targets.id = trials.target_id
-    WHERE trials.session IN (SELECT session FROM trials
-        WHERE id > (SELECT MAX(id) FROM trials) - :look AND created >= :since AND session <> '')
+    WHERE trials.id > (SELECT MAX(id) FROM trials) - :look AND trials.session <> ''
     AND trials.session NOT IN (SELECT id FROM sessions)
-    GROUP BY trials.session, trials.problem_id, trials.target_id ORDER BY newest DESC"""
-_LOOK = 2000
+    GROUP BY trials.session, trials.problem_id, trials.target_id
+    HAVING last >= :since ORDER BY newest DESC"""
+_LOOK = 20_000
 
 _TABLES = ("problems", "targets", "trials", "winners")
 
