@@ -381,7 +381,9 @@ def test_best_says_how_it_matched_and_why(tuned: Path, moetune: Run) -> None:
     said = moetune(f"best {SMALL} --tokens 20")
     lines = dict(line.split(maxsplit=1) for line in said.out.splitlines())
     assert lines["variant"] == "k_a8"
-    assert lines["match"].startswith("tokens: winner tuned on this target: 16 tokens instead of 20")
+    assert lines["match"].startswith(
+        "tokens: winner tuned on this target: tuned for 16 tokens, asked for 20"
+    )
     assert lines["config"] == "a 8"
     assert lines["evidence"].startswith("1.25x [1.00, 1.25] of the default's speed, median 900 ns")
     assert lines["measured"].startswith(f"{CREATED} on {detect().arch}")

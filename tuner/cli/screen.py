@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from tuner.host.terminal import printable
-from tuner.report.words import clock, inverse
+from tuner.report.words import clock, counted, inverse
 
 if TYPE_CHECKING:
     from tuner.tune.plan import Progress as Report
@@ -125,7 +125,7 @@ class TuneProgress:
     def __call__(self, report: Report) -> None:
         """Show where the session stands."""
         load = "" if report.workload.load == "uniform" else f" {report.workload.load}"
-        place = f"{report.workload.tokens} tokens{load}"
+        place = f"{counted(report.workload.tokens, 'token')}{load}"
         head = f"{report.cell + 1}/{report.cells} {place}: {report.stage}"
         left_s = self._left(report)
         # Two spaces between columns, and a cell that stays free for the cursor.
