@@ -7,6 +7,7 @@ needs NumPy alone.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING
 
 from tuner.version import __version__
@@ -75,6 +76,11 @@ _PLACES = {
 }
 
 if not TYPE_CHECKING:  # a type checker would take any name for one that is there
+    if sys.platform == "win32":
+        raise ImportError(
+            "moetune runs on Linux on x86-64, and reads results on macOS; on Windows use WSL, the "
+            "Windows Subsystem for Linux"
+        )
 
     def __getattr__(name):
         if name not in _PLACES:
