@@ -17,7 +17,7 @@ import tuner
 ROOT = Path(__file__).parents[1]
 NAMES = [
     "Client", "Database", "GpuLayer", "Layer", "MoetuneError", "Problem", "Selection", "Stats",
-    "Target", "Weights", "Workload", "__version__", "best_config", "bundle", "errors", "load",
+    "Target", "TuningLayer", "Weights", "Workload", "__version__", "best_config", "bundle", "errors", "load",
     "max", "target", "torch", "trace",
 ]  # fmt: skip
 # Of packages that a type checker need not look into to know what `tuner` has.

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tuner.runtime.layer import Layer
     from tuner.runtime.stats import Stats
     from tuner.runtime.trace import trace
+    from tuner.runtime.tuning_layer import TuningLayer
     from tuner.select.select import best_config
     from tuner.select.selection import Selection
     from tuner.store.database import Database
@@ -44,6 +45,7 @@ __all__ = [
     "Selection",
     "Stats",
     "Target",
+    "TuningLayer",
     "Weights",
     "Workload",
     "__version__",
@@ -63,6 +65,7 @@ _PLACES = {
     "Selection": "tuner.select.selection",
     "Stats": "tuner.runtime.stats",
     "Target": "tuner.target",
+    "TuningLayer": "tuner.runtime.tuning_layer",
     "Weights": "tuner.problem.weights",
     "Workload": "tuner.problem.workload",
     "best_config": "tuner.select.select",
