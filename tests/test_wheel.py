@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -105,13 +107,18 @@ def run(*command: str | Path, cwd: Path, **more: str) -> str:
     return done.stdout
 
 
+def built(source: Path, folder: Path) -> Path:
+    """The wheel of a folder with sources."""
+    folder.mkdir(exist_ok=True)
+    options = ("--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check")
+    run(sys.executable, "-m", "pip", "wheel", *options, "-w", folder, source, cwd=folder)
+    (made,) = folder.glob("moetune-*.whl")
+    return made
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    options = ("--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check")
-    run(sys.executable, "-m", "pip", "wheel", *options, "-w", folder, ROOT, cwd=folder)
-    (built,) = folder.glob("moetune-*.whl")
-    return built
+    return built(ROOT, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +176,24 @@ def test_only_linux_wants_the_compiler(wheel: Path) -> None:
     for package in ("max", "mojo"):
         (line,) = (line for line in wanted if line.startswith(f"Requires-Dist: {package}=="))
         assert line.endswith("; sys_platform == 'linux'")
+
+
+def test_the_image_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    """Of what examples/deploy/Dockerfile copies, and of nothing else."""
+    text = (ROOT / "examples" / "deploy" / "Dockerfile").read_text()
+    first = text[: text.index("RUN pip wheel")]
+    source = tmp_path / "source"
+    for line in re.findall(r"^COPY (.+)$", first, re.MULTILINE):
+        *names, _ = line.split()
+        for name in names:
+            place = source / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            copy(ROOT / name, place)
+    made = built(source, tmp_path / "wheels")
+    contents = [zipfile.ZipFile(path).namelist() for path in (wheel, made)]
+    kept = [{name for name in names if "__pycache__" not in name} for names in contents]
+    assert kept[0] == kept[1]
 
 
 def test_the_program_of_the_image_runs_a_bundle(bare_python: Path, tmp_path: Path) -> None:
