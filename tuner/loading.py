@@ -22,6 +22,7 @@ from tuner.target import Target, detect, require_cpu
 if TYPE_CHECKING:
     from tuner.runtime.gpu_layer import GpuLayer
     from tuner.runtime.tuning_layer import TuningLayer
+    from tuner.select.selection import Selection
     from tuner.store.database import Database
 
 
@@ -145,12 +146,15 @@ def _tuning(
         raise UsageError("tune: a bundle brings its own winners; give a Problem, or leave it out")
     path = path_to_read(db)
     asked = tuning_layer.Asked(source, target or detect(), path, Workload(1, load).load, tune_s)
-    named = None if db is None else path
+    found = Tuned(source, None if db is None else path, target)
 
     def make() -> Layer:
-        return Layer(Tuned(source, named, target), weights, load)
+        return Layer(found, weights, load)
 
-    return tuning_layer.TuningLayer(make, asked, tune)
+    def select(tokens: int) -> Selection:
+        return found.select(tokens, asked.load, None)
+
+    return tuning_layer.TuningLayer(make, select, asked, tune)
 
 
 def _check(

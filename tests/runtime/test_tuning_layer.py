@@ -70,7 +70,7 @@ def made(sessions: list[list[int]], mode: str, tmp_path: Path) -> TuningLayer:
     def make() -> Any:
         return Fake([count for counts in sessions for count in counts])
 
-    return TuningLayer(make, asked, mode)
+    return TuningLayer(make, lambda count: make().selection(count), asked, mode)
 
 
 def call(layer: TuningLayer, *counts: int) -> None:
@@ -94,6 +94,20 @@ def test_a_call_that_is_refused_begins_none(sessions: list[list[int]], tmp_path:
     for x in (np.zeros((4, 7)), np.zeros(48), None, [1]):
         layer(x)
     assert sessions == []
+
+
+@pytest.mark.parametrize("mode", ["first-use", "background"])
+def test_layers_of_one_model_tune_once(
+    mode: str, sessions: list[list[int]], tmp_path: Path
+) -> None:
+    """They were loaded before the first session; the others take its winners."""
+    layers = [made(sessions, mode, tmp_path) for _ in range(3)]
+    for layer in layers:
+        call(layer, 16)
+    for layer in layers:
+        assert layer.wait(60)
+        assert layer.selection(16).match == "exact"
+    assert sessions == [[16]]
 
 
 def test_counts_that_are_prepared_are_one_session(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.rows import PROBLEM, TARGET
+from tests.rows import PROBLEM, TARGET, add_winner
 from tuner.problem import footprint
+from tuner.store.database import Database
 from tuner.tune import for_layer
 
 
@@ -70,3 +73,26 @@ def test_no_linker(
     monkeypatch.delenv("CC", raising=False)
     assert for_layer.main(asked(database)) == 1
     assert capsys.readouterr().err.startswith("no C linker: ")
+
+
+@pytest.mark.usefixtures("toolchain")
+@pytest.mark.parametrize("waited", [True, False])
+def test_what_another_process_tuned_meanwhile_is_not_tuned_again(
+    waited: bool, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that did not wait is asked for counts that nothing serves, whatever the rows say."""
+    with Database(database) as db:
+        add_winner(db, 16)
+
+    @contextlib.contextmanager
+    def turn(path: Path, wait: Callable[[], None]) -> Iterator[None]:
+        if waited:
+            wait()
+        yield
+
+    ran: list[Any] = []
+    monkeypatch.setattr(for_layer, "turn", turn)
+    monkeypatch.setattr(for_layer, "tune", lambda *given: ran.append(given[3].tokens))
+    assert for_layer.main(asked(database)) == 0
+    assert for_layer.main(asked(database, tokens=[16])) == 0
+    assert ran == ([(1,)] if waited else [(1, 16), (16,)])

@@ -34,6 +34,18 @@ NEAR_OCTAVES = 1.0
 # A session may take longer than its budget: for its finals, and while another tuner has the database.
 _GRACE_S = 120.0
 
+# One session at a time in a process: the next one may find its winners in the database.
+_session = threading.Lock()
+
+
+def _renew() -> None:
+    """In the child of a fork: who held the lock is not there."""
+    global _session
+    _session = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew)
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -69,13 +81,16 @@ class TuningLayer:
     and the child of a fork begins none. The layer keeps the weights that it was given.
     """
 
-    def __init__(self, make: Callable[[], Layer], asked: Asked, mode: str) -> None:
-        self._make, self._asked, self._mode = make, asked, mode
+    def __init__(
+        self, make: Callable[[], Layer], select: Callable[[int], Selection], asked: Asked, mode: str
+    ) -> None:
+        """`make` makes a layer of what the database has now, and `select` asks it for a token count."""
+        self._make, self._select, self._asked, self._mode = make, select, asked, mode
         self._layer = make()
         self.problem, self.load = self._layer.problem, self._layer.load
         self._met: set[int] = set()
         self._waiting: list[int] = []
-        self._lock, self._session = threading.Lock(), threading.Lock()
+        self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._process, self._failed = os.getpid(), False
 
@@ -130,20 +145,11 @@ class TuningLayer:
         self._met.update(counts)
         if self._failed or not self._is_here():
             return
+        lacking = _lacking(new, self._layer.selection)
         if self._mode == BACKGROUND:
-            self._in_background([count for count in new if not self._serves(count)])
-            return
-        with self._session:  # others may have tuned for these meanwhile
-            self._tune([count for count in new if not self._serves(count)])
-
-    def _serves(self, tokens: int) -> bool:
-        """Whether what serves so many tokens was tuned here, for as many or nearly as many."""
-        try:
-            found = self._layer.selection(tokens)
-        except MoetuneError:  # of the database, which the session will name
-            return False
-        near = found.match == "tokens" and found.distance <= NEAR_OCTAVES
-        return found.match == "exact" or near
+            self._in_background(lacking)
+        else:
+            self._tune(lacking)
 
     def _in_background(self, counts: Sequence[int]) -> None:
         with self._lock:
@@ -156,7 +162,7 @@ class TuningLayer:
         """The life of the thread: session after session, until nothing is waiting."""
         while True:
             with self._lock:
-                counts = [count for count in self._waiting if not self._serves(count)]
+                counts = _lacking(self._waiting, self._layer.selection)
                 self._waiting.clear()
                 if not counts or self._failed:
                     self._thread = None
@@ -164,20 +170,36 @@ class TuningLayer:
             self._tune(counts)
 
     def _tune(self, counts: Sequence[int]) -> None:
-        """One session, and the layer that its winners make."""
-        if not counts or self._failed:
+        """One session, unless the database has winners by now, and the layer that they make."""
+        if not counts:
             return
-        try:
-            ended = self._asked.session(counts)
-            why = _why(ended)
-            if not why:
-                self._layer = self._make()
-        except (MoetuneError, OSError) as error:
-            why = str(error)
-        if why:
+        why = ""
+        with _session:
+            try:
+                if lacking := _lacking(counts, self._select):
+                    why = _why(self._asked.session(lacking))
+                if not why:
+                    self._layer = self._make()
+            except (MoetuneError, OSError) as error:
+                why = str(error)
+        if why and not self._failed:
             self._failed = True
             told = f"tune={self._mode!r}: {why}; the layer goes on with the kernels that it has"
             warnings.warn(told, RuntimeWarning, stacklevel=4)
+
+
+def _lacking(counts: Sequence[int], select: Callable[[int], Selection]) -> list[int]:
+    """Those token counts for which nothing near was tuned on this machine; all where that cannot be told,
+    as the session will name the reason."""
+    try:
+        return [count for count in counts if not _is_near(select(count))]
+    except MoetuneError:
+        return list(counts)
+
+
+def _is_near(found: Selection) -> bool:
+    near = found.match == "tokens" and found.distance <= NEAR_OCTAVES
+    return found.match == "exact" or near
 
 
 def check(mode: object, time_s: object) -> None:

@@ -9,10 +9,12 @@ What it finds is in the database when it ends. It prints nothing, but in a line 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from tuner.errors import MoetuneError, WorkerError
 from tuner.host import json_text
+from tuner.host.lock import turn
 from tuner.host.terminal import one_line
 from tuner.host.toolchain import require_linker, toolchain_version
 from tuner.measure.cpu_bench import MOST_PACKED
@@ -38,9 +40,23 @@ def _tune(asked: dict[str, Any]) -> None:
     toolchain_version()  # where either is missing, a session would go as far as the cache does
     require_linker()
     _check_memory(problem)
-    plan = Plan(tuple(asked["tokens"]), (asked["load"],), time_s=asked["time_s"])
+    target, load = Target.from_key(asked["target"]), asked["load"]
     with Database(asked["db"]) as database:
-        tune(problem, Target.from_key(asked["target"]), database, plan, lambda progress: None)
+        found = set()
+        if _another_tuned(database.path):
+            winners = database.best(problem_id=problem.digest, target_id=target.digest)
+            found = {row["tokens"] for row in winners if row["load"] == load}
+        if counts := tuple(count for count in asked["tokens"] if count not in found):
+            plan = Plan(counts, (load,), time_s=asked["time_s"])
+            tune(problem, target, database, plan, lambda progress: None)
+
+
+def _another_tuned(database: Path) -> bool:
+    """Waits for the turn of this process; whether another tuner was at work until then. It may have been the
+    session of the same layer in another process."""
+    waited: list[bool] = []
+    with turn(database, lambda: waited.append(True)):
+        return bool(waited)
 
 
 def _check_memory(problem: Problem) -> None:
