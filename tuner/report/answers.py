@@ -74,7 +74,7 @@ def _against(name: str, rows: Sequence[PeerTimeRow]) -> str:
     faster, slower = sum(map(proven_faster, rows)), sum(map(proven_slower, rows))
     told = f"surely faster in {faster} of {words.counted(len(rows), 'workload')}"
     told += f", surely slower in {slower}" if slower else ""
-    return f"{name}{f' {version}' if version else ''}: {span} times as fast as it, {told}."
+    return f"{span} times as fast as {name}{f' {version}' if version else ''}: {told}."
 
 
 def which_machine(machines: SideBySide) -> str:
