@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
 
+from tests import formula
 from tests.rows import CREATED, PROBLEM, TARGET, add_trial, winner_of
 from tuner.report.answers import answers, of_ceiling
 from tuner.report.machines import SideBySide
@@ -14,6 +16,7 @@ from tuner.report.overview import Overview, overview
 from tuner.store.database import Database
 from tuner.store.peer_times import PeerTimeRow
 from tuner.store.records import MeasurementRow
+from tuner.tune.plan import Plan
 
 LATER = "2026-01-09T03:04:05+00:00"
 
@@ -71,7 +74,21 @@ def test_two_dates_say_whether_it_became_slower(database: Path, audit_ns: float,
 
 def test_a_default_that_won_gained_nothing(database: Path) -> None:
     told = said(tuned(database))["What did tuning gain?"]
-    assert told == "Nothing: the template's default is the fastest that was found."
+    assert told == "Nothing: no variant was surely faster than the template's default."
+
+
+def test_a_session_says_its_noise(database: Path, tmp_path: Path) -> None:
+    """A copy of the default that is 20 % slower: nothing below that is told."""
+    machine = formula.Machine(tmp_path, lambda config, workload: 1e5)
+    machine.copy_factor = 1.2
+    with Database(database) as db:
+        machine.session(db, Plan((128,), trials=3))
+        view = overview(db, formula.PROBLEM, formula.TARGET)
+    told = said(view)["What did tuning gain?"]
+    assert told.startswith(
+        "Nothing: no variant was surely faster than the template's default; at 128 "
+    )
+    assert re.search(r"the noise floor was [12]\d\.\d %\.$", told)
 
 
 def test_libraries_are_told_apart_or_not(database: Path) -> None:

@@ -102,9 +102,10 @@ def _best_so_far(canvas: Canvas, points: Sequence[TrialPoint]) -> None:
     ]
     best = list(itertools.accumulate(speeds, max, initial=1.0))[1:]
     if len(best) > 1:
+        xs = [*range(1, len(best) + 1), len(best) + 0.6]  # the last step is seen, too
         canvas.axes.step(
-            range(1, len(best) + 1), best, where="post", color=plots.WINNER, linewidth=1,
-            alpha=0.6, label="best so far",
+            xs, [*best, best[-1]], where="post", color=plots.WINNER, linewidth=1, alpha=0.6,
+            label="best so far",
         )  # fmt: skip
 
 
