@@ -75,7 +75,8 @@ def _environment() -> jinja2.Environment:
         "duration": words.duration, "percent": words.percent, "rate": words.rate,
         "changed": _changed, "counted": words.counted, "inverse": inverse, "file": text,
         "script": script, "moment": moment, "factor": factor, "layer_name": layer_name,
-        "processors": processors, "of_ceiling": of_ceiling, "proven_faster": proven_faster, "proven_slower": proven_slower,
+        "processors": processors, "of_ceiling": of_ceiling, "proven_faster": proven_faster,
+        "proven_slower": proven_slower,
     }  # fmt: skip
     made.globals.update(known)
     return made
