@@ -5,8 +5,9 @@
     python benchmarks/cpu_peers.py --render rows.json --plot ratios.svg
     python benchmarks/cpu_peers.py --render rows.json --brief --plot ratios.svg > docs/results/models.md
 
-It measures what is in the database (MOETUNE_DB, --db) and doesn't tune: the column `match` tells
-how each variant was chosen. Rows are written to --out as they come: stopped, the same command goes
+It measures what is in the database (MOETUNE_DB, --db), else the winners that moetune brings, and doesn't
+tune: the column `match` tells how each variant was chosen. With MOETUNE_SHIPPED=0 and an empty database it
+measures the template's defaults. Rows are written to --out as they come: stopped, the same command goes
 on from there, and measures again what other processes disturbed. Needs nothing else running on the
 machine.
 """

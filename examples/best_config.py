@@ -2,7 +2,8 @@
 
     python examples/best_config.py [PRESET]
 
-`moetune tune PRESET` fills the database; without winners the answer is the template's default.
+`moetune tune PRESET` fills the database; without winners of your own the answer is one that moetune brings,
+else the template's default.
 """
 
 from __future__ import annotations

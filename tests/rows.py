@@ -46,8 +46,7 @@ def add_trial(
         tokens=tokens,
         load=load,
         status=status,
-        environment={"toolchain": compiler},
-        **{"created": CREATED, **more},
+        **{"environment": {"toolchain": compiler}, "created": CREATED, **more},
     )
     measured = MeasurementRow(
         median_ns=1000.5, low_ns=990, high_ns=1010, samples=(1000.0, 1001.0), gflop_s=12.25

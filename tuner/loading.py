@@ -69,10 +69,10 @@ def load(
     selection; `target` is what the code has to run on, this machine unless given. `device` names a GPU
     as torch does (`cuda:0`): then weights may lie there, and it is a GpuLayer.
 
-    With a Problem, `db` is the database or its path; an empty one works too: the template's default is
-    compiled on first use. One that is named has to be there; the user's own may not be yet. With a bundle,
-    `trust` says what is needed of its signature ("unsigned" takes any), and `problem` which one is meant where
-    it holds several.
+    With a Problem, `db` is the database or its path; an empty one works too: a winner that moetune
+    brings or the template's default is compiled on first use. One that is named has to be there; the user's
+    own may not be yet. With a bundle, `trust` says what is needed of its signature ("unsigned"
+    takes any), and `problem` which one is meant where it holds several.
 
     Raises WeightsError when an array does not fit, DeviceError when there is no such GPU, CompileError when
     nothing is cached and the toolchain is missing, DatabaseError when the database is damaged or not there,

@@ -16,12 +16,12 @@ import pytest
 from tests.rows import PROBLEM, TARGET, add_winner, winner_of
 from tests.services import GRANITE, ZEN4, client, served
 from tuner.errors import MoetuneError
-from tuner.problem import PRESETS
+from tuner.problem import PRESETS, Problem
 from tuner.select.select import best_config
 from tuner.serve import index
 from tuner.serve.index import Index
 from tuner.serve.store import Store
-from tuner.store import listings
+from tuner.store import listings, shipped
 from tuner.store.database import Database
 from tuner.target import Target, detect
 
@@ -201,3 +201,26 @@ def test_a_database_that_was_replaced_is_asked_anew(db: Database, tmp_path: Path
     asked = query | {"model": encode(PROBLEM.key), "target": "host"}
     answer = service.get("/v1/best", params=asked).json()
     assert (answer["match"], answer["arch"]) == ("default", detect().arch)
+
+
+def test_what_ships_serves_where_the_database_is_empty(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Database(database).close()
+    row = next(row for row in shipped.winners() if row["target"]["kind"] == "cpu")
+    target = Target.from_key({**row["target"], "name": row["target_name"]})
+    asked = {
+        "model": encode(row["problem"]), "tokens": row["tokens"], "target": encode(target.key),
+        "compiler": row["environment"]["toolchain"],
+    }  # fmt: skip
+    problem = Problem.from_key(row["problem"])
+    expected = best_config(
+        problem, row["tokens"], target=target, db=database, compiler=asked["compiler"]
+    )
+    with client(database) as http:
+        answer = http.get("/v1/best", params=asked).json()
+    assert answer == expected.to_json()
+    assert (answer["source"], answer["match"]) == ("shipped", "exact")
+    monkeypatch.setenv("MOETUNE_SHIPPED", "0")
+    with client(database) as http:
+        assert http.get("/v1/best", params=asked).json()["source"] == "default"

@@ -51,7 +51,10 @@ def test_results_are_taken_once(empty: Path) -> None:
     assert 'moetune_results_total{outcome="taken"} 12.0' in asked.get("/metrics").text
 
 
-def test_who_asks_sees_what_was_posted_at_once(empty: Path) -> None:
+def test_who_asks_sees_what_was_posted_at_once(
+    empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOETUNE_SHIPPED", "0")
     asked, may, row = client(empty), token(empty, RESULTS), lines.won()
     query = {
         "model": row["problem"]["name"],

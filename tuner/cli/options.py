@@ -6,7 +6,7 @@ import functools
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ _CHANGES: dict[str, tuple[str, str, type, str]] = {
 FROM_TRACE = "from-trace"
 # More than anybody waits for.
 MOST_S = 1000 * 86400.0
+# Fields in which a layer may differ from a preset and still be called by its name.
+_OF_PRESET = ("num_experts", "dtype", "weight_dtype")
 _NEEDED = ("--hidden", "--expert-dim", "--experts", "--top-k")
 
 
@@ -129,6 +131,26 @@ def read_model(name: str | None, changes: Mapping[str, Any]) -> Model:
 def _spelled(changes: Mapping[str, Any]) -> list[tuple[str, Any]]:
     pairs = ((option, field) for option, (field, *_) in _CHANGES.items())
     return [(option, changes[field]) for option, field in pairs if field in changes]
+
+
+def called(problem: Problem) -> tuple[str, str]:
+    """What makes a layer on the command line: a preset, or none, and options; both empty where nothing does."""
+    for name, preset in PRESETS.items():
+        changed = [field for field, value in problem.key.items() if value != preset.key[field]]
+        if set(changed) <= set(_OF_PRESET):
+            return name, _options(problem, changed)
+    sizes = [_CHANGES[option][0] for option in _NEEDED]
+    fields = [*sizes, "activation", "dtype", "weight_dtype"]
+    made = Problem(**{field: getattr(problem, field) for field in fields})
+    return "", _options(problem, fields) if made == problem else ""
+
+
+def _options(problem: Problem, fields: Collection[str]) -> str:
+    """The options that give a layer these fields, but for those that are so without them."""
+    usual = {"dtype": "float32", "activation": "swiglu", "weight_dtype": problem.dtype}
+    values = {field: getattr(problem, field) for field in fields}
+    told = {field: value for field, value in values.items() if usual.get(field) != value}
+    return " ".join(f"{option} {value}" for option, value in _spelled(told))
 
 
 def _suffixes(problem: Problem, changes: Mapping[str, Any]) -> list[str]:

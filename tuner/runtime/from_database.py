@@ -20,7 +20,8 @@ from tuner.target import Target
 class Tuned:
     """The Catalogue of a problem in a database (or its path; the default one unless given).
 
-    An empty database works: the template's default is compiled. So does a default one that is not there yet.
+    An empty database works: a winner that moetune brings or the template's default is compiled. So does a
+    default one that is not there yet.
     `target` is this machine unless given. Raises DatabaseError where a database is named that is not there.
     """
 

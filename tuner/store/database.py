@@ -22,7 +22,7 @@ from tuner.errors import DatabaseError
 from tuner.host.arguments import require_path
 from tuner.host.paths import data_dir
 from tuner.problem import Problem
-from tuner.store import migrations, peer_times, sqlite
+from tuner.store import flat, migrations, peer_times, sqlite, statements
 from tuner.store.peer_times import PeerTimeRow
 from tuner.store.records import (
     CeilingRow,
@@ -44,15 +44,6 @@ _TRIAL_COLUMNS = [
     for field in fields(TrialRow)
     if field.name not in ("id", "template", "variant", "config", "pack", "measurements")
 ]
-_READ_TRIALS = """SELECT trials.*, variants.template, variants.name AS variant, variants.config,
-    variants.pack FROM trials JOIN variants ON variants.id = trials.variant_id"""
-
-_READ_WORKLOADS = """SELECT problem_id, problems.name AS problem_name, problems.data AS problem,
-    target_id, targets.arch, targets.name AS target_name, targets.data AS target,
-    tokens, load, COUNT(*) AS trials
-    FROM trials JOIN problems ON problems.id = problem_id JOIN targets ON targets.id = target_id
-    GROUP BY problem_id, target_id, tokens, load
-    ORDER BY problem_name, problem_id, arch, target_id, load, tokens"""
 
 
 def default_path() -> Path:
@@ -229,9 +220,26 @@ class Database:
         where = "problem_id = ? AND target_id = ? AND tokens = ? AND load = ?"
         return self._trials(where, [problem_id, target_id, tokens, load])
 
+    def trial_rows(
+        self,
+        problem: Problem | None = None,
+        target: Target | None = None,
+        tokens: int | None = None,
+        load: str | None = None,
+        status: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """Trials as flat rows, oldest first: those that match what is given, or all.
+
+        Values are plain, so ``pandas.DataFrame(db.trial_rows())`` is a table. Times are of the finals where the
+        trial was in them; parameters are ``config.NAME``, circumstances ``environment.NAME``.
+        """
+        ids = {"problem": problem and problem.digest, "target": target and target.digest}
+        wanted = {**ids, "tokens": tokens, "load": load, "status": status}
+        return flat.trial_rows(self, {k: v for k, v in wanted.items() if v is not None})
+
     def workloads(self) -> list[dict[str, Any]]:
         """Every workload of every problem and target that has trials, with how many (`trials`)."""
-        return self._query(_READ_WORKLOADS, [])
+        return self._query(statements.READ_WORKLOADS, [])
 
     def stage_times(self, target_id: str | None = None) -> list[dict[str, Any]]:
         """What the stages of earlier trials took, oldest first; of one target, or of all CPUs.
@@ -240,9 +248,7 @@ class Database:
         """
         cpus = "json_extract(targets.data, '$.kind') = 'cpu'"
         where = cpus if target_id is None else "target_id = ?"
-        sql = f"""SELECT problem_id, problems.data AS problem, session, tokens, compile_ms,
-            verify_ms, benchmark_ms FROM trials JOIN problems ON problems.id = problem_id
-            JOIN targets ON targets.id = target_id WHERE {where} ORDER BY trials.id"""
+        sql = f"{statements.READ_STAGE_TIMES} WHERE {where} ORDER BY trials.id"
         return self._query(sql, [] if target_id is None else [target_id])
 
     def trial(self, trial_id: int) -> TrialRow:
@@ -333,7 +339,7 @@ class Database:
             return [_parsed(row) for row in self._db.query(sql, parameters)]
 
     def _trials(self, where: str, parameters: list[Any]) -> list[TrialRow]:
-        sql = f"{_READ_TRIALS} WHERE {where}"
+        sql = f"{statements.READ_TRIALS} WHERE {where}"
         rows = self._query(f"{sql} ORDER BY trials.id", parameters)
         ids = f"SELECT trials.id FROM trials WHERE {where}"
         taken: dict[int, list[MeasurementRow]] = {row["id"]: [] for row in rows}

@@ -7,9 +7,10 @@ added meanwhile neither repeat nor hide others.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tuner.store.database import Database
+if TYPE_CHECKING:
+    from tuner.store.database import Database
 
 Row = dict[str, Any]
 
