@@ -12,7 +12,6 @@ from tuner.report.overview import Overview
 from tuner.report.peer_times import by_peer, proven_faster, proven_slower
 from tuner.store.peer_times import PeerTimeRow
 
-_MEMORY = ("read", "copy")
 _ALONE = "Only this machine was tuned for this layer."
 _DAY = 10  # letters of a date
 
@@ -38,12 +37,8 @@ def answers(
 
 
 def of_ceiling(ceiling: str, fraction: float | None) -> str:
-    """A share of a ceiling in words."""
-    if fraction is None or not ceiling:
-        return ""
-    return (
-        f"{100 * fraction:.0f} % of {'memory bandwidth' if ceiling in _MEMORY else 'peak FLOP/s'}"
-    )
+    """A share of a ceiling in words; empty where either is not known."""
+    return words.share_of(ceiling, fraction) if ceiling else ""
 
 
 def _speed(view: Overview) -> str:
