@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tests.kernels import TINY, variant
 from tuner.codegen.compile import toolchain_version
+from tuner.problem import Problem
 from tuner.space.variant import Variant
 from tuner.store.database import Database
 from tuner.store.records import MeasurementRow, TrialRow, WinnerRow
@@ -15,11 +16,11 @@ from tuner.target import detect
 TUNED = (1, 64, 4096, 1 << 18, 1 << 24)
 
 
-def record(path: Path, fraction: float = 1e-6, **changes: int) -> Variant:
+def record(path: Path, fraction: float = 1e-6, problem: Problem = TINY, **changes: int) -> Variant:
     """A database where one variant won every count, at this fraction of the ceiling."""
-    winner, target = variant(TINY, changes), detect()
+    winner, target = variant(problem, changes), detect()
     with Database(path) as db:
-        ids = (db.add_target(target), db.add_problem(TINY))
+        ids = (db.add_target(target), db.add_problem(problem))
         variant_id = db.add_variant(
             winner.id, winner.template, winner.name, winner.config, winner.pack
         )

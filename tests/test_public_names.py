@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ import tuner
 ROOT = Path(__file__).parents[1]
 NAMES = [
     "Client", "Database", "GpuLayer", "Layer", "MoetuneError", "Problem", "Selection", "Stats",
-    "Target", "Weights", "Workload", "__version__", "best_config", "bundle", "errors", "load",
+    "Target", "TuningLayer", "Weights", "Workload", "__version__", "best_config", "bundle", "errors", "load",
     "max", "target", "torch", "trace",
 ]  # fmt: skip
 # Of packages that a type checker need not look into to know what `tuner` has.
@@ -80,6 +81,19 @@ def test_importing_imports_nothing_but_the_names() -> None:
     installed = "numpy torch max optuna jinja2 sqlite_utils rich click cryptography ml_dtypes"
     assert not set(installed.split()) & set(packages.split())
     assert modules.split() == ["tuner", "tuner.version"]
+
+
+@pytest.mark.timed
+def test_importing_is_quick() -> None:
+    """A hundredth of a second in truth; what a heavy package would cost is far above the bound."""
+    assert min(seconds("import tuner") for _ in range(5)) < 0.15
+
+
+def seconds(program: str) -> float:
+    """What a fresh interpreter takes, its own start with it."""
+    start = time.perf_counter()
+    python(program)
+    return time.perf_counter() - start
 
 
 def test_a_package_that_is_lacking_is_named() -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import sysconfig
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,8 @@ import pytest
 
 import tuner
 from tests.kernels import TINY, kernel, tokens
+from tuner.bundle.reader import read_bundle
+from tuner.target import can_run, detect
 
 ROOT = Path(__file__).parents[1]
 
@@ -102,13 +107,18 @@ def run(*command: str | Path, cwd: Path, **more: str) -> str:
     return done.stdout
 
 
+def built(source: Path, folder: Path) -> Path:
+    """The wheel of a folder with sources."""
+    folder.mkdir(exist_ok=True)
+    options = ("--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check")
+    run(sys.executable, "-m", "pip", "wheel", *options, "-w", folder, source, cwd=folder)
+    (made,) = folder.glob("moetune-*.whl")
+    return made
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    options = ("--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check")
-    run(sys.executable, "-m", "pip", "wheel", *options, "-w", folder, ROOT, cwd=folder)
-    (built,) = folder.glob("moetune-*.whl")
-    return built
+    return built(ROOT, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +166,46 @@ def test_the_data_travel_in_the_wheel(python: Path) -> None:
     assert installed["pages"] == {path.name: path.read_text() for path in pages.iterdir()}
     assert installed["best"] == (ROOT / "db" / "best.jsonl").read_text()
     assert installed["version"] == "0.1.0"
+
+
+def test_only_linux_wants_the_compiler(wheel: Path) -> None:
+    """There is none for Windows, and on macOS moetune reads results alone."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        wanted = archive.read(name).decode().splitlines()
+    for package in ("max", "mojo"):
+        (line,) = (line for line in wanted if line.startswith(f"Requires-Dist: {package}=="))
+        assert line.endswith("; sys_platform == 'linux'")
+
+
+def test_the_image_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    """Of what examples/deploy/Dockerfile copies, and of nothing else."""
+    text = (ROOT / "examples" / "deploy" / "Dockerfile").read_text()
+    first = text[: text.index("RUN pip wheel")]
+    source = tmp_path / "source"
+    for line in re.findall(r"^COPY (.+)$", first, re.MULTILINE):
+        *names, _ = line.split()
+        for name in names:
+            place = source / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            copy(ROOT / name, place)
+    made = built(source, tmp_path / "wheels")
+    contents = [zipfile.ZipFile(path).namelist() for path in (wheel, made)]
+    kept = [{name for name in names if "__pycache__" not in name} for names in contents]
+    assert kept[0] == kept[1]
+
+
+def test_the_program_of_the_image_runs_a_bundle(bare_python: Path, tmp_path: Path) -> None:
+    """What examples/deploy/Dockerfile starts, with what it installs."""
+    program, bundle = ROOT / "examples" / "run_bundle.py", ROOT / "tests" / "former" / "bundle.moe"
+    (part,) = read_bundle(bundle, "unsigned").manifest.sections[0].parts
+    if not can_run(detect(), part.target.features):
+        pytest.skip("this processor does not run code for x86-64-v3")
+    cache = {"MOETUNE_CACHE": str(tmp_path / "cache"), "PATH": ""}
+    said = run(bare_python, program, bundle, "unsigned", cwd=tmp_path, **cache)
+    assert said.splitlines()[0] == "<Layer tiny: D=48 F=40 E=4 k=2, swiglu, softmax, float32"
+    assert said.splitlines()[-1].startswith("x [16, 48] -> y [16, 48], by moe_cpu_")
 
 
 def test_the_command_line_starts(python: Path) -> None:

@@ -7,6 +7,7 @@ needs NumPy alone.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING
 
 from tuner.version import __version__
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from tuner.runtime.layer import Layer
     from tuner.runtime.stats import Stats
     from tuner.runtime.trace import trace
+    from tuner.runtime.tuning_layer import TuningLayer
     from tuner.select.select import best_config
     from tuner.select.selection import Selection
     from tuner.store.database import Database
@@ -43,6 +45,7 @@ __all__ = [
     "Selection",
     "Stats",
     "Target",
+    "TuningLayer",
     "Weights",
     "Workload",
     "__version__",
@@ -62,6 +65,7 @@ _PLACES = {
     "Selection": "tuner.select.selection",
     "Stats": "tuner.runtime.stats",
     "Target": "tuner.target",
+    "TuningLayer": "tuner.runtime.tuning_layer",
     "Weights": "tuner.problem.weights",
     "Workload": "tuner.problem.workload",
     "best_config": "tuner.select.select",
@@ -75,6 +79,11 @@ _PLACES = {
 }
 
 if not TYPE_CHECKING:  # a type checker would take any name for one that is there
+    if sys.platform == "win32":
+        raise ImportError(
+            "moetune runs on Linux on x86-64, and reads results on macOS; on Windows use WSL, the "
+            "Windows Subsystem for Linux"
+        )
 
     def __getattr__(name):
         if name not in _PLACES:

@@ -20,6 +20,7 @@ from tuner.codegen.compile import compile_source
 from tuner.errors import CompileError, DatabaseError, KernelError, MoetuneError
 from tuner.host.paths import cache_dir, no_programs
 from tuner.host.process import run
+from tuner.host.system import is_linux, require_linux
 from tuner.host.toolchain import find_linker, find_mojo, require_linker, toolchain_version
 from tuner.measure.probe import Limit, Probe
 from tuner.space import space, templates
@@ -67,11 +68,13 @@ class _Check:
     name: str
     look: Callable[[Path], str]
     essential: bool = True
+    anywhere: bool = False
 
 
 def diagnose(database: Path) -> list[CheckResult]:
-    """Run every check, with the database at this path."""
-    return [_find(check, database) for check in _CHECKS]
+    """Run every check, with the database at this path; elsewhere than on Linux the first ones."""
+    checks = _CHECKS if is_linux() else [check for check in _CHECKS if check.anywhere]
+    return [_find(check, database) for check in checks]
 
 
 def _find(check: _Check, database: Path) -> CheckResult:
@@ -83,7 +86,8 @@ def _find(check: _Check, database: Path) -> CheckResult:
 
 
 def require_toolchain() -> None:
-    """Raise CompileError where nothing can be compiled: no mojo, or no linker."""
+    """Raise CompileError where nothing can be compiled: no mojo, or no linker; TargetError off Linux."""
+    require_linux()
     toolchain_version()
     _linker()
 
@@ -197,14 +201,14 @@ def _torch(_: Path) -> str:
 
 # In the order of dependence: the first problem is the one to mend first.
 _CHECKS = (
-    _Check("machine", _machine),
-    _Check("python", _python),
+    _Check("machine", _machine, anywhere=True),
+    _Check("python", _python, anywhere=True),
     _Check("mojo", _mojo),
     _Check("linker", _linker),
     _Check("cache", _cache),
     _Check("build", _build),
     _Check("templates", _templates),
-    _Check("shipped", _shipped, essential=False),
+    _Check("shipped", _shipped, essential=False, anywhere=True),
     _Check("database", _database),
     _Check("recording", _writable, essential=False),
     _Check("torch", _torch, essential=False),

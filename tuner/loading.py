@@ -14,12 +14,15 @@ from tuner.errors import UsageError
 from tuner.host.arguments import require, require_path
 from tuner.problem import Problem
 from tuner.problem.weights import Weights
+from tuner.problem.workload import Workload
 from tuner.runtime.catalogue import Catalogue
 from tuner.runtime.layer import Layer
-from tuner.target import Target, require_cpu
+from tuner.target import Target, detect, require_cpu
 
 if TYPE_CHECKING:
     from tuner.runtime.gpu_layer import GpuLayer
+    from tuner.runtime.tuning_layer import TuningLayer
+    from tuner.select.selection import Selection
     from tuner.store.database import Database
 
 
@@ -34,6 +37,8 @@ def load(
     trust: str = "signed",
     problem: Problem | None = None,
     device: None = None,
+    tune: None = None,
+    tune_s: float = 60.0,
 ) -> Layer: ...
 
 
@@ -47,7 +52,25 @@ def load(
     *,
     trust: str = "signed",
     problem: Problem | None = None,
+    device: None = None,
+    tune: str,
+    tune_s: float = 60.0,
+) -> TuningLayer: ...
+
+
+@overload
+def load(
+    source: Problem | str | os.PathLike[str],
+    weights: Weights,
+    db: Database | str | os.PathLike[str] | None = None,
+    target: Target | None = None,
+    load: str = "uniform",
+    *,
+    trust: str = "signed",
+    problem: Problem | None = None,
     device: object,
+    tune: None = None,
+    tune_s: float = 60.0,
 ) -> Layer | GpuLayer: ...
 
 
@@ -61,7 +84,9 @@ def load(
     trust: str = "signed",
     problem: Problem | None = None,
     device: object = None,
-) -> Layer | GpuLayer:
+    tune: str | None = None,
+    tune_s: float = 60.0,
+) -> Layer | GpuLayer | TuningLayer:
     """A layer that runs on this machine: `source` is a Problem, or the path of a bundle.
 
     Checks and packs the weights once (a second copy of them in memory; the given arrays may be
@@ -74,6 +99,10 @@ def load(
     own may not be yet. With a bundle, `trust` says what is needed of its signature ("unsigned"
     takes any), and `problem` which one is meant where it holds several.
 
+    With `tune` it is a TuningLayer, which tunes for the token counts of its calls where nothing near was
+    tuned on this machine: "first-use" before the first call with as many tokens is answered, "background"
+    meanwhile. Each session takes some `tune_s` seconds and records its winners in `db`.
+
     Raises WeightsError when an array does not fit, DeviceError when there is no such GPU, CompileError when
     nothing is cached and the toolchain is missing, DatabaseError when the database is damaged or not there,
     UsageError when an argument is of another class or belongs to the other kind of source, and what
@@ -84,7 +113,11 @@ def load(
     if name == "cpu":
         if target is not None:
             require_cpu(target, "tuner.load without device=")
+        if tune is not None:
+            return _tuning(source, weights, db, target, load, tune, tune_s)
         return Layer(_catalogue(source, db, target, trust, problem), weights, load)
+    if tune is not None:
+        raise UsageError("tune: tunes for a CPU; `moetune tune --target` tunes for a GPU")
     from tuner.gpu.device import opened, target_of
     from tuner.runtime.gpu_layer import GpuLayer
 
@@ -92,6 +125,36 @@ def load(
         raise UsageError(f"target: device={name!r} says what the code has to run on; leave it out")
     gpu = opened(name)
     return GpuLayer(_catalogue(source, db, target_of(gpu), trust, problem), weights, gpu, load)
+
+
+def _tuning(
+    source: Problem | str | os.PathLike[str],
+    weights: Weights,
+    db: Database | str | os.PathLike[str] | None,
+    target: Target | None,
+    load: str,
+    tune: str,
+    tune_s: float,
+) -> TuningLayer:
+    """A layer that tunes itself; each layer that it makes asks the database anew."""
+    from tuner.runtime import tuning_layer
+    from tuner.runtime.from_database import Tuned
+    from tuner.store.database import path_to_read
+
+    tuning_layer.check(tune, tune_s)
+    if not isinstance(source, Problem):
+        raise UsageError("tune: a bundle brings its own winners; give a Problem, or leave it out")
+    path = path_to_read(db)
+    asked = tuning_layer.Asked(source, target or detect(), path, Workload(1, load).load, tune_s)
+    found = Tuned(source, None if db is None else path, target)
+
+    def make() -> Layer:
+        return Layer(found, weights, load)
+
+    def select(tokens: int) -> Selection:
+        return found.select(tokens, asked.load, None)
+
+    return tuning_layer.TuningLayer(make, select, asked, tune)
 
 
 def _check(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.rows import winner_of
 from tuner.audit import audit as stage
 from tuner.audit.audit import Measured, audit, judge
 from tuner.audit.claims import AuditVerdict, Claim, Finding, claims, finding, is_here
+from tuner.cli.commands import audit as command
 from tuner.codegen.render import render
 from tuner.errors import UsageError
 from tuner.measure.bench import Timing
@@ -167,7 +169,8 @@ def test_one_that_claims_no_gain_holds_until_it_is_surely_slower(
         ([timing(0.9), timing(1.01)], AuditVerdict.HOLDS),
         ([timing(0.9), timing(0.91)], AuditVerdict.LOST),
         ([timing(0.9, foreign=0.3), timing(0.9)], AuditVerdict.UNSURE),
-        ([timing(0.9, floor=0.2), timing(0.9, floor=0.2)], AuditVerdict.HOLDS),
+        ([timing(0.99, floor=0.05), timing(0.99, floor=0.05)], AuditVerdict.HOLDS),
+        ([timing(0.9, floor=0.2), timing(0.9, floor=0.2)], AuditVerdict.UNSURE),
     ],
 )  # fmt: skip
 def test_a_default_holds_until_the_contender_wins(
@@ -389,7 +392,7 @@ def test_the_cheapest_comes_first_and_what_does_not_fit_is_left(db: Database) ->
         (16, AuditVerdict.HOLDS),
         (4, AuditVerdict.LEFT),
     ]
-    assert found[2].reason == f"would take about {60 + fixed:.0f} s, 5 s were left"
+    assert found[2].reason == f"{60 + fixed:.0f} s needed, 5 s left"
 
 
 def run_audit(
@@ -403,9 +406,9 @@ def run_audit(
 
 @pytest.mark.parametrize(
     ("ratios", "code", "verdict"),
-    [([0.7, 0.7], 0, "holds"), ([1.1, 1.1], 1, "no longer holds"), ([0.7, 1.1], 0, "cannot tell")],
+    [([0.7, 0.7], 0, "holds"), ([1.1, 1.1], 1, "slower"), ([0.7, 1.1], 3, "inconclusive")],
 )
-def test_the_command_ends_with_1_where_a_winner_no_longer_holds(
+def test_the_command_ends_with_a_code_for_each_verdict(
     ratios: list[float], code: int, verdict: str, db: Database, moetune: Run,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -415,10 +418,43 @@ def test_the_command_ends_with_1_where_a_winner_no_longer_holds(
     verdict_line, ratios_line, *_ = said[1].splitlines()
     default, better = variants(4)
     rows = f"tile_rows {default.config['tile_rows']}->{better.config['tile_rows']}"
-    assert verdict_line.startswith(f"{verdict:22} tiny, 4 tokens uniform: {rows}, chunks ")
+    assert verdict_line.startswith(f"{verdict:18} tiny, 4 tokens uniform: {rows}, chunks ")
     assert "1.25x [1.25, 1.25] of the default's speed then, " in ratios_line
     assert ratios_line.endswith("] now")
-    assert said[1].endswith(f"1 winners: 1 {verdict}\n")
+    assert said[1].endswith(f"1 winner: 1 {verdict}\n")
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "allow", "code"),
+    [
+        ({"holds", "not of this machine"}, (), 0),
+        ({"holds", "skipped"}, (), 4),
+        ({"inconclusive", "skipped"}, (), 3),
+        ({"inconclusive", "skipped", "slower"}, ("inconclusive", "skipped"), 1),
+        ({"inconclusive", "skipped", "gone"}, (), 1),
+        ({"inconclusive", "skipped"}, ("inconclusive",), 4),
+        ({"inconclusive", "skipped"}, ("inconclusive", "skipped"), 0),
+    ],
+)
+def test_the_worst_verdict_that_is_not_allowed_is_the_exit_code(
+    verdicts: set[str], allow: tuple[str, ...], code: int
+) -> None:
+    assert command._exit_code(verdicts, allow) == code
+
+
+def test_no_time_is_no_success(db: Database, moetune: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_winner(db, 4)
+    code, out, _ = run_audit(db, moetune, monkeypatch, [0.7], "audit --time 1s")
+    assert code == 4
+    assert out.startswith("skipped ")
+    assert out.endswith("1 winner: 1 skipped\n")
+    assert run_audit(db, moetune, monkeypatch, [0.7], "audit --time 1s --allow skipped")[0] == 0
+
+
+def test_the_page_of_commands_has_the_codes() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
+    for verdict, code in command.EXIT_CODES.items():
+        assert re.search(rf"\| {code} \|.*`audit`.*\b{verdict}\b", page), verdict
 
 
 def test_the_command_ends_with_1_where_a_winner_is_gone(
@@ -460,8 +496,8 @@ def test_audit_for_real(moetune: Run, database: Path) -> None:
     assert moetune(f"tune {sizes} --tokens 8 --trials 3").code == 0
     said = moetune(f"audit {sizes} --json")
     (told,) = json.loads(said.out)
-    assert told["verdict"] in ("holds", "no longer holds", "cannot tell")
-    assert said.code == int(told["verdict"] == "no longer holds")
+    assert told["verdict"] in ("holds", "slower", "inconclusive")
+    assert said.code == {"holds": 0, **command.EXIT_CODES}[told["verdict"]]
     assert told["now"][1] <= told["now"][0] <= told["now"][2]
     with Database(database, read_only=True) as db:
         (best,) = db.best()

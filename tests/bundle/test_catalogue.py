@@ -159,7 +159,9 @@ def test_selection(
 
 def test_a_selection_says_where_it_comes_from(catalogue: BundleCatalogue) -> None:
     found = catalogue.select(8, "uniform", "p1")
-    assert found.reason == "of a bundle, tuned on a machine like this: 4 tokens instead of 8"
+    assert (
+        found.reason == "of a bundle, tuned on a machine like this: tuned for 4 tokens, asked for 8"
+    )
     assert (found.pack, found.target.arch) == ("p1", "znver4")
 
 

@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from tests.bundles import V2, ZEN4, bundle
-from tests.commands import Run
+from tests.commands import Run, Said
 from tuner.bundle import install as installer
+from tuner.bundle import signing
 from tuner.bundle.archive import SIGNATURE
 from tuner.bundle.install import Installed, Result
 from tuner.bundle.reader import read_bundle
 from tuner.cpu.kernel import ABI
+from tuner.host.paths import trust_dir
 
 TINY = "--hidden 48 --expert-dim 40 --experts 4 --top-k 2"
 
@@ -105,6 +107,57 @@ def test_install_ends_with_the_verdict(
     assert said.out.splitlines()[-1] == f"{plain} (signed by a1b2): {verdict}"
     if code == 0:
         assert "  4 tokens, uniform: 40% of the ceiling, 80% where tuned: slower" in said.out
+
+
+@pytest.fixture
+def signed(tmp_path: Path) -> Path:
+    """A bundle beside the keys of who signed it and of somebody else; nobody trusts them."""
+    for name in ("key", "other"):
+        signing.generate(tmp_path / name)
+    return bundle(tmp_path / "signed.moe", (V2,), key=tmp_path / "key")
+
+
+def test_install_names_whose_bundle_it_is(
+    moetune: Run, signed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line trusts the key and installs; later ones need no key."""
+    asked: list[str] = []
+
+    def verdict(path: Path, trust: str, device: str) -> Installed:
+        asked.append(read_bundle(path, trust).signer)
+        return Installed(str(path), asked[-1], (Result("ok", "small", (), "znver4", 0.0),))
+
+    monkeypatch.setattr(installer, "install", verdict)
+    key = signed.with_name("key.pub")
+    said = moetune(f"bundle install {signed} --key {key}")
+    assert said.code == 0
+    assert said.err == f"{asked[0]}: trusted from now on, in {trust_dir()}\n"
+    assert moetune(f"bundle install {signed}").code == 0
+    assert moetune(f"bundle install {signed} --key {key}").code == 0
+    assert asked == [signing.key_id(signing._read_public(key)[0])] * 3
+
+
+@pytest.mark.parametrize("command", ["moetune bundle", "python -m tuner.bundle"])
+def test_a_bundle_of_somebody_else_is_refused(
+    moetune: Run, signed: Path, plain: Path, command: str
+) -> None:
+    """Before anything in it is run, and nobody is trusted for it."""
+
+    def install(words: str) -> Said:
+        if command == "moetune bundle":
+            return moetune(f"bundle install {words}")
+        line = [sys.executable, "-m", "tuner.bundle", "install", *words.split()]
+        done = subprocess.run(line, capture_output=True, text=True)
+        return Said(done.returncode, done.stdout, done.stderr)
+
+    other = signed.with_name("other.pub")
+    said = install(f"{signed} --key {other}")
+    assert (said.code, said.out) == (1, "")
+    assert f"which is {other}; don't trust it" in said.err
+    assert "is not signed" in install(f"{plain} --key {other}").err
+    assert install(f"{signed} --key {signed}").code == 2
+    assert install(f"{signed} --key {other} --trust unsigned").code == 2
+    assert not trust_dir().exists()
 
 
 def test_install_where_there_is_no_command_line(plain: Path) -> None:

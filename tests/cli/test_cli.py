@@ -17,11 +17,13 @@ import pytest
 from tests.commands import Run
 from tests.hosts import HOSTS, on
 from tests.rows import CREATED, add_trial, add_winner
+from tuner.cli.answer import Gain, gain
 from tuner.cli.commands.tune import check_memory
 from tuner.cli.options import read_model, seconds, token_list
-from tuner.cli.outcome import lines as outcome_lines
+from tuner.cli.outcome import Ended, parts
 from tuner.errors import ProblemError, UsageError
 from tuner.peers import compare
+from tuner.peers.beside import Beside
 from tuner.problem import PRESETS, Problem
 from tuner.problem.workload import Workload
 from tuner.space.variant import default_variant, make
@@ -109,6 +111,7 @@ def sessions() -> Iterator[list[tuple[Problem, Target, Plan]]]:
         patch.setattr("tuner.tune.run.tune", tune)
         patch.setattr("tuner.doctor.require_toolchain", lambda: None)
         patch.setattr("tuner.tune.estimate.is_cached", lambda text, target: False)
+        patch.setattr("tuner.peers.beside.beside", lambda *given, **how: Beside({}))
         patch.setattr("tuner.target.target.find_mojo", lambda: None)
         yield held
 
@@ -206,47 +209,99 @@ def test_the_plan_of_a_session(sessions: list[Any], moetune: Run, database: Path
     assert database.exists()
 
 
-def test_a_session_ends_with_a_table_and_two_lines(sessions: list[Any], moetune: Run) -> None:
+def test_a_session_ends_with_the_answer_and_two_lines(sessions: list[Any], moetune: Run) -> None:
     said = moetune(f"tune {GRANITE} --tokens 16,128 --time 10m")
     assert said.code == 0
     lines = said.out.splitlines()
-    faster, runs = (line for line in lines if line.split()[:1] == ["16"])
-    default, _ = (line for line in lines if line.split()[:1] == ["128"])
-    assert runs.split() == ["16", "uniform", "A", "0.0%", "1.0%"]
-    changed = f"tile_rows {DEFAULT.config['tile_rows']}->4, chunks 2->4"
-    for part in ("1.5 ms", changed, "1.2 ms", "1.25x [1.18, 1.33]", "44.4 GB/s", "62% of read"):
+    rows = {line.split()[0]: line for line in lines if line.startswith("  ") and line.strip()}
+    faster, default = rows["16"], rows["128"]
+    for part in ("1.2 ms", "62 % of memory bandwidth", "25 % faster"):
         assert part in faster
-    assert " default " in default
-    assert "120.0 GFLOP/s" in default
-    assert lines[-3] == f"default: {DEFAULT.name}"
+    assert "62 % of peak FLOP/s" in default
+    assert default.split()[-2:] == ["no", "gain"]
+    changed = f"tile_rows {DEFAULT.config['tile_rows']}->4, chunks 2->4"
+    gained = "16 tokens: gained 25 %: 1.25x [1.18, 1.33] of the default's speed; "
+    assert f"{gained}{changed}" in lines
+    assert "128 tokens: no gain: the default is within 1 % of the best of 15 tried" in lines
+    assert "pace" not in said.out
+    assert BETTER.name not in said.out
     assert f"best {GRANITE} --tokens 16" in lines[-2]
     assert "tuner.load(problem, tuner.Weights.random(problem, seed=0)); " in lines[-1]
-    assert (
-        "1/2 16 tokens: search, trials: 12 ok 3 slow, best 1.25x, 1:01 of 10:00, 8:59 left"
-        in said.err
-    )
+    state = "1:01 of 10:00, trials: 12 ok, 3 slow, 1.25x unconfirmed, 8:59 left"
+    assert f"1/2 16 tokens: search, {state}" in said.err
     assert said.err.count("search") == 2
 
 
-def test_a_matrix_ends_with_what_is_kept_where_it_serves_and_what_that_loses() -> None:
+def test_a_session_says_less_or_more(sessions: list[Any], moetune: Run) -> None:
+    quiet = moetune(f"tune {GRANITE} --tokens 16 --time 10m --quiet")
+    assert quiet.err == ""
+    assert len(quiet.out.split("\n16 ")) == 1
+    assert "What to type next" not in quiet.out
+    loud = moetune(f"tune {GRANITE} --tokens 16,128 --time 10m -v").out
+    for part in (
+        "1.25x [1.18, 1.33]", "44.4 GB/s", "120.0 GFLOP/s", "62% of read", "noise floor: 1.0%",
+        f"kernel A is {BETTER.name}", f"a default is {DEFAULT.name}", "pace: 20.0 variants a minute",
+    ):  # fmt: skip
+        assert part in loud
+
+
+@pytest.mark.parametrize(
+    ("cell", "word", "sentence"),
+    [
+        ({}, "gained", "gained 25 %: 1.25x [1.18, 1.33] of the default's speed"),
+        (
+            {"is_default": True, "statuses": {"ok": 30, "slow": 8}, "noise_floor": 0.02},
+            "no gain", "no gain: the default is within 2 % of the best of 38 tried",
+        ),
+        (
+            {"is_default": True, "statuses": {"ok": 30}, "noise_floor": 0.01, "regret": 1.043},
+            "no gain", "no gain: the default is within 5 % of the best of 30 tried",
+        ),
+        (
+            {"is_default": True, "statuses": {"ok": 4, "slow": 2}},
+            "not decided", "not decided: 6 candidates tried in 40 s; give it 80 s",
+        ),
+        (
+            {"is_default": True, "statuses": {"ok": 2}},
+            "not decided", "not decided: 2 candidates tried in 40 s; give it 4 minutes",
+        ),
+        (
+            {"foreign": 0.42},
+            "machine was busy", "other processes took 42% of the machine; run it again when it is quiet",
+        ),
+    ],
+)  # fmt: skip
+def test_what_tuning_gained(cell: dict[str, Any], word: str, sentence: str) -> None:
+    assert gain(result(**cell), 40.0) == Gain(word, sentence)
+
+
+def test_a_matrix_ends_with_what_serves_where_and_what_that_loses() -> None:
     worse = result(workload=Workload(128, "zipf:1.2"), regret=1.02, noise_floor=0.08, foreign=0.42)
     held = HeldOut(Workload(8), BETTER.name, "tokens", DEFAULT.name, 0.8, 1.015, 1.01, 1.02)
     kept = (BETTER.name, DEFAULT.name)
     rules = (Rule("uniform", 45, BETTER.name), Rule("uniform", None, DEFAULT.name))
     made = outcome([result(), worse], kept=kept, rules=rules, held_out=(held,))
-    assert list(outcome_lines(made)) == [
-        f"kept A: {BETTER.name}",
-        f"kept B: {DEFAULT.name}",
+    ended = Ended(PRESETS[GRANITE], HOST, made, Beside({}), 60.0, ())
+    changed = f"tile_rows {DEFAULT.config['tile_rows']}->4, chunks 2->4"
+    assert [part for part in parts(ended, 1) if isinstance(part, str)] == [
+        PRESETS[GRANITE].describe(),
+        f"16 tokens: gained 25 %: 1.25x [1.18, 1.33] of the default's speed; {changed}",
+        "128 tokens, zipf:1.2: other processes took 42% of the machine; run it again when it is quiet",
+        f"kernel A: {changed}",
+        "kernel B: the template's default",
         "select uniform: T <= 45: A; else B",
-        "regret: 0.4% in the weighted mean against the best of each cell, at most 2.0% "
+        "cost of shipping 2 kernels instead of the best for each row: 0.4% in the weighted mean, at most 2.0% "
         "(128 tokens, zipf:1.2)",
         "held out 8 tokens, uniform: A (tokens) loses 1.5% [1.0%, 2.0%]",
         "held out: loses 1.5% in the median of 1",
+        f"kernel A is {BETTER.name}",
+        f"kernel B is {DEFAULT.name}",
+        f"a default is {DEFAULT.name}",
         "noise floor: 1.0% to 8.0%; smaller gains could not be told: run it again on a quiet machine",
-        "could not tell at 128 tokens, zipf:1.2: the machine was loaded, other processes took 42% of it; "
-        "run it again on a quiet machine",
         "pace: 20.0 variants a minute, compile to verdict (20 compiled, 25 judged in 1:00: builds 30.0 s, "
         "verifying 5.0 s, races 20.0 s, the rest 5.0 s)",
+        "",
+        "What to type next, to ask for the best kernel and to run it:",
     ]
 
 
@@ -262,6 +317,7 @@ def test_json_holds_the_full_names_and_the_speed_up(sessions: list[Any], moetune
     assert cell["speedup"] == pytest.approx(1.25)
     assert [cell["speedup_low"], cell["speedup_high"]] == pytest.approx([1 / 0.85, 1 / 0.75])
     assert cell["changes"]["chunks"] == [2, 4]
+    assert (cell["tuning"], cell["limit"]) == ("gained", "62 % of memory bandwidth")
 
 
 @pytest.mark.usefixtures("zen3")
@@ -325,7 +381,9 @@ def test_best_says_how_it_matched_and_why(tuned: Path, moetune: Run) -> None:
     said = moetune(f"best {SMALL} --tokens 20")
     lines = dict(line.split(maxsplit=1) for line in said.out.splitlines())
     assert lines["variant"] == "k_a8"
-    assert lines["match"].startswith("tokens: winner tuned on this target: 16 tokens instead of 20")
+    assert lines["match"].startswith(
+        "tokens: winner tuned on this target: tuned for 16 tokens, asked for 20"
+    )
     assert lines["config"] == "a 8"
     assert lines["evidence"].startswith("1.25x [1.00, 1.25] of the default's speed, median 900 ns")
     assert lines["measured"].startswith(f"{CREATED} on {detect().arch}")

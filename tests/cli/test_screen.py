@@ -23,6 +23,7 @@ OTHERS = {
     "bundle/probation.py": (2, "JSON, for the process that started it"),
     "offline/run.py": (2, "without the packages of the command line; spelled"),
     "offline/trial.py": (1, "JSON, for the process that started it"),
+    "tune/for_layer.py": (1, "one line, for the process that started it"),
 }
 
 

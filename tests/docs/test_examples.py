@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import ROOT
+from tuner.bundle.reader import read_bundle
+from tuner.target import can_run, detect
 
 EXAMPLES = ROOT / "examples"
 # layer.c has a test beside those of the C interface; max_graph.py compiles a graph, which takes minutes.
@@ -49,6 +51,16 @@ def test_record_trace(tmp_path: Path) -> None:
     assert calls == "22 calls, by octave of token counts: {1: 20, 64: 2}"
     assert "--load trace:traffic.jsonl --tokens from-trace" in command
     assert len((tmp_path / "traffic.jsonl").read_text().splitlines()) == 3
+
+
+def test_run_bundle(tmp_path: Path) -> None:
+    bundle = ROOT / "tests" / "former" / "bundle.moe"
+    (part,) = read_bundle(bundle, "unsigned").manifest.sections[0].parts
+    if not can_run(detect(), part.target.features):
+        pytest.skip("this processor does not run code for x86-64-v3")
+    said = example("run_bundle.py", tmp_path, str(bundle), "unsigned")
+    assert said[0] == "<Layer tiny: D=48 F=40 E=4 k=2, swiglu, softmax, float32"
+    assert said[-1].startswith("x [16, 48] -> y [16, 48], by moe_cpu_")
 
 
 @pytest.mark.compiler

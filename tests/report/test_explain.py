@@ -282,7 +282,7 @@ def test_other_workloads_are_listed_and_never_taken(db: Database) -> None:
 
 
 def test_nothing_at_all(db: Database) -> None:
-    with pytest.raises(DatabaseError, match="there is none at all, or run `moetune tune`"):
+    with pytest.raises(DatabaseError, match="nothing of it was tuned here, or run `moetune tune`"):
         explain(PROBLEM, Workload(16), TARGET, db)
 
 
@@ -307,7 +307,7 @@ def test_the_command_prints_all_of_it(db: Database, here: None, moetune: Run) ->
         "search      7 trials in 1 session: 5 ok, 1 slow, 1 wrong\n",
         "took        0:23 of work (compile 0:14, verify 0:03, timing 0:06), trials from 2026",
         "roofline    120.0 GFLOP/s, 40.0 GB/s, 3.00 FLOP/byte, ridge at 10.00 (fma 500.0 GFLOP/s, ",
-        "read binds: 75% of it\n",
+        "75 % of memory bandwidth\n",
         "importances too few trials were timed to tell (6)\n",
         "Neighbours that lost, one parameter away from the winner: 4 of them",
         "Nearest contenders",

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import tuner
+from tests import shipped
 from tuner.errors import CompileError, UsageError, WeightsError
+from tuner.host.process import Completed
 from tuner.problem import Problem
 from tuner.problem.weights import Weights
+from tuner.runtime.tuning_layer import Asked
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -168,3 +174,25 @@ def test_a_module_that_was_put_in_meanwhile_stays() -> None:
     gate = model.model.layers[0].mlp.gate = copy.deepcopy(block.gate)
     restore(model)
     assert block.gate is gate
+
+
+@pytest.mark.compiler
+def test_a_model_whose_layers_tune_themselves_tunes_once(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The layers of a model are of one problem; here the session records that nothing beats the default."""
+    begun: list[list[int]] = []
+
+    def session(asked: Asked, counts: Sequence[int]) -> Completed:
+        begun.append(list(counts))
+        monkeypatch.setattr(shipped, "TUNED", tuple(counts))
+        shipped.record(asked.db, problem=asked.problem)
+        return Completed(0, "", "", 1.0, False)
+
+    monkeypatch.setattr(Asked, "session", session)
+    model = small_model("mixtral")
+    right = logits(model)
+    replace(model, lambda problem, weights: tuner.load(problem, weights, tune="first-use"))
+    for _ in range(2):
+        torch.testing.assert_close(logits(model), right, rtol=1e-4, atol=1e-4)
+    assert len(begun) == 1

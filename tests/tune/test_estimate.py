@@ -289,11 +289,28 @@ def test_the_bar_shows_incumbent_statuses_and_time_left(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
     assert lines[0].startswith(
-        "1/1 16 tokens: default, trials of 20: none yet, best 1.25x, 0:00, 1:"
+        "1/1 16 tokens: default, 0:00, trials of 20: none yet, 1.25x unconfirmed, 1:"
     )
-    assert "trials of 20: 12 ok 1 slow, best 1.25x, 1:01, 0:" in lines[1]
+    assert "1:01, trials of 20: 12 ok, 1 slow, 1.25x unconfirmed, 0:" in lines[1]
     assert lines[1].endswith(" left")
-    assert lines[2].endswith("1:50, 0:00 left")
+    assert "1:50, " in lines[2]
+    assert lines[2].endswith(", 0:00 left")
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_the_state_fits_beside_stage_and_bar(width: int) -> None:
+    """What there is no room for is left out from the end; the time so far is always there."""
+    now = report("search", 13, 61.0, budget_s=600.0)
+    room = width - len("2/2 1024 tokens zipf:1.2: search") - 16 - 3
+    told = screen.state(now, 539.0, room)
+    assert told.startswith("1:01 of 10:00")
+    assert len(told) <= max(room, len("1:01 of 10:00"))
+    assert screen.state(now, 539.0).startswith(told)
+    assert (told == screen.state(now, 539.0)) == (width == 200)
+
+
+def test_a_session_over_its_time_does_not_say_how_much_it_had() -> None:
+    assert screen.state(report("final", 20, 42.0, budget_s=40.0), 0.0).startswith("0:42, trials")
 
 
 def test_a_session_makes_the_trials_that_were_estimated(

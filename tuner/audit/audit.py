@@ -38,6 +38,8 @@ AUDIT_SEED = 1_000_000
 # A variant that was refused, crashed or was wrong is gone; of one that took too long, or found too
 # little memory, nobody can tell.
 _GONE = ("compile", "crash", "wrong")
+# Under a noise floor above this, a share, nothing holds.
+MOST_FLOOR = 0.1
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def audit(
     for number, claim in enumerate(waiting, start=1):
         left = time_s - (clock() - start)
         if claim.cost_s > left:
-            reason = f"would take about {claim.cost_s:.0f} s, {max(left, 0):.0f} s were left"
+            reason = f"{claim.cost_s:.0f} s needed, {max(left, 0):.0f} s left"
             findings.append(_of(claim, AuditVerdict.LEFT, reason))
             continue
         report(number, len(waiting), claim)
@@ -168,7 +170,8 @@ def judge(claim: Claim, parts: Sequence[Timing]) -> tuple[AuditVerdict, str]:
     Who wins is decided by the rule of the finals (``tuner.tune.verdicts``), with the noise floor that the
     sentinel tells now. A winner no longer holds when its whole interval lies above that floor, if its
     gain was larger than the floor, so that it could have been told; one that claimed no gain, when it is
-    surely slower. A default no longer holds when the contender is faster than was put up with.
+    surely slower. A default no longer holds when the contender is faster than was put up with. Under a noise
+    floor above MOST_FLOOR what was not found slower is inconclusive.
     """
     if claim.other is None:
         return AuditVerdict.HOLDS, "verified; nothing else was timed that it could be raced against"
@@ -189,6 +192,8 @@ def judge(claim: Claim, parts: Sequence[Timing]) -> tuple[AuditVerdict, str]:
         )
     if lost:
         return AuditVerdict.LOST, reason
+    if floor > MOST_FLOOR:  # that nothing is slower by more than this is no evidence
+        return AuditVerdict.UNSURE, f"{reason}: run it again on a quiet machine"
     return (AuditVerdict.HOLDS if holds else AuditVerdict.UNSURE), reason
 
 

@@ -33,10 +33,10 @@ class AuditVerdict(StrEnum):
     """What an audit says of a winner."""
 
     HOLDS = "holds"
-    LOST = "no longer holds"
+    LOST = "slower"
     GONE = "gone"
-    UNSURE = "cannot tell"
-    LEFT = "left for want of time"
+    UNSURE = "inconclusive"
+    LEFT = "skipped"
     ELSEWHERE = "not of this machine"
 
 

@@ -19,7 +19,7 @@ from tuner.host import json_text
 from tuner.host.paths import cache_dir
 from tuner.problem import Problem
 from tuner.problem.workload import Workload
-from tuner.select.selection import MAX_TOKEN_DISTANCE, OTHER_LOAD, Selection, octaves
+from tuner.select.selection import MAX_TOKEN_DISTANCE, OTHER_LOAD, Selection, octaves, other_tokens
 from tuner.target import Target, detect
 from tuner.target.features import LEVELS
 
@@ -155,7 +155,7 @@ class BundleCatalogue:
             return "default", f"of a bundle: not tuned for this workload on {label}"
         notes = []
         if found.tokens != workload.tokens:
-            notes.append(f"{found.tokens} tokens instead of {workload.tokens}")
+            notes.append(other_tokens(found.tokens, workload.tokens))
         if found.load != workload.load:
             notes.append(f"load {found.load} instead of {workload.load}")
         told = ", ".join(notes) or "same tokens and load"

@@ -84,6 +84,19 @@ def read_bytes(data: bytes, path: Path, trust: str) -> Bundle:
     return Bundle(path, archive, manifest, sha256, hashlib.sha256(raw).hexdigest(), signer)
 
 
+def check_signer(path: Path, key: Path) -> None:
+    """Whether the owner of the public key `key` signed a bundle, whoever is trusted here.
+
+    Raises:
+        UsageError: `key` holds no public key.
+        BundleError: one of its kinds: somebody else signed, or nobody, or the file is no bundle.
+    """
+    archive = parse(read_file(path), str(path))
+    raw = archive.read(MANIFEST)
+    with _labelled(archive):
+        signing.require_signer(raw, _signature(archive), key)
+
+
 def _check_trust(trust: str) -> None:
     if trust not in ("signed", "unsigned") and not _PINNED.fullmatch(trust):
         raise UsageError(f"trust={trust!r}: must be signed, unsigned or sha256: and 64 hex digits")
@@ -96,12 +109,21 @@ def _check_pinned(path: Path, sha256: str, trust: str) -> None:
 
 
 def _signer(archive: Archive, raw: bytes) -> str:
+    with _labelled(archive):
+        return signing.signer(raw, _signature(archive))
+
+
+def _signature(archive: Archive) -> bytes:
     if SIGNATURE not in archive.sizes:
-        raise BundleTrustError(
-            f'{archive.label}: is not signed; `moetune bundle sign` it, or say trust="unsigned"'
-        )
+        raise BundleTrustError('is not signed; `moetune bundle sign` it, or say trust="unsigned"')
+    return archive.read(SIGNATURE)
+
+
+@contextlib.contextmanager
+def _labelled(archive: Archive) -> Iterator[None]:
+    """What is wrong with a signature is said of the file."""
     try:
-        return signing.signer(raw, archive.read(SIGNATURE))
+        yield
     except BundleError as error:
         raise type(error)(f"{archive.label}: {error}") from error
 

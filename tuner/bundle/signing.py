@@ -49,7 +49,7 @@ def generate(path: Path) -> str:
     )
     _write_new(path, private, 0o600)
     try:
-        _write_new(_public_path(path), public, 0o644)
+        _write_new(public_path(path), public, 0o644)
     except BaseException:  # half a pair is of no use
         path.unlink()
         raise
@@ -69,6 +69,27 @@ def signer(manifest: bytes, signature: bytes) -> str:
         BundleSignatureError: the signature is not that of the key that it names.
         BundleTrustError: the key is not trusted here, or `cryptography` is missing.
     """
+    public = _verified(manifest, signature)
+    if public not in set(_trusted()):
+        raise BundleTrustError(
+            f"is signed by {key_id(public)}, whom nobody trusts here; where you know whose key that is, "
+            "`moetune bundle trust KEY.pub`, or install it with --key KEY.pub"
+        )
+    return key_id(public)
+
+
+def require_signer(manifest: bytes, signature: bytes, key: Path) -> None:
+    """Raises BundleSignatureError where it is not the owner of the public key `key` who signed the manifest,
+    BundleTrustError without `cryptography`, UsageError where `key` holds no public key."""
+    wanted, public = _read_public(key)[0], _verified(manifest, signature)
+    if public != wanted:
+        raise BundleSignatureError(
+            f"is signed by {key_id(public)}, not by {key_id(wanted)}, which is {key}; don't trust it"
+        )
+
+
+def _verified(manifest: bytes, signature: bytes) -> bytes:
+    """The public key that a signature names, which is that of this manifest."""
     with _explained():
         from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -82,12 +103,7 @@ def signer(manifest: bytes, signature: bytes) -> str:
         raise BundleSignatureError(
             "its signature is not of this manifest; don't trust it"
         ) from error
-    if public not in set(_trusted()):
-        raise BundleTrustError(
-            f"is signed by {key_id(public)}, whom nobody trusts here; "
-            "`moetune bundle trust KEY.pub` where you know whose key that is"
-        )
-    return key_id(public)
+    return public
 
 
 def trust(path: Path) -> str:
@@ -155,7 +171,8 @@ def _explained() -> Iterator[None]:
         ) from error
 
 
-def _public_path(path: Path) -> Path:
+def public_path(path: Path) -> Path:
+    """Where the public key of the private key `path` lies."""
     return path.with_name(f"{path.name}.pub")
 
 

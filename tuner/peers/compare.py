@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tuner.codegen.compile import compile_source
@@ -118,8 +118,9 @@ def compare(
     workloads: Sequence[Workload],
     against: Sequence[str],
     report: Report = lambda note: None,
-) -> Iterator[list[PeerRow]]:
-    """The same on any workloads: the rows of each when it is done, one a peer."""
+    effort: Effort | None = None,
+) -> Generator[list[PeerRow], None, None]:
+    """The same on any workloads: the rows of each when it is done, one a peer; ``effort`` is EFFORT."""
     require(against)
     if problem.dtype != problem.weight_dtype:
         raise UsageError(
@@ -131,7 +132,7 @@ def compare(
     with contextlib.ExitStack() as stack:
         workers = [stack.enter_context(ContestantProcess(problem, target, SEED)) for _ in names]
         ceilings = workers[0].ceilings()
-        cell = _Comparison(problem, target, workers, names, ceilings, report)
+        cell = _Comparison(problem, target, workers, names, ceilings, report, effort or EFFORT)
         for workload, (selection, entrant) in zip(workloads, chosen, strict=True):
             ours, ran = cell.run(workload, selection, entrant)
             yield [
@@ -178,6 +179,7 @@ class _Comparison:
     names: Sequence[str]
     ceilings: Ceilings
     report: Report
+    effort: Effort
 
     def run(
         self, workload: Workload, selection: Selection, entrant: Entrant
@@ -228,16 +230,15 @@ class _Comparison:
         """Every contestant's times, and our samples."""
         times: list[list[int]] = [[] for _ in self.workers]
         ours: list[Sample] = []
-        end = time.perf_counter() + EFFORT.budget_s
-        for number in range(EFFORT.most_rounds):
+        end = time.perf_counter() + self.effort.budget_s
+        for number in range(self.effort.most_rounds):
             for turn in range(len(self.workers)):
                 who = (turn + number) % len(self.workers)
                 sample = self.workers[who].sample(number)
                 times[who].append(sample.ns)
                 ours += [sample] if who == 0 else []
-            if number + 1 >= EFFORT.least_rounds and (
-                time.perf_counter() > end or _known(Race(tuple(map(tuple, times))))
-            ):
+            known = _known(Race(tuple(map(tuple, times))), self.effort.precision)
+            if number + 1 >= self.effort.least_rounds and (time.perf_counter() > end or known):
                 break
         return times, ours
 
@@ -290,7 +291,7 @@ def _row(ours: PeerRow, timing: Timing, number: int, entry: ReadyContestant, nam
     )
 
 
-def _known(race: Race) -> bool:
+def _known(race: Race, precision: float) -> bool:
     """Whether every peer's ratio is precise enough."""
     peers = range(1, len(race.times_ns))
-    return all(race.ratio(peer).spread < EFFORT.precision for peer in peers)
+    return all(race.ratio(peer).spread < precision for peer in peers)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from tuner.report import words
 from tuner.report.history import change
 from tuner.report.machines import MachineRow, SideBySide
-from tuner.report.overview import Overview, WorkloadWinner
+from tuner.report.overview import Overview
 from tuner.report.peer_times import by_peer, proven_faster, proven_slower
 from tuner.store.peer_times import PeerTimeRow
 
@@ -32,7 +32,7 @@ def answers(
         Answer("How fast is it?", _speed(view)),
         Answer("Is it faster than other libraries?", _beside(view, peers)),
         Answer("Which machine is faster?", which_machine(machines)),
-        Answer("What did tuning gain?", _gain(view.cells)),
+        Answer("What did tuning gain?", _gain(view)),
         Answer("Did it become slower?", _since(view)),
     )
 
@@ -74,7 +74,7 @@ def _against(name: str, rows: Sequence[PeerTimeRow]) -> str:
     faster, slower = sum(map(proven_faster, rows)), sum(map(proven_slower, rows))
     told = f"surely faster in {faster} of {words.counted(len(rows), 'workload')}"
     told += f", surely slower in {slower}" if slower else ""
-    return f"{name}{f' {version}' if version else ''}: {span} times as fast as it, {told}."
+    return f"{span} times as fast as {name}{f' {version}' if version else ''}: {told}."
 
 
 def which_machine(machines: SideBySide) -> str:
@@ -104,17 +104,28 @@ def _fastest(machines: SideBySide, row: MachineRow) -> str:
     )
 
 
-def _gain(cells: Sequence[WorkloadWinner]) -> str:
+def _gain(view: Overview) -> str:
+    cells = view.cells
     gained = [cell for cell in cells if not cell.is_default]
     if not cells:
         return "Not known yet."
     if not gained:
-        return "Nothing: the template's default is the fastest that was found."
+        return f"Nothing: no variant was surely faster than the template's default{_noise(view)}."
     best = max(gained, key=lambda cell: cell.speedup)
     return (
         f"In {len(gained)} of {words.counted(len(cells), 'workload')} something is faster than the default: "
         f"at most {words.times(best.speedup, best.speedup_low, best.speedup_high)} at "
         f"{_tokens(best.tokens)}, {best.load}."
+    )
+
+
+def _noise(view: Overview) -> str:
+    """The noise of the chosen workload's session, in which a smaller gain is lost."""
+    account = view.explanation.account
+    if account is None or not account.noise_floor:
+        return ""
+    return (
+        f"; at {_tokens(view.chosen.tokens)} the noise floor was {100 * account.noise_floor:.1f} %"
     )
 
 

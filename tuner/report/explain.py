@@ -231,7 +231,9 @@ def _nothing(problem: Problem, workload: Workload, target: Target, db: Database)
         if row["problem_id"] == problem.digest
     ]
     there = (
-        f"there are: {'; '.join(told)}; ask for one of these" if told else "there is none at all"
+        f"there are: {'; '.join(told)}; ask for one of these"
+        if told
+        else "nothing of it was tuned here"
     )
     return (
         f"{problem.name or problem.digest}: no trial at {workload.tokens} tokens, load {workload.load}, on "

@@ -8,6 +8,7 @@ from typing import Any
 
 import jinja2
 
+from tuner.problem import Problem
 from tuner.report import words
 from tuner.report.answers import of_ceiling
 from tuner.report.overview import inverse
@@ -48,6 +49,12 @@ def processors(target: Target) -> str:
     return words.counted(target.cores, "multiprocessor" if target.kind == "gpu" else "core")
 
 
+def layer_name(problem: Problem) -> str:
+    """The label of a layer, or its sizes where it has none."""
+    sizes = f"D={problem.hidden} F={problem.expert_dim} E={problem.num_experts} k={problem.top_k}"
+    return problem.name or sizes
+
+
 def factor(value: float) -> str:
     """A factor with three digits that mean something."""
     return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
@@ -67,8 +74,9 @@ def _environment() -> jinja2.Environment:
     known = {
         "duration": words.duration, "percent": words.percent, "rate": words.rate,
         "changed": _changed, "counted": words.counted, "inverse": inverse, "file": text,
-        "script": script, "moment": moment, "factor": factor, "processors": processors,
-        "of_ceiling": of_ceiling, "proven_faster": proven_faster, "proven_slower": proven_slower,
+        "script": script, "moment": moment, "factor": factor, "layer_name": layer_name,
+        "processors": processors, "of_ceiling": of_ceiling, "proven_faster": proven_faster,
+        "proven_slower": proven_slower,
     }  # fmt: skip
     made.globals.update(known)
     return made

@@ -52,3 +52,27 @@ def times(speed: float, low: float, high: float) -> str:
 def clock(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     return f"{minutes}:{rest:02d}"
+
+
+def rough(seconds: float) -> str:
+    """A time that nobody needs exactly: ``40 s``, ``3 minutes``."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{math.ceil(seconds / 60)} minutes"
+
+
+# What a kernel is held against -> how people call it.
+_LIMITS = {
+    "read": "memory bandwidth",
+    "copy": "memory bandwidth",
+    "fma": "peak FLOP/s",
+    "dot": "peak FLOP/s",
+    "dense": "peak FLOP/s",
+}
+
+
+def share_of(ceiling: str, fraction: float | None) -> str:
+    """``93 % of memory bandwidth``; empty where it is not known."""
+    if fraction is None:
+        return ""
+    return f"{100 * fraction:.0f} % of {_LIMITS.get(ceiling, ceiling)}"

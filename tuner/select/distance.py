@@ -59,15 +59,15 @@ def differences(request: SelectionRequest, group: Group) -> Iterator[tuple[float
     if there.cores != here.cores:
         yield octaves(there.cores, here.cores), f"{there.cores} cores instead of {here.cores}"
     if _caches(there) != _caches(here):
-        yield OTHER_CACHES, f"caches of {_sizes(there)} KiB instead of {_sizes(here)} KiB"
+        pairs = zip(("L1", "L2", "L3"), _caches(there), _caches(here), strict=True)
+        others = [
+            f"{level} of {a >> 10} KiB instead of {b >> 10} KiB" for level, a, b in pairs if a != b
+        ]
+        yield OTHER_CACHES, ", ".join(others)
 
 
 def _caches(target: Target) -> tuple[int, int, int]:
     return target.l1d_bytes, target.l2_bytes, target.l3_bytes
-
-
-def _sizes(target: Target) -> str:
-    return "/".join(str(size >> 10) for size in _caches(target))
 
 
 def refusal(request: SelectionRequest, group: Group) -> str | None:

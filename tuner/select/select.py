@@ -22,7 +22,7 @@ from tuner.host.toolchain import toolchain_version
 from tuner.problem import Problem
 from tuner.problem.workload import Workload
 from tuner.select.distance import SelectionRequest, cost, differences, refusal
-from tuner.select.selection import MAX_TOKEN_DISTANCE, Selection, octaves
+from tuner.select.selection import MAX_TOKEN_DISTANCE, Selection, octaves, other_tokens
 from tuner.select.winner_cache import Group, Row, shipped_winners, winners
 from tuner.space.variant import Variant, default_variant
 from tuner.store.database import Database, path_to_read
@@ -74,7 +74,7 @@ class Found:
         place = _PLACES[self.rung].format(arch=self.group.target.arch, here=request.target.arch)
         notes = [note for _, note in differences(request, self.group)]
         if tokens != request.tokens:
-            notes.insert(0, f"{tokens} tokens instead of {request.tokens}")
+            notes.insert(0, other_tokens(tokens, request.tokens))
         whose = "shipped winner" if self.group.shipped else "winner"
         return f"{whose} {place}: {', '.join(notes) or 'same tokens and load'}"
 

@@ -70,6 +70,11 @@ class Selection:
         return values | {"arch": self.arch, "target": self.target.key, "distance": distance}
 
 
+def other_tokens(tuned: int, asked: int) -> str:
+    """The words for a winner of another number of tokens."""
+    return f"tuned for {tuned} token{'' if tuned == 1 else 's'}, asked for {asked}"
+
+
 def octaves(a: float, b: float) -> float:
     """How many doublings two counts are apart, the unit of all distances; 0 counts as 1."""
     return abs(math.log2((a or 1) / (b or 1)))

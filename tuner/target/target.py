@@ -23,6 +23,7 @@ from tuner.host.cores import usable
 from tuner.host.files import write_whole
 from tuner.host.paths import cache_dir
 from tuner.host.process import run
+from tuner.host.system import require_linux
 from tuner.host.toolchain import find_mojo
 from tuner.target import cpu_models, gpus
 from tuner.target import features as feature_table
@@ -104,7 +105,11 @@ class Target:
 
 
 def detect() -> Target:
-    """This machine. The compiler names the architecture; without it, the numbers in /proc/cpuinfo do."""
+    """This machine. The compiler names the architecture; without it, the numbers in /proc/cpuinfo do.
+
+    Raises TargetError on another system than Linux.
+    """
+    require_linux()
     info = _cpuinfo()
     arch, names = _host_arch(info)
     level_sizes = caches.sizes()

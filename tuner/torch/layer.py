@@ -12,10 +12,17 @@ from tuner.errors import MoetuneError, UsageError
 from tuner.host.arguments import require, shown
 from tuner.loading import load
 from tuner.problem import Problem
-from tuner.runtime.layer import Layer
 from tuner.torch.layouts import check_dense, layout_of
 from tuner.torch.op import FORWARD_ONLY, answers, moe_block, text_of
-from tuner.torch.packed_block import Loader, PackedBlock, Recipe, forget, loader_name, packed
+from tuner.torch.packed_block import (
+    Loaded,
+    Loader,
+    PackedBlock,
+    Recipe,
+    forget,
+    loader_name,
+    packed,
+)
 
 # torch's own, without types.
 _is_tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined]
@@ -78,7 +85,7 @@ class MoELayer(torch.nn.Module):
         return block
 
     @property
-    def layer(self) -> Layer:
+    def layer(self) -> Loaded:
         """The layer of the tensors as they are now."""
         held = self._held
         if held is None or not held.is_of(self._tensors()):

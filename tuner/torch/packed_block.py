@@ -20,12 +20,14 @@ from tuner.loading import load as load_default
 from tuner.problem import Problem
 from tuner.problem.weights import Weights
 from tuner.runtime.layer import Layer
+from tuner.runtime.tuning_layer import TuningLayer
 from tuner.torch.layouts import layout_of
 
 # torch's own, without types.
 _watch: Callable[[torch.UntypedStorage], Any] = StorageWeakRef
 
-Loader: TypeAlias = Callable[[Problem, Weights], Layer]
+Loaded: TypeAlias = Layer | TuningLayer
+Loader: TypeAlias = Callable[[Problem, Weights], Loaded]
 
 _State: TypeAlias = tuple[Any, ...]
 
@@ -48,7 +50,7 @@ class Recipe:
         """The tensors of a block, in the order in which they are handed over."""
         return sorted(layout_of(self.model_type).names)
 
-    def make(self, tensors: Sequence[torch.Tensor]) -> Layer:
+    def make(self, tensors: Sequence[torch.Tensor]) -> Loaded:
         named = dict(zip(self.names, tensors, strict=True))
         weights = layout_of(self.model_type).weights(named)
         return _loader(self.loader)(self.problem, weights)

@@ -1,11 +1,11 @@
-"""``moetune audit``: measure the stored winners again, and say which no longer hold."""
+"""``moetune audit``: measure the stored winners again, and say which hold: a gate for CI."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from tuner.target.roofline import Limits
 
 # Of the column of verdicts.
-_WIDTH = 22
+_WIDTH = 18
+# Verdicts that are no success -> what the command ends with, the worst first; docs/commands.md has them.
+EXIT_CODES = {"gone": 1, "slower": 1, "inconclusive": 3, "skipped": 4}
 
 
 @click.command()
@@ -32,14 +34,18 @@ _WIDTH = 22
 @click.option("--time", "time_s", type=seconds, metavar="90s|10m|1h", default="10m",
               show_default=True, help="Time for all of it; what does not fit is named.")  # fmt: skip
 @db_option
+@click.option("--allow", type=click.Choice(["inconclusive", "skipped"]), multiple=True,
+              help="End with 0 in spite of such winners; may be given twice.")  # fmt: skip
 @json_option
-def audit(model: Model | None, time_s: float, db: Path | None, as_json: bool) -> int:
+def audit(
+    model: Model | None, time_s: float, db: Path | None, allow: tuple[str, ...], as_json: bool
+) -> int:
     """Measure the stored winners of this machine again, cheapest first.
 
-    Those of MODEL, or of all problems. Ends with 1 where a winner no longer holds or is gone.
+    Those of MODEL, or of all problems. Ends with 0 where all hold, 1 where one is slower than it was
+    or gone, else 3 where one is inconclusive, else 4 where one was skipped.
     """
-    from tuner.audit import audit as stage
-    from tuner.audit.claims import AuditVerdict  # the rules of the finals bring the search's engine
+    from tuner.audit import audit as stage  # the rules of the finals bring the search's engine
 
     path = path_to_read(db)
     if not path.exists():
@@ -70,7 +76,17 @@ def audit(model: Model | None, time_s: float, db: Path | None, as_json: bool) ->
         screen.echo(json.dumps([dataclasses.asdict(f) for f in findings], indent=2))
     else:
         _show(findings)
-    return int(any(f.verdict in (AuditVerdict.LOST, AuditVerdict.GONE) for f in findings))
+    return _exit_code({finding.verdict.value for finding in findings}, allow)
+
+
+def _exit_code(verdicts: Collection[str], allow: Collection[str]) -> int:
+    """The code of the worst verdict that is not allowed."""
+    codes = [
+        EXIT_CODES[verdict]
+        for verdict in EXIT_CODES
+        if verdict in verdicts and verdict not in allow
+    ]
+    return codes[0] if codes else 0
 
 
 def _show(findings: Sequence[Finding]) -> None:
@@ -82,7 +98,9 @@ def _show(findings: Sequence[Finding]) -> None:
             out.print(f"{'':{_WIDTH}} {line}", soft_wrap=True)
     counts = Counter(f.verdict.value for f in findings)
     told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    out.print(f"{len(findings)} winners{': ' if told else ''}{told}", soft_wrap=True)
+    out.print(
+        f"{words.counted(len(findings), 'winner')}{': ' if told else ''}{told}", soft_wrap=True
+    )
 
 
 def _lines(finding: Finding) -> Iterator[str]:
@@ -91,9 +109,16 @@ def _lines(finding: Finding) -> Iterator[str]:
         now = f", {_speed(finding.now)} now" if finding.now else ""
         yield f"{_speed(finding.then)} of the default's speed then{now}"
     elif finding.now:
-        yield f"the contender has {_speed(finding.now)} of the default's speed now"
+        yield _runner_up(*finding.now)
     if finding.reason:
         yield finding.reason
+
+
+def _runner_up(ratio: float, low: float, high: float) -> str:
+    """How the nearest contender of a default does now: ratio is its time / the default's."""
+    apart = "slower" if ratio >= 1 else "faster"
+    speed = words.times(*words.speed_up(ratio, low, high))
+    return f"runner-up is {100 * abs(1 - 1 / ratio):.0f} % {apart} than the winner: {speed} of its speed"
 
 
 def _winner(finding: Finding) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from tuner.bundle import install as installer
 from tuner.bundle import signing
 from tuner.bundle.archive import MANIFEST, SIGNATURE
 from tuner.bundle.manifest import Part, Table
-from tuner.bundle.reader import Bundle, read_bundle
+from tuner.bundle.reader import Bundle, check_signer, read_bundle
 from tuner.bundle.report import lines
 from tuner.cli import screen
 from tuner.cli.options import Model, db_option, json_option, models_options
@@ -26,7 +27,10 @@ from tuner.target import named
 
 _path = click.Path(path_type=Path)
 _file = click.argument("file", type=_path)
-_key = click.option("--key", type=_path, help="Private key to sign with.")
+_key = click.option(
+    "--key", type=_path,
+    help="Private key to sign with; made where it is not there, KEY.pub beside it, and trusted here.",
+)  # fmt: skip
 _trust = click.option(
     "--trust", default="signed", show_default=True,
     help="What it takes: signed (by a trusted key), unsigned (any), or sha256:HEX (this one file).",
@@ -56,6 +60,8 @@ def build(
     run once against the self-test before the file is there.
     """
     problems = [model.problem for model in models]
+    if key is not None and not key.exists():
+        _say(f"{_new_key(key, trust=True)} (made just now)")
     made = builder.build(problems, [named(t) for t in targets], path_to_read(db), _say)
     with tempfile.TemporaryDirectory(prefix="moetune-") as folder:
         draft = Path(folder) / "draft.moe"
@@ -65,6 +71,7 @@ def build(
         content = _signed(draft, "unsigned", key) if key else made
     write_named(output, content)
     screen.echo(f"{output}: {len(content)} bytes, {'signed' if key else 'not signed'}")
+    _say(f"to install it, here or elsewhere: {_install_line(output, key)}")
     return 0
 
 
@@ -73,11 +80,7 @@ def build(
 @click.option("--trust", is_flag=True, help="Trust it on this machine, too.")
 def keygen(key: Path, trust: bool) -> None:
     """Make a private key in KEY and its public key in KEY.pub."""
-    name = signing.generate(key)
-    public = key.with_name(f"{key.name}.pub")
-    if trust:
-        signing.trust(public)
-    screen.echo(f"{name}: {key} signs, {public} verifies{' and is trusted here' if trust else ''}")
+    screen.echo(_new_key(key, trust))
 
 
 @bundle.command("trust")
@@ -114,13 +117,22 @@ def verify(file: Path, trust: str, as_json: bool) -> None:
 @bundle.command()
 @_file
 @_trust
+@click.option(
+    "--key", type=_path,
+    help="Public key of who made it: it must have signed FILE, and is trusted here from now on.",
+)  # fmt: skip
 @click.option("--device", default="cuda:0", show_default=True, help="The GPU for code for GPUs.")
 @json_option
-def install(file: Path, trust: str, device: str, as_json: bool) -> int:
+def install(file: Path, trust: str, key: Path | None, device: str, as_json: bool) -> int:
     """Verify FILE, run its self-test here, and compare its speed with what was measured where it was tuned.
 
     Says ok, slower than shipped, or refused; ends with 1 where it is refused.
     """
+    if key is not None:
+        if trust != "signed":
+            raise click.UsageError("--key: asks for a signature; leave --trust out")
+        check_signer(file, key)
+        _say(f"{signing.trust(key)}: trusted from now on, in {trust_dir()}")
     found = installer.install(file, trust, device=device)
     screen.echo(json.dumps(found.to_json(), indent=2) if as_json else "\n".join(lines(found)))
     return found.exit_code
@@ -128,6 +140,20 @@ def install(file: Path, trust: str, device: str, as_json: bool) -> int:
 
 def _say(line: str) -> None:
     screen.echo(line, err=True)
+
+
+def _new_key(key: Path, trust: bool) -> str:
+    """Makes a private key and its public key; says which they are."""
+    name, public = signing.generate(key), signing.public_path(key)
+    if trust:
+        signing.trust(public)
+    return f"{name}: {key} signs, {public} verifies{' and is trusted here' if trust else ''}"
+
+
+def _install_line(file: Path, key: Path | None) -> str:
+    """The command that installs a bundle that was built just now, for who has it and the public key."""
+    trust = ["--key", str(signing.public_path(key))] if key else ["--trust", "unsigned"]
+    return shlex.join(["moetune", "bundle", "install", str(file), *trust])
 
 
 def _signed(file: Path, trust: str, key: Path | None) -> bytes:

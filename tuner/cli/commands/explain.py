@@ -100,7 +100,7 @@ def _winner(winner: Winner, trials: int) -> Iterator[tuple[str, str]]:
     )
     median = f"median {words.duration(winner.median_ns)} {winner.temperature}".strip()
     if winner.is_default:
-        yield "paired", f"it is what the others were paired with; {median}"
+        yield "reference", f"all others were timed against it; {median}"
     else:
         speed = words.times(*words.speed_up(winner.ratio, winner.ratio_low, winner.ratio_high))
         yield "paired", f"{speed} of the default's speed in {winner.pairs} pairs; {median}"
@@ -121,7 +121,7 @@ def _winner(winner: Winner, trials: int) -> Iterator[tuple[str, str]]:
 def _difference(winner: Winner) -> str:
     if winner.is_default:
         return (
-            "in nothing: the template's default won; nothing else was surely faster in every final"
+            "in nothing: the template's default won; no candidate was faster by more than the noise"
         )
     if winner.changes is None:
         return "the default that it was paired with is not recorded"
@@ -170,11 +170,14 @@ def _roofline(roofline: Roofline) -> Iterator[str]:
         f"read {roofline.read_gb_s:.1f} GB/s)"
     )
     if roofline.fraction is not None:
-        yield f"{roofline.binds} binds: {words.percent(roofline.fraction)} of it"
+        yield words.share_of(roofline.binds, roofline.fraction)
         if roofline.fraction > 1:
             yield "more than the ceiling: it was measured on a busy machine"
     if (roofline.binds == "read") != (roofline.intensity < roofline.ridge):
-        yield "other than by the ridge: weights in the last cache, or other rates beside the race"
+        yield (
+            f"{roofline.binds} counts although {roofline.intensity:.2f} FLOP/byte lie on the other side of the "
+            "ridge: weights were in a cache, or the probe beside the race found other rates"
+        )
 
 
 def _importances(found: Importances) -> str:

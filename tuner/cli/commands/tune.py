@@ -1,4 +1,4 @@
-"""``moetune tune``: search this machine's best variants, with a table and two lines at the end."""
+"""``moetune tune``: search this machine's best variants, and say what that gained and what to type next."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import json
 import os
 import shlex
 import sys
+import time
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -34,23 +34,22 @@ from tuner.errors import DeviceError, MoetuneError, UsageError
 from tuner.offline.batch import Round
 from tuner.problem import Problem, footprint
 from tuner.problem.workload import Workload
-from tuner.report import words
 from tuner.search.strategies import STRATEGIES
-from tuner.space.variant import changes as difference
-from tuner.space.variant import parse
 from tuner.store.database import Database, default_path
 from tuner.store.reading import history
 from tuner.target import Target, gpus, named
 from tuner.tune.plan import Plan
 
 if TYPE_CHECKING:
-    from tuner.tune.result import CellResult, TuneResult
+    from tuner.peers.beside import Beside
+    from tuner.tune.result import TuneResult
 
 # A session without --trials and --time ends after this.
 DEFAULT_TIME_S = 600.0
 # Variants for each token count of a job folder where --trials is not given.
 OFFLINE_TRIALS = 8
-_COLUMNS = ("> tokens", "> default", "winner", "> time", "> speed-up", "> rate", "> of ceiling")
+# The comparison with another library takes at most so long: a share of --time, but this at least.
+_BESIDE_SHARE, _BESIDE_S = 0.1, 15.0
 
 
 class Interrupted(MoetuneError):
@@ -76,13 +75,14 @@ class Interrupted(MoetuneError):
 @click.option("--trials", type=click.IntRange(min=1),
               help="Trials for each token count and load, on average.")  # fmt: skip
 @click.option("--time", "time_s", type=seconds, metavar="90s|10m|1h",
-              help="Time for all of it; 10m where --trials is not given either.")  # fmt: skip
+              help="Time for the tuning; 10m where --trials is not given either. Comparing the layer with "
+                   "another library afterwards takes up to a tenth more.")  # fmt: skip
 @target_option
 @db_option
 @click.option("--weights", "temperature", type=click.Choice(["auto", "cold", "warm"]), default="auto",
               help="Caches emptied before each call or not; auto: cold up to 16 tokens.")  # fmt: skip
 @click.option("--noise-floor", type=share, metavar="2%|0.02",
-              help="The gain that counts; what a sentinel measures unless given.")  # fmt: skip
+              help="Smallest gain that counts; measured when not given.")  # fmt: skip
 @click.option("--cores", type=click.IntRange(min=1),
               help="Tune for so many cores; builds run on the others meanwhile. With --offline: of the "
                    "machine that has the target.")  # fmt: skip
@@ -96,6 +96,12 @@ class Interrupted(MoetuneError):
               help="Measure nothing: write a job folder for the machine that has the target.")  # fmt: skip
 @click.option("--most-mib", type=click.IntRange(min=1), default=64, show_default=True,
               help="With --offline: the largest job folder.")  # fmt: skip
+@click.option("--peers/--no-peers", "peers", default=None,
+              help="Compare with all libraries that are installed, or with none; the first that can run the "
+                   "layer (NumPy, for float32) unless given.")  # fmt: skip
+@click.option("-q", "--quiet", is_flag=True, help="No progress, and the table alone.")
+@click.option("-v", "--verbose", is_flag=True,
+              help="Also names, intervals, rates, the noise, and where the time went.")  # fmt: skip
 @click.option(
     "--dry-run", is_flag=True, help="Say what it would do and how long that takes; do nothing."
 )
@@ -118,6 +124,9 @@ def tune(
     template: str,
     offline: Path | None,
     most_mib: int,
+    peers: bool | None,
+    quiet: bool,
+    verbose: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -163,20 +172,44 @@ def tune(
             expected = estimate(model.problem, hardware, database, plan)
             if short := forecast.shortage(expected):
                 screen.echo(short, err=True)
-            left = TimeLeft(expected)
-            with screen.TuneProgress(left) as progress:
+            start = time.monotonic()
+            with screen.TuneProgress(TimeLeft(expected), quiet) as progress:
                 result = stage.tune(model.problem, hardware, database, plan, progress)
+            took_s = time.monotonic() - start
+            found = _beside(model.problem, hardware, database, result, peers, time_s)
     except KeyboardInterrupt as error:
         message = "stopped; everything measured is kept, and the same command goes on from there"
         raise Interrupted(message, error) from None
     lines = next_lines(model, plan.tokens[0], plan.loads[0], target, db)
+    ended = outcome.Ended(model.problem, hardware, result, found, took_s, lines)
     if as_json:
-        told = {"problem": model.problem.key, "name": model.problem.name, "target": hardware.key}
-        cells = [_cell(cell) for cell in result.cells]
-        whole = {**asdict(result), "per_minute": result.pace.per_minute, "cells": cells}
-        screen.echo(json.dumps({**told, **whole, "next": lines}, indent=2))
-    else:
-        _show(model.problem, result, lines)
+        screen.echo(json.dumps(outcome.to_json(ended), indent=2))
+        return
+    for part in outcome.parts(ended, -1 if quiet else int(verbose)):
+        screen.show(part)
+    for line in [] if quiet else lines:
+        screen.echo(line)
+
+
+def _beside(
+    problem: Problem,
+    target: Target,
+    database: Database,
+    result: TuneResult,
+    peers: bool | None,
+    time_s: float | None,
+) -> Beside:
+    """The layer, as it is tuned now, next to other libraries."""
+    from tuner.peers import beside
+
+    if peers is False:
+        return beside.Beside({})
+    took_ns = {cell.workload: cell.median_ns for cell in result.cells}
+    share_s = max(_BESIDE_S, _BESIDE_SHARE * (time_s or 0.0))
+    return beside.beside(
+        problem, target, database, took_ns, everything=bool(peers), time_s=share_s,
+        session=result.session,
+    )  # fmt: skip
 
 
 def _require_gpu(target: Target, name: str) -> None:
@@ -244,68 +277,6 @@ def lacking_memory(problem: Problem, target: Target) -> str:
     return (
         f"{problem.name or 'the layer'}: {copies} copies of its weights (as given and packed) take "
         f"{need / 2**30:.1f} GiB, {have / 2**30:.1f} GiB are free; {mend}"
-    )
-
-
-def changes(default: str, winner: str) -> dict[str, tuple[int, int]]:
-    """The parameters in which two variants differ: name -> (default's, winner's)."""
-    return difference(parse(default).config, parse(winner).config)
-
-
-def _changed(result: CellResult) -> str:
-    if result.is_default:
-        return "default"
-    default, winner = parse(result.default), parse(result.winner)
-    if default.template != winner.template:
-        return f"template {winner.template}"
-    return words.changed(changes(result.default, result.winner))
-
-
-def _cell(result: CellResult) -> dict[str, Any]:
-    speedup, low, high = _speed_up(result)
-    fields = asdict(result)
-    del fields["workload"]
-    return {
-        "tokens": result.workload.tokens,
-        "load": result.workload.load,
-        **fields,
-        "speedup": speedup,
-        "speedup_low": low,
-        "speedup_high": high,
-        "changes": changes(result.default, result.winner),
-        "loaded": result.loaded,
-    }
-
-
-def _speed_up(result: CellResult) -> tuple[float, float, float]:
-    return words.speed_up(result.ratio, result.ratio_low, result.ratio_high)
-
-
-def _show(problem: Problem, result: TuneResult, lines: Sequence[str]) -> None:
-    console = screen.stdout()
-    console.print(problem.describe())
-    console.print(screen.table(_COLUMNS, [_row(cell) for cell in result.cells]))
-    if len(result.cells) > 1:
-        console.print(outcome.matrix(result))
-    for line in outcome.lines(result):
-        console.print(line, soft_wrap=True)
-    for name in dict.fromkeys(cell.default for cell in result.cells):
-        console.print(f"default: {name}", soft_wrap=True)
-    for line in lines:
-        console.print(line, soft_wrap=True)
-
-
-def _row(result: CellResult) -> tuple[str, ...]:
-    workload = result.workload
-    load = "" if workload.load == "uniform" else f" {workload.load}"
-    return (
-        f"{workload.tokens}{load}",
-        words.duration(result.default_median_ns),
-        _changed(result),
-        words.duration(result.median_ns),
-        words.times(*_speed_up(result)),
-        words.rate(result.ceiling, result.gflop_s, result.gb_s),
-        f"{words.percent(result.ceiling_fraction)} of {result.ceiling}",
     )
 
 

@@ -11,7 +11,7 @@ import io
 import re
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -20,7 +20,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 
 matplotlib.use("Agg")
 
-__all__ = ["Axes", "Canvas", "logarithmic", "nearby", "plain_numbers", "renamed", "svg"]
+__all__ = ["Axes", "Canvas", "Mark", "logarithmic", "nearby", "plain_numbers", "renamed", "svg"]
 
 _WIDE, _HIGH = 4.6, 3.4  # inches
 # A colour that the drawing has -> the variable that stands for it in the page.
@@ -45,26 +45,36 @@ _STYLE: dict[str, Any] = {
 _lock = threading.Lock()
 
 
+class Mark(NamedTuple):
+    """A point with the text that a pointer on it brings up."""
+
+    x: float
+    y: float
+    says: str
+
+
 class Canvas:
     """Axes to draw on, and the texts that a pointer on their parts brings up."""
 
     def __init__(self, figure: Figure) -> None:
         self.figure, self.axes = figure, figure.subplots()
         self.hints: list[str] = []
+        self.marked: list[list[str]] = []
 
     def hint(self, artist: Any, text: str) -> None:
         """Let a pointer on what was drawn bring up a text."""
         artist.set_gid(f"hint{len(self.hints)}")
         self.hints.append(text)
 
-    def point(self, x: float, y: float, says: str, **look: Any) -> None:
-        """One mark with its text."""
-        (mark,) = self.axes.plot([x], [y], **{"linestyle": "", **look})
-        self.hint(mark, says)
+    def marks(self, marks: Sequence[Mark], **look: Any) -> None:
+        """Marks of one look, each with its text; ``label`` names them, and ``linestyle`` joins them.
 
-    def name(self, label: str, **look: Any) -> None:
-        """Add marks or a line of this look to the legend."""
-        self.axes.plot([], [], label=label, **look)
+        They must lie within the axes.
+        """
+        xs, ys = [mark.x for mark in marks], [mark.y for mark in marks]
+        (line,) = self.axes.plot(xs, ys, **{"linestyle": "", **look})
+        line.set_gid(f"marks{len(self.marked)}")
+        self.marked.append([mark.says for mark in marks])
 
     def legend(self, columns: int = 3) -> None:
         """Name the lines and marks that have a label, below the axes."""
@@ -79,7 +89,7 @@ def svg(name: str, draw: Callable[[Canvas], None], height: float = _HIGH) -> str
         draw(canvas)
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    return _fit(_hinted(file.getvalue(), canvas.hints), name)
+    return _fit(_hinted(file.getvalue(), canvas), name)
 
 
 def logarithmic(axis: Any, ticks: Sequence[int]) -> None:
@@ -111,12 +121,26 @@ def _plain(value: float, _: int | None = None) -> str:
     return f"{value:g}"
 
 
-def _hinted(text: str, hints: Sequence[str]) -> str:
+def _hinted(text: str, canvas: Canvas) -> str:
     """Browsers show the title of what the pointer is on."""
-    for number, hint in enumerate(hints):
+    for number, hint in enumerate(canvas.hints):
         opened = f'<g id="hint{number}">'
-        text = text.replace(opened, f"{opened}\n<title>{html.escape(hint)}</title>", 1)
+        text = text.replace(opened, f"{opened}\n{_title(hint)}", 1)
+    for number, hints in enumerate(canvas.marked):
+        before, opened, after = text.partition(f'<g id="marks{number}">')
+        text = before + opened + _titled(after, hints)
     return text
+
+
+def _titled(text: str, hints: Sequence[str]) -> str:
+    """Each mark is a use of one path."""
+    left = iter(hints)
+    made = re.compile(r"<use ([^>]*)/>")
+    return made.sub(lambda use: f"<use {use[1]}>{_title(next(left))}</use>", text, len(hints))
+
+
+def _title(hint: str) -> str:
+    return f"<title>{html.escape(hint)}</title>"
 
 
 def _fit(text: str, name: str) -> str:

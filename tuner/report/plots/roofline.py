@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from tuner.report.plots import canvas as plots
-from tuner.report.plots.canvas import Canvas
+from tuner.report.plots.canvas import Canvas, Mark
 
 # Places of a label beside its mark, in points: the first that is free is taken.
 _PLACES = tuple(
@@ -80,9 +80,8 @@ def _marks(canvas: Canvas, points: Sequence[RoofPoint], cold: bool, name: str) -
     look: dict[str, Any] = {"color": plots.WINNER, "marker": "o"}
     look["markerfacecolor"] = plots.WINNER if cold else plots.PAPER
     if points:
-        canvas.name(name, linestyle="", **look)
-    for point in points:
-        canvas.point(point.intensity, point.gflop_s, point.says, **look)
+        marks = [Mark(point.intensity, point.gflop_s, point.says) for point in points]
+        canvas.marks(marks, label=name, **look)
 
 
 def _labels(canvas: Canvas, points: Sequence[RoofPoint], peak: Roof | None, right: float) -> None:

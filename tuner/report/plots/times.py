@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from tuner.report import words
 from tuner.report.plots import canvas as plots
-from tuner.report.plots.canvas import Canvas
+from tuner.report.plots.canvas import Canvas, Mark
 
 # Of one name in a legend, inches.
 _LEGEND_LINE = 0.19
@@ -60,10 +60,13 @@ def dates(points: Sequence[Dated]) -> str:
     """The time of one workload, measured on several days."""
 
     def draw(canvas: Canvas) -> None:
-        for number, point in enumerate(points):
-            bar = [[point.ns - point.low_ns], [point.high_ns - point.ns]]
-            _error(canvas, number, point.ns, bar)
-            canvas.point(number, point.ns, point.says, color=plots.WINNER, marker="o")
+        bars = [[p.ns - p.low_ns for p in points], [p.high_ns - p.ns for p in points]]
+        canvas.axes.errorbar(
+            range(len(points)), [p.ns for p in points], bars, color=plots.WINNER, linestyle="",
+            elinewidth=1.2, capsize=3,
+        )  # fmt: skip
+        marks = [Mark(number, point.ns, point.says) for number, point in enumerate(points)]
+        canvas.marks(marks, color=plots.WINNER, marker="o")
         shown = [point.when[:10] for point in points]
         canvas.axes.set_xticks(range(len(points)), shown, rotation=30, ha="right")
         canvas.axes.set_xlim(-0.5, len(points) - 0.5)
@@ -75,10 +78,6 @@ def dates(points: Sequence[Dated]) -> str:
     return plots.svg("dates", draw)
 
 
-def _error(canvas: Canvas, x: float, y: float, bar: list[list[float]]) -> None:
-    canvas.axes.errorbar([x], [y], yerr=bar, color=plots.WINNER, elinewidth=1.2, capsize=3)
-
-
 def _draw(
     canvas: Canvas,
     looks: Mapping[str, tuple[Sequence[Point], str, str, str]],
@@ -86,12 +85,8 @@ def _draw(
 ) -> None:
     axes = canvas.axes
     for name, (points, colour, marker, style) in looks.items():
-        xs, ys = [p.tokens for p in points], [p.ns / 1e6 for p in points]
-        axes.plot(xs, ys, color=colour, linestyle=style)
-        canvas.name(name, color=colour, linestyle=style, marker=marker)
-        for point in points:
-            says = f"{name}: {words.duration(point.ns)} at {words.counted(point.tokens, 'token')}"
-            canvas.point(point.tokens, point.ns / 1e6, says, color=colour, marker=marker)
+        marks = [Mark(p.tokens, p.ns / 1e6, _says(name, p)) for p in points if p.tokens]
+        canvas.marks(marks, label=name, color=colour, marker=marker, linestyle=style)
     tokens = {p.tokens for points, *_ in looks.values() for p in points}
     plots.logarithmic(axes.xaxis, _apart(sorted(tokens)))
     axes.set_yscale("log")
@@ -99,6 +94,10 @@ def _draw(
     axes.set_xlabel("tokens of one call")
     axes.set_ylabel("time, ms")
     canvas.legend(columns)
+
+
+def _says(name: str, point: Point) -> str:
+    return f"{name}: {words.duration(point.ns)} at {words.counted(point.tokens, 'token')}"
 
 
 def _apart(tokens: Iterable[int]) -> list[int]:

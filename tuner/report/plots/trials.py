@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from tuner.report.plots import canvas as plots
-from tuner.report.plots.canvas import Canvas
+from tuner.report.plots.canvas import Canvas, Mark
 
 # Status of what was not timed -> its mark.
 _FAILED = {"wrong": "X", "crash": "P", "timeout": "s", "compile": "D", "invalid": "^"}
+# Kinds of marks of what was timed.
+_OK, _SLOW, _BELOW = "ok", "slow, given up early", "slower than the axis shows"
+_DEFAULT, _FINAL = "the default against itself", "in the finals"
 # The axis shows this part around 1 at least, and never more to the slow side than _SLOWEST.
 _AROUND = 1.1
 _SLOWEST = 0.7
-_STRIP = 1.07
+# What failed stands in a strip of this part of the axis, below.
+_STRIP = 0.1
 _MARKS = (0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.3, 1.5, 1.75, 2.0, 3.0, 5.0, 10.0)
 _MOST_MARKS = 9
 _MOST_LINES = 300
@@ -55,6 +59,7 @@ def trials(points: Sequence[TrialPoint], noise_floor: float | None) -> str:
     def draw(canvas: Canvas) -> None:
         axes = canvas.axes
         low, high = _range(points)
+        foot = low * (low / high) ** _STRIP if any(p.status in _FAILED for p in points) else low
         axes.set_yscale("log")
         if noise_floor:
             axes.axhspan(
@@ -63,10 +68,8 @@ def trials(points: Sequence[TrialPoint], noise_floor: float | None) -> str:
             )  # fmt: skip
         axes.axhline(1.0, color=plots.FAINT, linewidth=1)
         _best_so_far(canvas, points)
-        for number, point in enumerate(points, 1):
-            _mark(canvas, number, point, low)
-        _name(canvas, points)
-        axes.set_ylim(low / _STRIP**2, high)
+        _show(canvas, points, low, foot)
+        axes.set_ylim(foot**2 / low / 1.01, high)
         plots.nearby(axes.yaxis, _marks(low, high))
         axes.set_xlim(0.4, len(points) + 0.6)
         axes.locator_params(axis="x", integer=True)
@@ -99,62 +102,75 @@ def _best_so_far(canvas: Canvas, points: Sequence[TrialPoint]) -> None:
     ]
     best = list(itertools.accumulate(speeds, max, initial=1.0))[1:]
     if len(best) > 1:
+        xs = [*range(1, len(best) + 1), len(best) + 0.6]  # the last step is seen, too
         canvas.axes.step(
-            range(1, len(best) + 1), best, where="post", color=plots.WINNER, linewidth=1,
-            alpha=0.6, label="best so far",
+            xs, [*best, best[-1]], where="post", color=plots.WINNER, linewidth=1, alpha=0.6,
+            label="best so far",
         )  # fmt: skip
 
 
-def _mark(canvas: Canvas, number: int, point: TrialPoint, low: float) -> None:
-    if point.speed is None and point.final is None:
-        look = {"color": plots.INK, "marker": _FAILED.get(point.status, "_")}
-        canvas.point(number, low / _STRIP, point.says, **look)
-        return
-    if point.speed:
-        hollow = (
-            {"markerfacecolor": plots.PAPER} if point.is_default or point.status == "slow" else {}
-        )
-        colour = plots.DEFAULT if point.is_default else plots.WINNER
-        if point.speed.value < low:
-            canvas.point(
-                number, low * 1.005, point.says, color=colour, marker="v", markersize=4, **hollow
+def _looks() -> dict[str, dict[str, Any]]:
+    """Kind of mark -> its look, in the order of the legend."""
+    hollow = {"markerfacecolor": plots.PAPER}
+    own: dict[str, dict[str, Any]] = {
+        _OK: {"color": plots.WINNER, "marker": "o"},
+        _SLOW: {"color": plots.WINNER, "marker": "o", **hollow},
+        _BELOW: {"color": plots.WINNER, "marker": "v", "markersize": 4, **hollow},
+        _DEFAULT: {"color": plots.DEFAULT, "marker": "D", **hollow},
+        _FINAL: {"color": plots.PEER_2, "marker": "*", "markersize": 9},
+    }
+    failed = {status: {"color": plots.INK, "marker": mark} for status, mark in _FAILED.items()}
+    return own | failed
+
+
+def _show(canvas: Canvas, points: Sequence[TrialPoint], low: float, foot: float) -> None:
+    """The marks of each kind, and the intervals of those that stand at their place."""
+    placed = [
+        one for number, point in enumerate(points, 1) for one in _placed(point, number, low, foot)
+    ]
+    for kind, look in _looks().items():
+        own = [one for one in placed if one.kind == kind]
+        if own:
+            _bars(
+                canvas, [one for one in own if one.speed and one.speed.value >= low], look["color"]
             )
-        else:
-            _bar(canvas, number, point.speed, colour)
-            marker = "D" if point.is_default else "o"
-            canvas.point(
-                number, point.speed.value, point.says, color=colour, marker=marker, **hollow
-            )
+            canvas.marks([one.mark for one in own], label=kind, **look)
+
+
+def _bars(canvas: Canvas, placed: Sequence[_Placed], colour: str) -> None:
+    lows = [one.speed.low for one in placed if one.speed]
+    highs = [one.speed.high for one in placed if one.speed]
+    xs = [one.mark.x for one in placed]
+    canvas.axes.vlines(xs, lows, highs, color=colour, linewidth=0.9, alpha=0.8)
+
+
+class _Placed(NamedTuple):
+    """A mark of a kind, with the speed that it stands for; None where it failed."""
+
+    kind: str
+    mark: Mark
+    speed: Speed | None
+
+
+def _placed(point: TrialPoint, number: int, low: float, foot: float) -> Iterator[_Placed]:
+    """The marks of a trial: one of the search, one of the finals."""
+    if point.status in _FAILED:
+        yield _Placed(point.status, Mark(number, foot, point.says), None)
+    elif point.speed:
+        y = max(point.speed.value, low * 1.005)
+        yield _Placed(_kind(point, low), Mark(number, y, point.says), point.speed)
     if point.final and not point.is_default:
-        _bar(canvas, number + 0.3, point.final, plots.PEER_2)
-        canvas.point(
-            number + 0.3, max(point.final.value, low), point.says,
-            color=plots.PEER_2, marker="*", markersize=9,
-        )  # fmt: skip
+        mark = Mark(number + 0.3, max(point.final.value, low * 1.005), point.says)
+        yield _Placed(_FINAL, mark, point.final)
 
 
-def _bar(canvas: Canvas, x: float, speed: Speed, colour: str) -> None:
-    canvas.axes.plot([x, x], [speed.low, speed.high], color=colour, linewidth=0.9, alpha=0.8)
-
-
-def _name(canvas: Canvas, points: Sequence[TrialPoint]) -> None:
-    """The legend's marks, of what there is."""
-    timed = [p for p in points if p.speed and not p.is_default]
-    own = {
-        "ok": (any(p.status == "ok" for p in timed), plots.WINNER, "o", plots.WINNER),
-        "slow, given up early": (any(p.status == "slow" for p in timed), plots.WINNER, "o", plots.PAPER),
-        "the default against itself": (_defaults(points), plots.DEFAULT, "D", plots.PAPER),
-        "in the finals": (any(p.final and not p.is_default for p in points), plots.PEER_2, "*", plots.PEER_2),
-    }  # fmt: skip
-    for status, marker in _FAILED.items():
-        own[status] = (any(p.status == status for p in points), plots.INK, marker, plots.INK)
-    for name, (there, colour, marker, face) in own.items():
-        if there:
-            canvas.name(name, linestyle="", color=colour, marker=marker, markerfacecolor=face)
-
-
-def _defaults(points: Sequence[TrialPoint]) -> bool:
-    return any(point.is_default and point.speed for point in points)
+def _kind(point: TrialPoint, low: float) -> str:
+    """Of a trial that was timed."""
+    if point.is_default:
+        return _DEFAULT
+    if point.speed and point.speed.value < low:
+        return _BELOW
+    return _SLOW if point.status == "slow" else _OK
 
 
 def importances(values: Mapping[str, float]) -> str:
