@@ -18,6 +18,7 @@ import tuner
 from tests import lines
 from tests.commands import Run
 from tests.services import GRANITE, served
+from tuner.client import _selection
 from tuner.errors import ServiceError, UsageError
 from tuner.serve.app import create
 from tuner.serve.settings import Settings
@@ -115,3 +116,10 @@ def test_the_command_asks_a_service(service: Any, moetune: Run, served: Path) ->
     assert json.loads(told.out) == json.loads(moetune(line).out)
     both = moetune(f"{line} --from {service[0]} --db {served}")
     assert (both.code, "both given" in both.err) == (2, True)
+
+
+def test_an_answer_of_before_says_no_source() -> None:
+    told = tuner.best_config(PROBLEM.replace(hidden=64), 16, target=TARGET).to_json()
+    assert _selection(told).source == "default"
+    del told["source"]
+    assert _selection(told).source == ""

@@ -187,7 +187,8 @@ def _templates(_: Path) -> str:
 
 def _shipped(_: Path) -> str:
     path = shipped.path()
-    return f"{path}: {len(path.read_text().splitlines())} winners"
+    left_out = "" if shipped.are_used() else f", left out: {shipped.VARIABLE} is 0"
+    return f"{path}: {len(path.read_text().splitlines())} winners{left_out}"
 
 
 def _torch(_: Path) -> str:

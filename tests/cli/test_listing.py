@@ -121,7 +121,7 @@ def test_trials_for_programs(filled: Path, moetune: Run) -> None:
 
 def test_trials_for_people(filled: Path, moetune: Run) -> None:
     said = moetune(f"trials {SMALL} --md --machine znver3").out.splitlines()
-    assert said[0].startswith("| trial | date | machine | load | tokens | status |")
+    assert said[0].startswith("| workload | trial | date | status | measured |")
     assert len(said) == 5
     assert "1 us" in moetune(f"trials {SMALL}").out
 

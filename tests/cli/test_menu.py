@@ -69,6 +69,7 @@ def test_a_group_alone_prints_its_help(group: str, moetune: Run) -> None:
         ("bundle biuld", "Did you mean 'build'?"),
         ("best --tokns 1", "Did you mean one of: '--tokens', "),
         ("best granite --tokens 1", "did you mean granite-3.0-1b-a400m?"),
+        ("best mixtral-8x7b --tokens 1 --target nvidia-h10", "did you mean nvidia-h100"),
         ("best mixtral --tokens 1", "did you mean mixtral-8x7b?"),
     ],
 )

@@ -150,13 +150,14 @@ def test_without_a_workload_in_common(filled: Path, moetune: Run) -> None:
 
 
 def test_forms(filled: Path, moetune: Run) -> None:
-    table = moetune("compare znver3 znver4")
-    assert "1.20 us znver3" in " ".join(table.out.split()) or "1.2 us znver3" in table.out
-    assert table.out.splitlines()[-1] == "B beside A: 1 faster, 1 only in B"
+    table = moetune("compare znver3 znver4").out.splitlines()
+    (line,) = (line for line in table if line.startswith("    128 "))
+    assert line.split()[1:6] == ["uniform", "znver3,", "znver4", "1.2", "us"]
+    assert (table[0], table[-1]) == ("small", "B beside A: 1 faster, 1 only in B")
     (row, other) = csv.DictReader(io.StringIO(moetune("compare znver3 znver4 --csv").out))
     assert {row["b_machine"], other["b_machine"]} == {"znver4"}
     markdown = moetune("compare znver3 znver4 --md --model small").out.splitlines()
-    assert markdown[0] == "| model | tokens | load | A | B | B's speed / A's | verdict |"
+    assert markdown[0] == "| model | tokens | load | machines | A | B | B's speed / A's | verdict |"
     assert markdown[1].count("---:") == 4
 
 

@@ -55,6 +55,14 @@ def test_another_machine_says_what_differs() -> None:
     assert found.reason.startswith("shipped winner tuned on another machine of architecture ")
 
 
+@pytest.mark.parametrize(("times", "source"), [(2, "shipped"), (4, "default")])
+def test_a_machine_with_many_more_cores_gets_the_default(times: int, source: str) -> None:
+    """What is right for a few cores may leave most of many idle, and nobody asked for it."""
+    found = ask(target=dataclasses.replace(MACHINE, cores=times * MACHINE.cores))
+    assert found.source == source
+    assert source == "shipped" or f"was tuned on {MACHINE.cores} cores, here are" in found.reason
+
+
 def test_an_own_winner_comes_first_on_a_rung_however_far(database: Path) -> None:
     own(database, TOKENS)
     assert (ask().variant, ask().source) == ("k_own", "database")

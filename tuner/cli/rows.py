@@ -15,6 +15,7 @@ from tuner.cli import screen
 
 Command = Callable[..., int | None]
 Rows = Sequence[Mapping[str, Any]]
+Lines = Sequence[Sequence[str]]
 
 _FORMS = {
     "csv": "Print CSV: all columns.",
@@ -34,14 +35,21 @@ def form_options(command: Command) -> Command:
     return click.option("--table", "form", flag_value="table", default=True, hidden=True)(command)
 
 
-def show(form: str, rows: Rows, columns: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-    """Print rows in a form: as they are, or for people as lines of texts under columns."""
+def show(form: str, rows: Rows, columns: Sequence[str], lines: Lines, titled: bool = False) -> None:
+    """Print rows in a form: as they are, or for people as lines of texts under columns.
+
+    A table that is ``titled`` is one for each text of the first column, below it.
+    """
     if form == "json":
         screen.echo(json.dumps(list(rows), indent=2, allow_nan=False))
     elif form == "csv":
         screen.write(_csv(rows).encode())
     elif form == "md":
         screen.write(_markdown(columns, lines).encode())
+    elif titled:
+        for title in dict.fromkeys(line[0] for line in lines):
+            screen.echo(title)
+            _print_table(columns[1:], [line[1:] for line in lines if line[0] == title])
     else:
         _print_table(columns, lines)
 
@@ -51,11 +59,14 @@ def moment(created: str) -> str:
     return created[:16].replace("T", " ")
 
 
-def _print_table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-    """Nothing of it is cut: a terminal folds what it has no room for, and a file is as wide as it must be."""
-    made, out = screen.table(columns, lines), screen.stdout()
-    for column in made.columns:
-        column.overflow = "fold"
+def _print_table(columns: Sequence[str], lines: Lines) -> None:
+    """Nothing of it is cut: a terminal folds what it has no room for, but for the first column, which names the
+    row, as long as it can; a file is as wide as it must be. Columns without any text are left out."""
+    told = [n for n in range(len(columns)) if not lines or any(line[n] for line in lines)]
+    made = screen.table([columns[n] for n in told], [[line[n] for n in told] for line in lines])
+    out = screen.stdout()
+    for number, column in enumerate(made.columns):
+        column.overflow, column.no_wrap = "fold", number == 0
     if not sys.stdout.isatty():
         out.width = max(
             out.width, out.measure(made, options=out.options.update(width=_ANY)).maximum
@@ -73,7 +84,7 @@ def _csv(rows: Rows) -> str:
     return out.getvalue()
 
 
-def _markdown(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def _markdown(columns: Sequence[str], lines: Lines) -> str:
     """A column whose name starts with ``>`` holds numbers, as in a table of the screen."""
     names = [column.lstrip("> ") for column in columns]
     ruler = ["---:" if column[0] == ">" else "---" for column in columns]

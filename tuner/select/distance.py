@@ -17,6 +17,9 @@ from tuner.target import Target, can_run
 OTHER_COMPILER = 0.5
 OTHER_CACHES = 0.5
 OTHER_TEMPLATE = 0.5
+# How many octaves of cores a winner that ships may be away. Nobody asked for it, and the shares of work that
+# are right for 2 cores leave most of 64 idle, where the template's default for 64 does not.
+MOST_CORES_APART = 1.0
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,8 @@ def refusal(request: SelectionRequest, group: Group) -> str | None:
         return f"template {group.template} has other parameters now"
     if there.kind != here.kind:
         return f"made for a {there.kind}"
+    if group.shipped and octaves(there.cores, here.cores) > MOST_CORES_APART:
+        return f"what moetune brings was tuned on {there.cores} cores, here are {here.cores}"
     if not _runs(here, there):
         lacking = [name for name in there.features if name not in here.features]
         return f"code for {there.arch} needs {', '.join(lacking[:4])}, which is not here"

@@ -140,8 +140,8 @@ def named(arch: str) -> Target:
     if arch not in known:
         names = (*known, *gpus.CARDS)
         close = ", ".join(difflib.get_close_matches(arch, names, n=4, cutoff=0.5))
-        closest = f"closest: {close}" if close else "`moetune doctor` names this machine's"
-        raise TargetError(f"target {arch!r}: not known; {closest}; or use 'host'")
+        closest = f"did you mean {close}?" if close else "`moetune doctor` names this machine's;"
+        raise TargetError(f"target {arch!r}: not known; {closest} or use 'host'")
     return dataclasses.replace(detect(), arch=arch, features=_features_of(arch))
 
 

@@ -17,7 +17,7 @@ from tuner.report.compare import Compared, ComparedVerdict
 from tuner.report.compare import compare as side_by_side
 from tuner.report.sides import Standing, standings
 
-_COLUMNS = ("model", "> tokens", "load", "> A", "> B", "> B's speed / A's", "verdict")
+_COLUMNS = ("model", "> tokens", "load", "machines", "> A", "> B", "> B's speed / A's", "verdict")
 _COMMON = ("problem", "problem_id", "tokens", "load")
 
 
@@ -41,9 +41,8 @@ def compare(a: str, b: str, model: str | None, form: str, db: Path | None) -> in
         raise UsageError(
             f"{a} and {b}: have no workload in common; `moetune list` says what each holds"
         )
-    machines = {s.machine for one in found for s in (one.a, one.b) if s}
-    lines = [_line(one, len(machines) > 1) for one in found if one.a and one.b]
-    rows.show(form, [_flat(one) for one in found], _COLUMNS, lines)
+    lines = [_line(one.a, one.b, one) for one in found if one.a and one.b]
+    rows.show(form, [_flat(one) for one in found], _COLUMNS, lines, titled=True)
     if form == "table":
         counts = Counter(one.verdict.value for one in found)
         screen.echo(f"B beside A: {', '.join(f'{n} {name}' for name, n in counts.items())}")
@@ -62,26 +61,20 @@ def _wanted(side: str, db: Path | None, model: str | None) -> list[Standing]:
     return kept
 
 
-def _line(one: Compared, several: bool) -> tuple[str, ...]:
+def _line(a: Standing, b: Standing, found: Compared) -> tuple[str, ...]:
     speed = ""
-    if one.speed is not None and one.speed_low is not None and one.speed_high is not None:
-        speed = words.times(one.speed, one.speed_low, one.speed_high)
-    place = one.place
+    if found.speed and found.speed_low and found.speed_high:
+        speed = words.times(found.speed, found.speed_low, found.speed_high)
     return (
-        place.problem,
-        str(place.tokens),
-        place.load,
-        _time(one.a, several),
-        _time(one.b, several),
+        a.problem,
+        str(a.tokens),
+        a.load,
+        a.machine if a.machine == b.machine else f"{a.machine}, {b.machine}",
+        words.duration(a.median_ns),
+        words.duration(b.median_ns),
         speed,
-        one.verdict.value,
+        found.verdict.value,
     )
-
-
-def _time(one: Standing | None, several: bool) -> str:
-    if one is None:
-        return ""
-    return words.duration(one.median_ns) + (f" {one.machine}" if several else "")
 
 
 def _flat(one: Compared) -> dict[str, Any]:

@@ -119,7 +119,8 @@ def import_(path: Path | None, db: Path | None) -> None:
     """Read winners from JSON lines.
 
     PATH is db/best.jsonl, or where that is not there the file that the package brings, unless
-    given. All of it is taken or, where a line is bad, nothing; a later winner is not replaced.
+    given; the package's serves without being imported, too. All of it is taken or, where a line is bad,
+    nothing; a later winner is not replaced.
     """
     path = path or _best()
     with Database(db) as database:

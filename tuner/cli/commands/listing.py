@@ -18,7 +18,7 @@ from tuner.store.database import Database
 from tuner.store.reading import reading
 from tuner.target import Target
 
-_MODELS = ("model", "options", "D, F, E, k", "> weights", "tuned here", "moetune brings")
+_MODELS = ("model", "options", "D, F, E, k", "tuned here", "moetune brings")
 _SIZES = ("hidden", "expert_dim", "num_experts", "top_k")
 _LIST = (
     "model", "machine", "load", "tokens", "> trials", "> winners", "> best", "newest",
@@ -41,7 +41,6 @@ def models(form: str, db: Path | None) -> None:
     lines = [
         (
             row["model"], row["options"], ", ".join(str(row[n]) for n in _SIZES),
-            f"{row['weights_bytes'] / 2**30:.2g} GiB",
             _ranges(row["tuned_here"]), _ranges(row["shipped"]),
         )
         for row in told
@@ -124,7 +123,7 @@ def list_(form: str, db: Path | None) -> None:
     ]  # fmt: skip
     plain = [row | {"tokens": ", ".join(map(str, row["tokens"]))} for row in told]
     if told or form != "table":
-        rows.show(form, told if form == "json" else plain, _LIST, lines)
+        rows.show(form, told if form == "json" else plain, _LIST, lines, titled=True)
 
 
 def _say_where(database: Database) -> None:

@@ -23,8 +23,7 @@ from tuner.store.records import STATUSES
 from tuner.target import detect
 
 _TRIALS = (
-    "> trial", "date", "machine", "load", "> tokens", "status", "measured", "> time",
-    "> speed / default's", "differs in",
+    "workload", "> trial", "date", "status", "measured", "> time", "> speed / default's", "differs in",
 )  # fmt: skip
 _HISTORY = (
     "date", "measured", "> time", "95 % interval", "> speed / default's", "> winner", "compiler",
@@ -69,7 +68,7 @@ def trials(
         raise UsageError(
             f"{_name(model)}: {where} has no such trial; `moetune list` says what it has"
         )
-    rows.show(form, found, _TRIALS, _lines(found))
+    rows.show(form, found, _TRIALS, _lines(found), titled=True)
 
 
 def _ids(database: Database, machine: str) -> list[str]:
@@ -89,8 +88,8 @@ def _lines(found: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
         default = first.setdefault(cell, row)
         ratio = (row["ratio"], row["ratio_low"], row["ratio_high"])
         lines.append((
-            str(row["id"]), rows.moment(row["created"]), row["arch"], row["load"], str(row["tokens"]),
-            row["status"], _KINDS.get(row["kind"], ""), _time(row["median_ns"]),
+            f"{row['arch']}: {words.counted(row['tokens'], 'token')}, {row['load']}", str(row["id"]),
+            rows.moment(row["created"]), row["status"], _KINDS.get(row["kind"], ""), _time(row["median_ns"]),
             words.times(*words.speed_up(*ratio)) if None not in ratio else "",
             words.changed(changes(_config(default), _config(row))),
         ))  # fmt: skip
@@ -147,7 +146,7 @@ def _occasion(one: Occasion, names: Sequence[str]) -> tuple[str, ...]:
         f"[{words.duration(one.low_ns)}, {words.duration(one.high_ns)}]",
         "" if one.ratio is None else f"{words.inverse(one.ratio):.2f}x",
         str(1 + names.index(one.variant)),
-        one.toolchain,
+        one.toolchain.partition(" (")[0],
     )
 
 
