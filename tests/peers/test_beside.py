@@ -67,7 +67,7 @@ def test_one_library_beside_each_workload_and_its_rows_are_stored(
     assert [(r.tokens, r.peer, r.ratio, r.session) for r in stored] == [
         (tokens, "numpy", 3.0, "s1") for tokens in (1, 16, 64)
     ]
-    assert all(r.version and r.created for r in stored)
+    assert all(r.created and r.machine for r in stored)
 
 
 def test_all_libraries_where_that_is_asked(asked: list[Any], db: Database) -> None:

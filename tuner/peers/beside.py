@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +10,11 @@ from dataclasses import dataclass
 from tuner.errors import MoetuneError
 from tuner.measure.race import Effort
 from tuner.peers import compare
+from tuner.peers.recorded import record
 from tuner.peers.table import PEERS
 from tuner.problem import Problem, footprint
 from tuner.problem.workload import Workload
 from tuner.store.database import Database
-from tuner.store.peer_times import PeerTimeRow
 from tuner.target import Target
 
 _EFFORT = Effort(budget_s=1.0, least_rounds=5, most_rounds=40, precision=0.02)
@@ -70,9 +69,7 @@ def beside(
                 if rows and not everything and clock() + _cost_s(took_ns[workload], names) > end:
                     break
                 rows[workload] = next(found)
-                db.record_peer_times(
-                    _stored(problem, target, row, session) for row in rows[workload]
-                )
+                record(db, problem, target, rows[workload], session)
         except MoetuneError as error:
             return Beside(rows, f"the comparison with {', '.join(names)} ended early: {error}")
     missing = ", ".join(str(w.tokens) for w in order if w not in rows)
@@ -94,17 +91,3 @@ def _refused(problem: Problem, names: Sequence[str], time_s: float | None) -> st
 
 def _cost_s(took_ns: float, names: Sequence[str]) -> float:
     return _EFFORT.budget_s + _CALLS * _SLOWER * len(names) * took_ns / 1e9
-
-
-def _stored(problem: Problem, target: Target, row: compare.PeerRow, session: str) -> PeerTimeRow:
-    return PeerTimeRow(
-        problem_id=problem.digest, target_id=target.digest, tokens=row.tokens, load=row.load,
-        peer=row.peer, version=_version(row.peer), form=row.form, dtype=problem.weight_dtype,
-        temperature=row.temperature, median_ns=row.peer_median_ns, ours_ns=row.ours_median_ns,
-        ratio=row.ratio, ratio_low=row.ratio_low, ratio_high=row.ratio_high, variant=row.variant,
-        match=row.match, session=session,
-    )  # fmt: skip
-
-
-def _version(name: str) -> str:
-    return importlib.metadata.version(PEERS[name].modules[0])
