@@ -182,10 +182,9 @@ class Explanation:
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON can hold them; problem and target as their keys."""
-        names = [f.name for f in dataclasses.fields(self) if f.name not in ("problem", "target")]
         values = dataclasses.asdict(self)
         told = {"problem": self.problem.key, "name": self.problem.name, "target": self.target.key}
-        return told | {name: values[name] for name in names}
+        return told | {name: value for name, value in values.items() if name not in told}
 
 
 def explain(problem: Problem, workload: Workload, target: Target, db: Database) -> Explanation:
