@@ -25,7 +25,7 @@ from tests.kernels import TINY, tokens
 LINES = [" ".join(words) for _, words in commands(ROOT / "README.md") if words[0] == "moetune"]
 BUNDLE = [line for line in LINES if line.startswith("moetune bundle")]
 # What a session of a minute does, done in less.
-SHORT = "--time 25s"
+SHORT = "--time 40s"
 VARIABLES = ("MOETUNE_DB", "MOETUNE_TRUST", "MOETUNE_TEMPLATES", "XDG_CONFIG_HOME", "XDG_DATA_HOME")
 
 
@@ -117,6 +117,8 @@ def test_from_a_clone_to_a_served_bundle(home: Path, moetune: Run, service: str)
     tuned = done(moetune(line("tune granite")))
     for count in (1, 16, 128):
         assert re.search(rf"^ *{count} .*\d(?:\.\d+)? us", tuned.out, re.MULTILINE), tuned.out
+    assert "against NumPy" in tuned.out
+    assert re.search(r"^ *1 +[\d.]+ .?s .* [\d.]+x ", tuned.out, re.MULTILINE), tuned.out
     for made in BUNDLE:
         done(moetune(made.removeprefix("moetune ")))
     layer = tuner.load("granite.moe", tuner.Weights.random(TINY, seed=0))
