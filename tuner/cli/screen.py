@@ -158,7 +158,7 @@ def state(report: Report, left_s: float, room: int | None = None) -> str:
     planned = f" of {report.planned}" if report.planned else ""
     parts = [f"trials{planned}: {counts or 'none yet'}"]
     # What the finals may take back is no gain yet.
-    if report.best_ratio and report.best_ratio < 1:
+    if report.best_ratio and report.best_ratio < 1 and report.stage != "done":
         parts.append(f"{inverse(report.best_ratio):.2f}x unconfirmed")
     parts.append(f"{clock(left_s)} left")
     if report.per_minute:
