@@ -31,6 +31,12 @@ class WeightsError(MoetuneError):
     exit_code = 2
 
 
+class FormatError(MoetuneError):
+    """Values or blocks that a quantised format cannot hold."""
+
+    exit_code = 2
+
+
 class TargetError(MoetuneError):
     """A hardware target is not known, or code for it cannot run here."""
 
