@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.properties import tried
 from tuner.errors import FormatError
 from tuner.formats import FORMATS, Format, relative_error
 from tuner.formats.format import Bytes, Floats
@@ -155,6 +156,7 @@ def test_scales_that_are_not_finite_are_counted(name: str) -> None:
     assert f.unsound(raw) == 2
 
 
+@tried(100)
 @given(st.sampled_from(list(FORMATS)), st.binary(min_size=0, max_size=999), st.integers(0, 9))
 def test_sound_blocks_of_any_bytes_are_finite(name: str, data: bytes, rows: int) -> None:
     f = FORMATS[name]
