@@ -83,5 +83,4 @@ def _evidence(selection: Selection) -> Iterator[str]:
         yield f"{speed_up} of the default's speed"
     yield f"median {words.duration(row['median_ns'])} {row['temperature'] or ''}".strip()
     yield words.rate(row["ceiling"] or "", row["gflop_s"], row["gb_s"])
-    if row["ceiling_fraction"] is not None:
-        yield f"{words.percent(row['ceiling_fraction'])} of the {row['ceiling']} ceiling"
+    yield words.share_of(row["ceiling"] or "", row["ceiling_fraction"])
