@@ -17,13 +17,16 @@ import pytest
 from tests.commands import Run
 from tests.hosts import HOSTS, on
 from tests.rows import CREATED, add_trial, add_winner
-from tuner.cli.answer import Gain, gain
+from tuner.cli import screen
+from tuner.cli.answer import Gain, gain, tables
 from tuner.cli.commands.tune import check_memory
 from tuner.cli.options import read_model, seconds, token_list
 from tuner.cli.outcome import Ended, parts
 from tuner.errors import ProblemError, UsageError
 from tuner.peers import compare
 from tuner.peers.beside import Beside
+from tuner.peers.compare import PeerRow
+from tuner.peers.table import PEERS
 from tuner.problem import PRESETS, Problem
 from tuner.problem.workload import Workload
 from tuner.space.variant import default_variant, make
@@ -230,6 +233,26 @@ def test_a_session_ends_with_the_answer_and_two_lines(sessions: list[Any], moetu
     state = "1:01 of 10:00, trials: 12 ok, 3 slow, 1.25x unconfirmed, 8:59 left"
     assert f"1/2 16 tokens: search, {state}" in said.err
     assert said.err.count("search") == 2
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_the_answer_is_whole_at_any_width(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    cells = [result(workload=Workload(1)), result(workload=Workload(1024, "zipf:1.2"), foreign=0.5)]
+    rows = {cell.workload: [peer_row(name) for name in PEERS] for cell in cells}
+    for made in tables(cells, rows, 40.0):
+        screen.Screen(width=width).print(made)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    assert "\u2026" not in "".join(lines)
+    if width >= 80:
+        for part in ("zipf:1.2", "62 % of", "bandwidth", "3.10x", "faster", "1024", "1.2 ms"):
+            assert any(part in line for line in lines), part
+
+
+def peer_row(name: str) -> PeerRow:
+    return PeerRow(
+        16, "uniform", name, "k", "exact", 1e6, 3.1e6, 3.1, 3.0, 3.2, 1.0, 1.0, "read", 0.5, "cold"
+    )
 
 
 def test_a_session_says_less_or_more(sessions: list[Any], moetune: Run) -> None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # With fewer trials nobody knows: where a grid was recorded whole, the search came within 2 % of its best
 # after 12 trials at worst (docs/results/search.md).
 ENOUGH_TRIALS = 12
+# Columns that are never folded.
+_WHOLE = ("tokens", "load", "time")
 GAINED, NO_GAIN, UNDECIDED, LOADED = "gained", "no gain", "not decided", "machine was busy"
 
 
@@ -67,43 +69,59 @@ def limit(cell: CellResult) -> str:
     return words.share_of(cell.ceiling, cell.ceiling_fraction)
 
 
-def table(
+def tables(
     cells: Sequence[CellResult], beside: Mapping[Workload, Sequence[PeerRow]], elapsed_s: float
-) -> Table:
-    """A row a cell: time, share of the limit, speed beside each peer, what tuning gained."""
+) -> Iterator[Table]:
+    """A row a cell: time, share of the limit, speed beside a peer, what tuning gained. Several peers have a
+    table of their own: 80 columns don't hold them beside the rest."""
     peers = list(dict.fromkeys(row.peer for rows in beside.values() for row in rows))
+    yield _table(cells, beside, peers if len(peers) == 1 else [], elapsed_s)
+    if len(peers) > 1:
+        names = [f"> {PEERS[name].title or name}" for name in peers]
+        loads = _loads(cells)
+        columns = ["> tokens", *(["load"] if loads else []), *names]
+        rows = [[*_place(cell, loads), *_besides(cell, beside, peers)] for cell in cells]
+        made = screen.table(columns, rows, whole=_WHOLE)
+        made.title, made.title_justify = "Times of other libraries over ours", "left"
+        yield made
+
+
+def _table(
+    cells: Sequence[CellResult],
+    beside: Mapping[Workload, Sequence[PeerRow]],
+    peers: Sequence[str],
+    elapsed_s: float,
+) -> Table:
     named = [f"> against {PEERS[name].title or name}" for name in peers]
-    loads = {cell.workload.load for cell in cells} != {"uniform"}
+    loads = _loads(cells)
     columns = [
-        "> tokens",
-        *(["load"] if loads else []),
-        "> time",
-        "share of the limit",
-        *named,
-        "tuning",
-    ]
+        "> tokens", *(["load"] if loads else []), "> time", "share of the limit", *named, "tuning",
+    ]  # fmt: skip
     rows = []
     for cell in cells:
-        of = {row.peer: row for row in beside.get(cell.workload, ())}
         found = gain(cell, elapsed_s)
-        told = (
-            f"{100 * (words.inverse(cell.ratio) - 1):.0f} % faster"
-            if found.word == GAINED
-            else found.word
-        )
-        load = [cell.workload.load] if loads else []
-        theirs = [_beside(of.get(name)) for name in peers]
-        rows.append(
-            [
-                str(cell.workload.tokens),
-                *load,
-                words.duration(cell.median_ns),
-                limit(cell),
-                *theirs,
-                told,
-            ]
-        )
-    return screen.table(columns, rows)
+        told = found.word
+        if told == GAINED:
+            told = f"{100 * (words.inverse(cell.ratio) - 1):.0f} % faster"
+        times = words.duration(cell.median_ns), limit(cell)
+        rows.append([*_place(cell, loads), *times, *_besides(cell, beside, peers), told])
+    return screen.table(columns, rows, whole=_WHOLE)
+
+
+def _loads(cells: Sequence[CellResult]) -> bool:
+    """Whether the loads are to be named."""
+    return {cell.workload.load for cell in cells} != {"uniform"}
+
+
+def _place(cell: CellResult, loads: bool) -> list[str]:
+    return [str(cell.workload.tokens), *([cell.workload.load] if loads else [])]
+
+
+def _besides(
+    cell: CellResult, beside: Mapping[Workload, Sequence[PeerRow]], peers: Sequence[str]
+) -> list[str]:
+    of = {row.peer: row for row in beside.get(cell.workload, ())}
+    return [_beside(of.get(name)) for name in peers]
 
 
 def _beside(row: PeerRow | None) -> str:

@@ -44,7 +44,7 @@ def parts(ended: Ended, level: int) -> Iterator[str | Table]:
     result = ended.result
     if level >= 0:
         yield ended.problem.describe()
-    yield answer.table(result.cells, ended.beside.rows, ended.took_s)
+    yield from answer.tables(result.cells, ended.beside.rows, ended.took_s)
     if level >= 0:
         yield from answer.sentences(result.cells, ended.took_s)
         yield from filter(None, [ended.beside.left_out])

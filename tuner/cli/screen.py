@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from rich import box
@@ -73,11 +73,16 @@ def show(part: str | Table) -> None:
     echo("\n".join(lines).replace("\u00a0", " "))
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A table; a column whose name starts with ``>`` holds numbers."""
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], whole: Collection[str] = ()
+) -> Table:
+    """A table; a column whose name starts with ``>`` holds numbers. Where there is no room, a cell goes on in
+    the next line, other columns before those that are named in ``whole``: nothing is cut."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
-        made.add_column(name.lstrip("> "), justify="right" if name[0] == ">" else "left")
+        title = name.lstrip("> ")
+        justify: Literal["left", "right"] = "right" if name[0] == ">" else "left"
+        made.add_column(title, justify=justify, overflow="fold", no_wrap=title in whole)
     for row in rows:
         made.add_row(*map(printable, row))
     return made
