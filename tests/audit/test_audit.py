@@ -493,7 +493,7 @@ def test_an_empty_database_has_nothing_to_audit(
 def test_audit_for_real(moetune: Run, database: Path) -> None:
     """Tuned in a few trials, a winner holds or cannot be told; with another source it is gone."""
     sizes = "--hidden 64 --expert-dim 48 --experts 4 --top-k 2"
-    assert moetune(f"tune {sizes} --tokens 8 --trials 3").code == 0
+    assert moetune(f"tune {sizes} --tokens 8 --trials 3 --no-peers").code == 0
     said = moetune(f"audit {sizes} --json")
     (told,) = json.loads(said.out)
     assert told["verdict"] in ("holds", "slower", "inconclusive")

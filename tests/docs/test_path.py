@@ -25,7 +25,7 @@ from tests.kernels import TINY, tokens
 LINES = [" ".join(words) for _, words in commands(ROOT / "README.md") if words[0] == "moetune"]
 BUNDLE = [line for line in LINES if line.startswith("moetune bundle")]
 # What a session of a minute does, done in less.
-SHORT = "--time 40s"
+SHORT = "--time 30s"
 VARIABLES = ("MOETUNE_DB", "MOETUNE_TRUST", "MOETUNE_TEMPLATES", "XDG_CONFIG_HOME", "XDG_DATA_HOME")
 
 
