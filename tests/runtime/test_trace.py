@@ -196,7 +196,9 @@ def test_the_command_line_plans_for_a_trace(tmp_path: Path, moetune: Run) -> Non
 @pytest.mark.compiler
 def test_a_trace_is_tuned_and_found(tmp_path: Path, database: Path, moetune: Run) -> None:
     path = record(tmp_path / "t.jsonl", problem=TINY_8, count=8)
-    said = moetune(f"tune {SIZES} --tokens from-trace --load trace:{path} --trials 1 --no-peers --json")
+    said = moetune(
+        f"tune {SIZES} --tokens from-trace --load trace:{path} --trials 1 --no-peers --json"
+    )
     assert said.code == 0, said.err
     assert "tokens from the trace: 8=1, 100 % of its time" in said.err
     load = trace_load.recorded(trace_file.read(path), TINY_8).load

@@ -24,7 +24,8 @@ def _about(result: Result) -> Iterator[str]:
     yield f"runs code for {result.target}; self-test right, largest error {result.worst:.1e}"
     for cell in result.speed:
         slower = ": slower" if cell["slower"] else ""
+        place = f"{cell['tokens']} token{'' if cell['tokens'] == 1 else 's'}, {cell['load']}"
         yield (
-            f"{cell['tokens']} tokens, {cell['load']}: {cell['fraction']:.0%} of the ceiling, "
+            f"{place}: {cell['fraction']:.0%} of the ceiling, "
             f"{cell['shipped_fraction']:.0%} where tuned{slower}"
         )

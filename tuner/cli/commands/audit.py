@@ -59,7 +59,7 @@ def audit(
 
     def report(number: int, count: int, claim: Claim) -> None:
         name = claim.problem.name or claim.problem.describe()
-        place = f"{claim.workload.tokens} tokens {claim.workload.load}"
+        place = f"{words.counted(claim.workload.tokens, 'token')} {claim.workload.load}"
         progress.print(f"{number}/{count} {name}, {place}, about {words.clock(claim.cost_s)}")
 
     def measure(claim: Claim, ceilings: Limits | None) -> stage.Measured:
@@ -104,7 +104,8 @@ def _show(findings: Sequence[Finding]) -> None:
 
 
 def _lines(finding: Finding) -> Iterator[str]:
-    yield f"{finding.problem}, {finding.tokens} tokens {finding.load}: {_winner(finding)}"
+    place = f"{words.counted(finding.tokens, 'token')} {finding.load}"
+    yield f"{finding.problem}, {place}: {_winner(finding)}"
     if not finding.is_default:
         now = f", {_speed(finding.now)} now" if finding.now else ""
         yield f"{_speed(finding.then)} of the default's speed then{now}"
@@ -116,16 +117,18 @@ def _lines(finding: Finding) -> Iterator[str]:
 
 def _runner_up(ratio: float, low: float, high: float) -> str:
     """How the nearest contender of a default does now: ratio is its time / the default's."""
-    apart = "slower" if ratio >= 1 else "faster"
     speed = words.times(*words.speed_up(ratio, low, high))
-    return f"runner-up is {100 * abs(1 - 1 / ratio):.0f} % {apart} than the winner: {speed} of its speed"
+    if low <= 1 <= high:
+        return f"runner-up is as fast as the winner: {speed} of its speed"
+    apart = "slower" if ratio > 1 else "faster"
+    return f"runner-up is {100 * abs(1 - 1 / ratio):.1f} % {apart} than the winner: {speed} of its speed"
 
 
 def _winner(finding: Finding) -> str:
     """What the winner changes; of a default that won, what its contender would."""
     told = words.changed(finding.changes)
     if finding.is_default:
-        return f"default, its contender {told}" if told else "default"
+        return f"default, the runner-up {told}" if told else "default"
     return told or finding.winner
 
 

@@ -72,7 +72,7 @@ def explain(
 def _lines(told: Explanation) -> Iterator[tuple[str, str]]:
     yield (
         "workload",
-        f"{told.workload.tokens} tokens, {told.workload.load}, on {told.target.describe()}",
+        f"{words.counted(told.workload.tokens, 'token')}, {told.workload.load}, on {told.target.describe()}",
     )
     if told.source == "shipped":
         yield "source", f"moetune brings it: {told.reason}"

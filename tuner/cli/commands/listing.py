@@ -135,8 +135,11 @@ def _say_where(database: Database) -> None:
     held = ", ".join(
         words.counted(n, name.rstrip("s")) for name, n in listings.counts(database).items()
     )
-    mib = path.stat().st_size / 2**20
-    screen.echo(f"{path}: {mib:.1f} MiB, schema {migrations.MIGRATIONS[-1].number}, {held}")
+    log = path.with_name(f"{path.name}-wal")  # what was written last, while somebody has it open
+    size = path.stat().st_size + (log.stat().st_size if log.exists() else 0)
+    screen.echo(
+        f"{path}: {size / 2**20:.2f} MiB, schema {migrations.MIGRATIONS[-1].number}, {held}"
+    )
 
 
 def _held(database: Database) -> Iterator[dict[str, Any]]:
