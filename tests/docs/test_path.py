@@ -111,6 +111,7 @@ def posted(service: str, bundle: Path, token: str) -> int:
 
 @pytest.mark.compiler
 @pytest.mark.timed
+@pytest.mark.slow  # a session, two builds and a service: over a minute
 def test_from_a_clone_to_a_served_bundle(home: Path, moetune: Run, service: str) -> None:
     """Two commands say what works here and how fast it is; three more pack, check and serve it."""
     assert "compiled, loaded and called a library" in done(moetune(line("doctor"))).out

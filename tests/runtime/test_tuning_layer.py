@@ -242,7 +242,7 @@ def test_winners_of_a_session_serve(database: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.compiler
 @pytest.mark.timed
-@pytest.mark.parametrize("mode", ["first-use", "background"])
+@pytest.mark.parametrize("mode", ["first-use", pytest.param("background", marks=pytest.mark.slow)])
 def test_a_layer_tunes_itself(mode: str, database: Path) -> None:
     layer = tuner.load(TINY, WEIGHTS, tune=mode, tune_s=12)
     x = tokens(TINY, 16)
